@@ -1,0 +1,141 @@
+// One connected (or connecting) socket: its receive, its send, and its end.
+//
+// States: closed -> connecting -> open -> terminating -> closed; accepted sockets start in open.
+// Receive: armed or not, with pause and resume (back-pressure). A multishot receive cannot be paused, so pause cancels it; what arrives until its
+// terminal event is still delivered. Send: one op in flight, everything queued meanwhile goes out with the next.
+// Termination: shutdown(2), wait until no op is in flight, close(2), on_closed. The owner may destroy or reuse the stream only from on_closed on.
+//
+// Owned by a session or backend, on one core. Handlers are called from the core's loop.
+#pragma once
+
+#include <cstdint>
+
+#include "helios/base/intrusive_list.h"
+#include "helios/net/outbox.h"
+#include "helios/runtime/io.h"
+
+namespace helios {
+
+class Stream;
+
+// Why a stream ended. `error` carries an errno.
+enum class StreamEnd : uint8_t { peer_closed, error, connect_failed };
+
+class StreamOwner {
+ public:
+  // The connection is made (start_connect only).
+  virtual void on_connected(Stream& stream) noexcept = 0;
+  // Bytes came. They are gone when this returns, unless copied or taken by append_received.
+  virtual void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept = 0;
+  // The outbox has shrunk to the low mark or less after it was above the high mark, or is empty after a send.
+  virtual void on_drained(Stream& stream) noexcept = 0;
+  // End of file or an error. Called at most once, never after terminate(). The owner decides what follows (usually terminate).
+  // Note: after peer_closed the sending side still works.
+  virtual void on_ended(Stream& stream, StreamEnd end, int error) noexcept = 0;
+  // The descriptor is closed and nothing is in flight.
+  virtual void on_closed(Stream& stream) noexcept = 0;
+  // The receive was cancelled for release_fd() and the stream is quiet: the descriptor can move (see start_detach).
+  virtual void on_detachable(Stream& stream) noexcept = 0;
+
+ protected:
+  ~StreamOwner() = default;
+};
+
+struct FlushTag;
+
+// What every stream of a core shares.
+struct NetContext {
+  Io& io;
+  ChunkPool& chunks;
+  // Streams with bytes to send that are not sending: sent together at the end of the turn.
+  IntrusiveList<Stream, FlushTag>& flush_list;
+};
+
+// Starts a send on every stream of the list. Called once per turn, last.
+void flush_streams(NetContext& net) noexcept;
+
+class Stream final : public IoTarget, public ListNode<FlushTag> {
+ public:
+  enum class State : uint8_t {
+    closed,       // No descriptor.
+    connecting,   // The connect op is in flight.
+    open,         // Receive armed or paused; at most one send in flight.
+    terminating,  // Waits for the last op, then closes.
+  };
+
+  Stream(NetContext& net, StreamOwner& owner, BufferGroup group) noexcept;
+  ~Stream();  // Requires: closed.
+
+  // Takes over a connected descriptor and arms the receive. Requires: closed.
+  void open(int fd, int family) noexcept;
+  // Opens a socket and connects. Failure (also an immediate one) is told by on_ended(connect_failed) from the loop or from here.
+  void start_connect(const sockaddr* address, socklen_t size) noexcept;
+
+  // Queues bytes; they leave at the end of the turn. Ignored unless open.
+  void send(ByteSpan bytes) noexcept;
+  // The same for bytes that lie in a lent buffer.
+  void send_received(ByteSpan bytes, BufferRef buffer) noexcept;
+
+  // Stops and restarts the receive.
+  void pause_receive() noexcept;
+  void resume_receive() noexcept;
+  [[nodiscard]] bool is_receive_paused() const noexcept { return paused_; }
+
+  // Bytes queued or in flight. Above the high mark the source of these bytes should pause.
+  [[nodiscard]] size_t unsent_size() const noexcept { return outbox_.size(); }
+  [[nodiscard]] bool is_above_high_mark() const noexcept { return outbox_.size() > high_mark; }
+
+  // Sends what is queued, then shuts down the writing side; the peer's end of file is told by on_ended as always. What arrives meanwhile is still delivered.
+  void finish_sending() noexcept;
+  // Ends the connection at once: queued bytes are dropped. Idempotent. on_closed follows from the loop.
+  void terminate() noexcept;
+  // Sends what is queued (until the owner's own deadline calls terminate), then terminates. Received bytes are dropped from now on.
+  void terminate_after_flush() noexcept;
+
+  // Begins to give the descriptor away: cancels the receive; what arrives is still delivered; then on_detachable (unless the stream
+  // ended before). Requires: open, nothing unsent.
+  void start_detach() noexcept;
+  // Takes the descriptor out; the stream is closed without close(2). Requires: called from on_detachable.
+  [[nodiscard]] int release_fd() noexcept;
+
+  [[nodiscard]] State state() const noexcept { return state_; }
+  [[nodiscard]] bool is_open() const noexcept { return state_ == State::open; }
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+
+  void on_io(const IoEvent& event) noexcept override;
+
+  static constexpr size_t high_mark = 256 * 1024;
+  static constexpr size_t low_mark = 64 * 1024;
+  // Bytes offered to the kernel in one send op at the most.
+  static constexpr size_t send_size_max = 256 * 1024;
+
+ private:
+  friend void flush_streams(NetContext& net) noexcept;
+  // Helpers are the implementation's business.
+  void start_send() noexcept;
+  void set_state(State next) noexcept;
+  void join() noexcept;
+  void arm_receive(bool expect_idle) noexcept;
+  void want_flush() noexcept;
+
+  NetContext& net_;
+  StreamOwner& owner_;
+  Outbox outbox_;
+  TargetId target_;
+  int fd_ = -1;
+  int family_ = 0;
+  BufferGroup group_;
+  State state_ = State::closed;
+  bool receive_in_flight_ = false;
+  bool receive_cancelling_ = false;
+  bool send_in_flight_ = false;
+  bool connect_in_flight_ = false;
+  bool paused_ = false;
+  bool was_above_high_mark_ = false;
+  bool ended_ = false;            // on_ended was called, or end of file was seen.
+  bool finish_sending_ = false;   // Shut down our writing side once the outbox is empty.
+  bool terminate_after_flush_ = false;
+  bool detaching_ = false;
+};
+
+}  // namespace helios
