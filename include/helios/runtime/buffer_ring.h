@@ -1,0 +1,70 @@
+// One group of provided receive buffers: memory that we lend from the kernel and give back.
+//
+// A buffer belongs to the kernel until a completion names it; then it is lent to us and counted:
+// one for the handler that runs and one for each keep. At zero it is written back into the ring,
+// and `publish` shows the kernel everything that came back since the last time with one store.
+// Owned by one Ring; that core's thread only. Invariant: lent_count + available_count == count.
+// Kernel 5.19; liburing 2.3 has no helper for set-up, so memory is mapped and registered by hand.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "helios/base/bytes.h"
+#include "helios/base/result.h"
+
+struct io_uring;
+struct io_uring_buf_ring;
+
+namespace helios {
+
+class BufferRing {
+ public:
+  struct Options {
+    uint16_t group_id = 0;
+    uint32_t count = 256;         // A power of two, 1 to 32,768.
+    uint32_t buffer_size = 8192;  // Bytes.
+  };
+
+  // Maps the memory and registers the group. Errors: no memory, or the kernel refuses the
+  // registration.
+  [[nodiscard]] static Result<std::unique_ptr<BufferRing>> create(io_uring& ring,
+                                                                  const Options& options);
+  BufferRing(const BufferRing&) = delete;
+  BufferRing& operator=(const BufferRing&) = delete;
+  // Requires: the io_uring is gone, or nothing is in flight on this group.
+  ~BufferRing();
+
+  // The kernel has handed over this buffer: it is lent, with a count of one. `size` bytes of it are
+  // filled.
+  [[nodiscard]] ByteSpan lend(uint16_t index, uint32_t size) noexcept;
+  // Requires of both: the buffer is lent.
+  void keep(uint16_t index) noexcept;
+  void release(uint16_t index) noexcept;
+  // Shows the kernel what was given back.
+  void publish() noexcept;
+
+  [[nodiscard]] uint16_t group_id() const noexcept { return options_.group_id; }
+  [[nodiscard]] uint32_t count() const noexcept { return options_.count; }
+  [[nodiscard]] uint32_t lent_count() const noexcept { return lent_count_; }
+  // Buffers that are not lent, as far as we know: the kernel may have filled some whose completion
+  // we have not seen.
+  [[nodiscard]] uint32_t available_count() const noexcept { return available_count_; }
+
+ private:
+  explicit BufferRing(const Options& options) noexcept : options_(options) {}
+  [[nodiscard]] bool map() noexcept;
+  [[nodiscard]] uint8_t* buffer_at(uint16_t index) const noexcept;
+  void give_back(uint16_t index) noexcept;
+
+  Options options_;
+  io_uring_buf_ring* ring_ = nullptr;
+  uint8_t* memory_ = nullptr;
+  std::unique_ptr<uint32_t[]> references_;  // Zero: the kernel's.
+  uint16_t tail_ = 0;                       // Ours; the kernel's copy follows at publish.
+  uint16_t published_tail_ = 0;
+  uint32_t lent_count_ = 0;
+  uint32_t available_count_ = 0;
+};
+
+}  // namespace helios

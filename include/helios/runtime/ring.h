@@ -1,0 +1,188 @@
+// One io_uring: the only place where the kernel is entered to do IO.
+//
+// A core makes its ring in its own thread and calls `turn` in its loop. Between turns and in
+// handlers the start_ functions only queue; the next turn submits all of it with one
+// io_uring_enter, collects what completed and delivers it. Ops in flight are known by ticket
+// (op.h), never by pointer.
+//
+// Set up with SINGLE_ISSUER | DEFER_TASKRUN (kernel 6.1): completions arrive only when we enter, so
+// they form batches. The completion queue is sized so that it cannot overflow: each receive
+// completion needs a provided buffer, every target has at most two other ops that end at the same
+// time, and wake-ups are few.
+//
+// Owned by one core; its thread only, creation and destruction included (the kernel insists:
+// -EEXIST). Invariant: an op is in flight from its start_ function to its event with more == false,
+// and in between its target is attached.
+#pragma once
+
+#include <liburing.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "helios/base/clock.h"
+#include "helios/base/intrusive_list.h"
+#include "helios/base/result.h"
+#include "helios/base/slab.h"
+#include "helios/runtime/buffer_ring.h"
+#include "helios/runtime/features.h"
+#include "helios/runtime/io.h"
+#include "helios/runtime/mailbox.h"
+
+namespace helios {
+
+class WakeTable;
+
+struct BufferGroupOptions {
+  uint32_t count;        // A power of two.
+  uint32_t buffer_size;  // Bytes.
+};
+
+struct RingOptions {
+  uint32_t sq_entries = 512;
+  uint32_t cq_entries = 0;  // 0: large enough that it cannot overflow. At least sq_entries.
+  uint32_t targets_max = 16'384;
+  BufferGroupOptions client_buffers{256, 8192};
+  BufferGroupOptions backend_buffers{256, 16'384};
+  FeatureMask features_off;  // Test-only: the features to hide.
+};
+
+// Since creation. Plain numbers of one core: another thread must not read them while the core runs.
+struct RingCounters {
+  uint64_t enters = 0;
+  uint64_t extra_enters =
+      0;  // Of these: more completions than one enter delivers (kernel 6.13 and newer: 20).
+  uint64_t sq_flushes = 0;  // Of these: the submission queue was full within a turn.
+  uint64_t sqes = 0;
+  uint64_t cqes = 0;
+  uint64_t cq_overflows =
+      0;  // Turns that found the completion queue overflowed. Growth is a defect of sizing.
+  uint64_t busy_enters = 0;  // Enters that ended in -EBUSY or -EAGAIN.
+  uint64_t enobufs = 0;      // Receives that met an empty buffer group.
+  uint64_t starved = 0;      // Of these: put on the starved list (the others had been cancelled).
+  uint64_t rearms = 0;       // Starved receives armed again.
+  uint64_t sends = 0;
+  uint64_t short_sends = 0;  // Fewer bytes taken than offered.
+  uint64_t receives = 0;     // With data.
+  uint64_t wakes_sent = 0;
+  uint64_t wakes_received = 0;
+};
+
+class Ring final : public Io {
+ public:
+  // Call it in the thread that will use the ring, pinned already. The error is a text for a person
+  // that names the refused call, the likely causes and their remedies.
+  [[nodiscard]] static Result<std::unique_ptr<Ring>> create(const RingOptions& options);
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
+  // Requires: every target is detached and every buffer released.
+  ~Ring() override;
+
+  // One turn: submits what was queued, waits at most `timeout` nanoseconds for a completion (0:
+  // does not wait; never: without a limit) and delivers every completion that is there. May return
+  // early without any. Returns how many completions it handled. Requires: not called from a
+  // handler.
+  int turn(Nanoseconds timeout) noexcept;
+
+  // From now on other cores of the table can end this ring's sleep, and `wake` works. `self` is
+  // this core. Once, before the first turn. Requires: the table outlives the ring.
+  void accept_wakes(WakeTable& table, CoreId self) noexcept;
+  // Wakes another core of the table: with the next turn's enter by MSG_RING, else at once by
+  // eventfd. Requires: accept_wakes was called; to is another core.
+  void wake(CoreId to) noexcept;
+
+  [[nodiscard]] const RingCounters& counters() const noexcept { return counters_; }
+  [[nodiscard]] FeatureSet features() const noexcept { return features_; }
+  [[nodiscard]] std::string describe() const;
+  [[nodiscard]] uint32_t targets_count() const noexcept { return targets_.used_count(); }
+
+  [[nodiscard]] TargetId attach(IoTarget* target) noexcept override;
+  void detach(TargetId id) noexcept override;
+  void start_accept(TargetId id, int fd) noexcept override;
+  void start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle) noexcept override;
+  void start_send(TargetId id, int fd, std::span<const iovec> parts) noexcept override;
+  void start_connect(TargetId id, int fd, const sockaddr* address,
+                     socklen_t size) noexcept override;
+  void start_poll(TargetId id, int fd) noexcept override;
+  void start_cancel(TargetId id, OpKind kind) noexcept override;
+  void keep_buffer(BufferRef buffer) noexcept override;
+  void release_buffer(BufferRef buffer) noexcept override;
+  [[nodiscard]] uint32_t lent_count(BufferGroup group) const noexcept override;
+  [[nodiscard]] uint32_t buffers_count(BufferGroup group) const noexcept override;
+  [[nodiscard]] int open_socket(int family) noexcept override;
+  void tune_socket(int fd, int family) noexcept override;
+  void shutdown_both(int fd) noexcept override;
+  void shutdown_write(int fd) noexcept override;
+  void close_fd(int fd) noexcept override;
+
+ private:
+  struct WaitingTag;
+  // A receive is in exactly one place: idle, with the kernel (armed), on its group's starved list,
+  // or on the list of starved receives that were cancelled.
+  enum class RecvState : uint8_t { idle, armed, starved, cancelled };
+  struct Target : ListNode<WaitingTag> {
+    explicit Target(IoTarget* handler_) noexcept : handler(handler_) {}
+    IoTarget* handler;
+    uint32_t ops_in_flight = 0;  // One bit for each OpKind.
+    uint32_t ops_cancelled = 0;  // Of these: a cancel was asked for.
+    int recv_fd = -1;
+    BufferGroup recv_group = BufferGroup::client;
+    RecvState recv_state = RecvState::idle;
+    uint64_t send_size = 0;  // Bytes offered by the send in flight.
+  };
+  struct Group {
+    std::unique_ptr<BufferRing> buffers;
+    IntrusiveList<Target, WaitingTag> starved;  // First come, first served.
+    uint32_t turns_waited = 0;  // Turns with starved receives and too few buffers to serve them.
+  };
+  // What an SQE points to, kept until it is submitted (FEAT_SUBMIT_STABLE). One for each SQE.
+  struct Scratch;
+
+  explicit Ring(const RingOptions& options) noexcept;
+  [[nodiscard]] Result<bool> set_up(const RingOptions& options);
+  [[nodiscard]] Result<bool> set_up_group(BufferGroup group, const BufferGroupOptions& options);
+
+  [[nodiscard]] io_uring_sqe* next_sqe() noexcept;
+  [[nodiscard]] Scratch& scratch_of(const io_uring_sqe* sqe) noexcept;
+  [[nodiscard]] io_uring_sqe* start_op(TargetId id, OpKind kind) noexcept;
+  void arm_recv(Target& target, bool expect_idle) noexcept;
+  void flush_sq() noexcept;
+  [[nodiscard]] uint32_t unsubmitted_count() const noexcept;
+  [[nodiscard]] bool has_work_ready() const noexcept;
+  [[nodiscard]] uint32_t cqes_count() const noexcept;
+  int enter(uint32_t wait_count, Nanoseconds timeout) noexcept;
+  void enter_for_rest() noexcept;
+
+  void prepare_buffers(bool would_sleep) noexcept;
+  void rearm_starved(Group& group, bool would_sleep) noexcept;
+  uint32_t deliver_cancelled(size_t count) noexcept;
+  uint32_t deliver_cqes() noexcept;
+  void deliver(const io_uring_cqe& cqe) noexcept;
+  void deliver_own(const io_uring_cqe& cqe) noexcept;
+  void deliver_recv(Target& target, const io_uring_cqe& cqe) noexcept;
+  void on_recv_starved(Target& target) noexcept;
+  void finish_op(Target& target, OpKind kind) noexcept;
+  void start_wake_poll() noexcept;
+  void on_wake_poll(const io_uring_cqe& cqe) noexcept;
+  [[nodiscard]] Target& target_at(TargetId id) noexcept;
+  [[nodiscard]] Group& group_at(BufferGroup group) noexcept;
+  [[nodiscard]] const Group& group_at(BufferGroup group) const noexcept;
+
+  io_uring ring_{};
+  bool is_open_ = false;
+  bool is_in_handler_ = false;
+  FeatureSet features_;
+  FeatureMask features_off_;
+  RingCounters counters_;
+  Slab<Target> targets_;
+  std::array<Group, buffer_group_count> groups_;
+  IntrusiveList<Target, WaitingTag>
+      cancelled_;  // Starved receives whose end the next turn delivers.
+  std::unique_ptr<Scratch[]> scratch_;
+  WakeTable* wake_table_ = nullptr;
+  CoreId self_ = 0;
+};
+
+}  // namespace helios
