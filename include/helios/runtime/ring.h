@@ -146,24 +146,29 @@ class Ring final : public Io {
 
   [[nodiscard]] io_uring_sqe* next_sqe() noexcept;
   [[nodiscard]] Scratch& scratch_of(const io_uring_sqe* sqe) noexcept;
-  [[nodiscard]] io_uring_sqe* start_op(TargetId id, OpKind kind) noexcept;
+  void begin_op(Target& target, OpKind kind) noexcept;
+  void finish_op(Target& target, OpKind kind) noexcept;
   void arm_recv(Target& target, bool expect_idle) noexcept;
-  void flush_sq() noexcept;
   [[nodiscard]] uint32_t unsubmitted_count() const noexcept;
-  [[nodiscard]] bool has_work_ready() const noexcept;
+  [[nodiscard]] uint32_t sq_flags() const noexcept;
   [[nodiscard]] uint32_t cqes_count() const noexcept;
+  [[nodiscard]] bool has_work_ready() const noexcept;
+  void flush_sq() noexcept;
   int enter(uint32_t wait_count, Nanoseconds timeout) noexcept;
+  int enter_kernel(uint32_t wait_count, uint32_t flags, io_uring_getevents_arg* argument) noexcept;
   void enter_for_rest() noexcept;
 
-  void prepare_buffers(bool would_sleep) noexcept;
+  [[nodiscard]] bool serve_starved(bool would_sleep) noexcept;
   void rearm_starved(Group& group, bool would_sleep) noexcept;
+  void on_recv_starved(Target& target) noexcept;
+
   uint32_t deliver_cancelled(size_t count) noexcept;
   uint32_t deliver_cqes() noexcept;
   void deliver(const io_uring_cqe& cqe) noexcept;
-  void deliver_own(const io_uring_cqe& cqe) noexcept;
   void deliver_recv(Target& target, const io_uring_cqe& cqe) noexcept;
-  void on_recv_starved(Target& target) noexcept;
-  void finish_op(Target& target, OpKind kind) noexcept;
+  void deliver_own(const io_uring_cqe& cqe) noexcept;
+  void end_recv(Target& target, int res) noexcept;
+  void call(Target& target, const IoEvent& event) noexcept;
   void start_wake_poll() noexcept;
   void on_wake_poll(const io_uring_cqe& cqe) noexcept;
   [[nodiscard]] Target& target_at(TargetId id) noexcept;
