@@ -1,0 +1,100 @@
+// Session parameters that follow a client from backend to backend.
+//
+// A server reports some parameters by ParameterStatus (PostgreSQL documentation 55.2.7). For those of them that a
+// client can set, each client and each backend has a ParameterSet; when a client gets a backend whose set differs, the difference goes out as one SET
+// ahead of the client's own first message.
+//
+// Sets are immutable and shared: equal sets of one core are one object, so comparing two is comparing two pointers. One core's data.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace helios {
+
+// Name and value, as the server spells them.
+using ParameterList = std::vector<std::pair<std::string, std::string>>;
+
+// A reported parameter that a client can set, so that it is followed. Names compare case-insensitively, as in PostgreSQL.
+[[nodiscard]] bool is_followed_parameter(std::string_view name) noexcept;
+// A startup parameter that every server reports under this name, so that it may be set after the login instead of in it.
+[[nodiscard]] bool is_settable_later(std::string_view name) noexcept;
+[[nodiscard]] bool equal_names(std::string_view a, std::string_view b) noexcept;
+// The value of a parameter in a list; nullptr when it is not there.
+[[nodiscard]] const std::string* find_parameter(const ParameterList& list, std::string_view name) noexcept;
+
+class ParameterStore;
+
+class ParameterSet {
+ public:
+  [[nodiscard]] const ParameterList& list() const noexcept { return list_; }
+
+ private:
+  friend class ParameterStore;
+  friend class ParameterSetRef;
+  ParameterList list_;  // Sorted by name.
+  std::string key_;
+  uint32_t references_ = 0;
+  ParameterStore* store_ = nullptr;
+};
+
+// A counted reference to a set of this core. Null is the state of somebody who has no parameters yet.
+class ParameterSetRef {
+ public:
+  ParameterSetRef() = default;
+  explicit ParameterSetRef(ParameterSet* set) noexcept : set_(set) {
+    if (set_ != nullptr) ++set_->references_;
+  }
+  ParameterSetRef(const ParameterSetRef& other) noexcept : ParameterSetRef(other.set_) {}
+  ParameterSetRef(ParameterSetRef&& other) noexcept : set_(std::exchange(other.set_, nullptr)) {}
+  ParameterSetRef& operator=(ParameterSetRef other) noexcept {
+    std::swap(set_, other.set_);
+    return *this;
+  }
+  ~ParameterSetRef() { drop(); }
+
+  [[nodiscard]] bool is_null() const noexcept { return set_ == nullptr; }
+  [[nodiscard]] const ParameterSet& operator*() const noexcept { return *set_; }
+  [[nodiscard]] const ParameterSet* operator->() const noexcept { return set_; }
+  friend bool operator==(const ParameterSetRef& a, const ParameterSetRef& b) noexcept {
+    return a.set_ == b.set_;
+  }
+
+ private:
+  void drop() noexcept;
+  ParameterSet* set_ = nullptr;
+};
+
+// The sets of one core.
+class ParameterStore {
+ public:
+  ParameterStore() = default;
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+  ~ParameterStore();  // Requires: no set is referenced.
+
+  // The set with these parameters; those that are not followed are left out.
+  [[nodiscard]] ParameterSetRef intern(const ParameterList& list);
+  // The set that differs from `base` in this one value. `base` itself when the parameter is not followed or the value is the same.
+  [[nodiscard]] ParameterSetRef with(const ParameterSetRef& base, std::string_view name, std::string_view value);
+  [[nodiscard]] size_t size() const noexcept { return sets_.size(); }
+
+ private:
+  friend class ParameterSetRef;
+  void forget(ParameterSet* set) noexcept;
+  std::unordered_map<std::string_view, std::unique_ptr<ParameterSet>> sets_;
+};
+
+// The statement that turns a session with the parameters `from` into one with `to`; empty when there is nothing to do. Parameters that one
+// of them lacks are left alone: a server that does not report a parameter cannot be followed.
+[[nodiscard]] std::string set_statement(const ParameterSet& from, const ParameterSet& to);
+
+// True when a server takes this value of this parameter as it is, so that its own spelling of it is known without asking.
+[[nodiscard]] bool is_canonical_value(std::string_view name, std::string_view value) noexcept;
+
+}  // namespace helios

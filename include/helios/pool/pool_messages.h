@@ -1,0 +1,30 @@
+// The kinds of message that cores send each other (Message::kind).
+#pragma once
+
+#include <cstdint>
+
+namespace helios {
+
+enum class MessageKind : uint16_t {
+  none,
+  // Pool. words[0] of each is a PoolSpec reference (PoolSpecRef::to_word).
+  want,       // I have `count` waiters (0: none any more), the oldest since words[1]. words[2] = 1: answer me.
+  promise,    // Answer to want: `count` grants are on their way to you.
+  unpromise,  // One promised grant will not come.
+  permits,    // `count` bare permits are yours now.
+  // words[0] = BackendTransfer*: a live connection is yours now, and its permit.
+  backend,
+  // A shared limit has room again: try to connect. No words.
+  limit_freed,
+  // Session. words[0] = CancelRequest*, words[1] = session.
+  cancel,
+  cancel_done,
+  // Listener. words[0] = descriptor, words[1] = address family: an accepted client is yours.
+  client_socket,
+  // Life.
+  drain,   // Finish transactions, then stop.
+  stop,    // Stop at once.
+  settled,  // Another core has nothing left; look whether all have.
+};
+
+}  // namespace helios

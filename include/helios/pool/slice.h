@@ -1,0 +1,198 @@
+// One core's part of one pool: its permits, its idle backends and its waiters, and the borrowing from other cores.
+//
+// A pool's limit is dealt out over the cores as permits. A permit is the right to one server connection and is held by that connection for
+// its whole life, until the server has let go. Acquire takes, in this order: an idle backend of this core, a permit of this core, a loan
+// from another core, a place in the queue.
+//
+// Borrowing: a core whose waiters outnumber what is on its way tells the others, one at a time, how many it has and since when the oldest
+// waits (`want`). A core that is asked sends idle backends, else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From then on, whatever it
+// frees goes to the oldest waiter it knows of, here or there. The record is renewed when the asker's oldest waiter has changed by more than half of fairness_bound.
+//
+// Fairness: a waiter is overtaken by a younger one of another core by at most fairness_bound plus the time a message and a turn take.
+//
+// Belongs to one core. Does no IO itself: it says what is to be done through SlicePort, so that a test can run many slices in one thread.
+//
+// Invariants:
+// - permits free + connecting + held by backends (idle, leased, moving, closing), over all cores, + in messages = the limit.
+// - While a backend is idle, nobody waits that this slice knows of.
+// - A waiter is in exactly one list.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "helios/base/clock.h"
+#include "helios/base/intrusive_list.h"
+#include "helios/pool/pool_messages.h"
+#include "helios/pool/pool_spec.h"
+#include "helios/runtime/mailbox.h"
+
+namespace helios {
+
+class Slice;
+struct IdleTag;
+struct WaiterTag;
+struct ActiveSliceTag;
+
+// What a slice knows of a backend. pool/backend.h derives the real one.
+class PooledBackend : public ListNode<IdleTag> {
+ public:
+  Nanoseconds created_at = 0;
+  Nanoseconds idle_since = 0;
+
+ protected:
+  ~PooledBackend() = default;
+};
+
+// Somebody in a slice's queue. pool/lessee.h derives the real one.
+class Waiter : public ListNode<WaiterTag> {
+ public:
+  Nanoseconds waiting_since = 0;
+
+ protected:
+  ~Waiter() = default;
+};
+
+// What a slice wants done. None of these may call back into the slice before it returns, except where noted.
+class SlicePort {
+ public:
+  // Begin a connect; ends in on_connected or on_connect_failed. Returns false when a shared limit has no room: the permit stays free and
+  // the slice tries again at on_limit_freed.
+  virtual bool connect(Slice& slice) noexcept = 0;
+  // The waiter has left the queue and gets this backend. May call back (release, enqueue).
+  virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
+  // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed.
+  virtual void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept = 0;
+  // The slice has work for its next pump().
+  virtual void activate(Slice& slice) noexcept = 0;
+
+ protected:
+  ~SlicePort() = default;
+};
+
+class Slice : public ListNode<ActiveSliceTag> {
+ public:
+  // A waiter of another core counts as older only when it is older by more than this.
+  static constexpr Nanoseconds fairness_bound = milliseconds(2);
+
+  Slice(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept;
+  ~Slice();  // Requires: no backend, no waiter.
+
+  [[nodiscard]] const PoolSpec& spec() const noexcept { return *spec_; }
+  [[nodiscard]] const PoolSpecRef& spec_ref() const noexcept { return spec_; }
+
+  // --- Sessions ---
+
+  // The idle backend that was used last; nullptr when there is none or others wait already.
+  [[nodiscard]] PooledBackend* try_acquire() noexcept;
+  // Queues a waiter. Requires: try_acquire failed. It ends in SlicePort::hand_over or remove.
+  void enqueue(Waiter& waiter, Nanoseconds now) noexcept;
+  void remove(Waiter& waiter) noexcept;
+  // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
+  [[nodiscard]] Waiter* take_oldest_waiter() noexcept;
+  [[nodiscard]] size_t waiters_count() const noexcept { return waiters_.size(); }
+  // Somebody waits, here or (as far as this core was told) elsewhere.
+  [[nodiscard]] bool has_waiters() const noexcept { return !waiters_.empty() || wishes_count_ > 0; }
+
+  // --- Backends ---
+
+  // A backend that connect() began is ready.
+  void on_connected(PooledBackend& backend, Nanoseconds now) noexcept;
+  // It is not; its permit is free again. The slice does not connect again before `retry_at`.
+  void on_connect_failed(Nanoseconds retry_at) noexcept;
+  // A leased backend is clean: to the oldest waiter, else idle.
+  void release(PooledBackend& backend, Nanoseconds now) noexcept;
+  // A backend of this slice that was idle is about to end, be tested or be handed on by its owner.
+  void take_idle(PooledBackend& backend) noexcept;
+  // The server has let the connection of a former backend go: its permit is free.
+  void on_gone() noexcept;
+  // `backend` is on its way to `to` with its permit; the caller sends the message.
+  void on_moved(CoreId to) noexcept;
+  // It ended before it could leave (its permit comes back by on_gone).
+  void on_move_failed(CoreId to) noexcept;
+
+  // --- Messages ---
+
+  void on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer) noexcept;
+  void on_promise(CoreId from, uint32_t count) noexcept;
+  void on_unpromise(CoreId from) noexcept;
+  void on_permits(CoreId from, uint32_t count) noexcept;
+  // A backend came from another core.
+  void on_arrived(PooledBackend& backend, CoreId from, Nanoseconds now) noexcept;
+  void on_limit_freed() noexcept;
+
+  // Connects, lends and asks as far as needed. Once per turn for each active slice. Returns the time at which it wants to be called again; `never` when only on events.
+  Nanoseconds pump(Nanoseconds now) noexcept;
+
+  // Gives permits that it owes back to their lenders. For slices that nobody uses.
+  void give_back_loans() noexcept;
+  // Holds its dealt share and nothing else: forgetting it and making it anew changes nothing.
+  [[nodiscard]] bool is_pristine() const noexcept;
+
+  // Counts, for limits, statistics and tests.
+  [[nodiscard]] uint32_t permits_free() const noexcept { return permits_free_; }
+  [[nodiscard]] uint32_t connecting_count() const noexcept { return connecting_count_; }
+  [[nodiscard]] uint32_t backends_count() const noexcept { return backends_count_; }
+  [[nodiscard]] size_t idle_count() const noexcept { return idle_.size(); }
+  // Backends this core keeps open: its share of min_connections.
+  [[nodiscard]] uint32_t minimum() const noexcept { return share_of(spec_->limits.min_connections); }
+  [[nodiscard]] PooledBackend* least_recently_used() noexcept { return idle_.front(); }
+  [[nodiscard]] PooledBackend* next_idle(PooledBackend& backend) noexcept { return idle_.next(backend); }
+  // Opens one more connection than waiters need (warm-up), if a permit is free here.
+  void warm_up(Nanoseconds now) noexcept;
+
+  // Sessions that use this slice. Kept by its users.
+  uint32_t sessions_count = 0;
+  // Since when nobody used it. Kept by its owner.
+  Nanoseconds unused_since = 0;
+
+ private:
+  // What this core knows about another with respect to this pool.
+  struct Peer {
+    // Its wish: it has this many waiters that we know of, the oldest since `wish_oldest`.
+    uint32_t wish_count = 0;
+    Nanoseconds wish_oldest = never;
+    // Our wish, as we last told it.
+    bool told = false;
+    uint32_t told_count = 0;
+    Nanoseconds told_oldest = never;
+    // Grants that it promised and that have not come.
+    uint32_t promised_count = 0;
+    // Permits that we sent it minus those that it sent us.
+    int32_t balance = 0;
+  };
+
+  [[nodiscard]] uint32_t share_of(uint32_t total) const noexcept;
+  [[nodiscard]] Peer* oldest_wish() noexcept;
+  [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept { return static_cast<CoreId>(&peer - peers_.data()); }
+  [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
+  [[nodiscard]] uint32_t needed_count() const noexcept;
+  void place(PooledBackend& backend, Nanoseconds now) noexcept;
+  void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
+  void grant_permit(Peer& peer) noexcept;
+  void note_grant(Peer& peer) noexcept;
+  void receive_grants(Peer& peer, uint32_t count) noexcept;
+  void serve_wishes() noexcept;
+  void connect_for_waiters(Nanoseconds now) noexcept;
+  void ask_others() noexcept;
+  void tell(Peer& peer, uint32_t count, bool answer) noexcept;
+  void set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept;
+  void send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1 = 0, uint64_t word2 = 0) noexcept;
+
+  PoolSpecRef spec_;
+  SlicePort& port_;
+  Postbox& postbox_;
+  IntrusiveList<PooledBackend, IdleTag> idle_;  // Back: used last.
+  IntrusiveList<Waiter, WaiterTag> waiters_;    // Front: oldest.
+  std::vector<Peer> peers_;
+  uint32_t permits_free_;
+  uint32_t connecting_count_ = 0;
+  uint32_t backends_count_ = 0;  // Each holds a permit; without those that are connecting.
+  uint32_t wishes_count_ = 0;    // Peers with wish_count > 0.
+  Nanoseconds retry_at_ = 0;
+  bool is_limit_full_ = false;
+  bool ask_in_flight_ = false;
+  CoreId asked_ = 0;
+};
+
+}  // namespace helios

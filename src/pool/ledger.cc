@@ -1,0 +1,183 @@
+#include "helios/pool/ledger.h"
+
+#include "helios/base/assert.h"
+
+namespace helios {
+namespace {
+
+bool is_ready_request(uint8_t tag) { return tag == 'Q' || tag == 'S' || tag == 'F'; }
+
+bool is_copy_end(uint8_t tag) { return tag == 'c' || tag == 'f'; }
+
+bool has_entry(uint8_t tag) {
+  switch (tag) {
+    case 'Q': case 'F': case 'S': case 'P': case 'B': case 'D': case 'E': case 'C': case 'c': case 'f':
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Ledger::Ledger() : ring_(16) {}
+
+void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
+  if (!has_entry(tag)) return;
+  if (skipping_) {
+    // Sync ends the skipping; everything before it is ignored by the server, a simple Query included.
+    if (tag != 'S') return;
+    skipping_ = false;
+  }
+  // Without a COPY that it could end, the message is ignored by the server.
+  if (is_copy_end(tag) && size_ == 0) return;
+  push({tag, action, 0});
+}
+
+void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
+  if (size_ == 0) return;
+  LedgerEntry& newest = at(size_ - 1);
+  if (newest.tag == tag && newest.name == 0) newest.name = name;
+}
+
+Reply Ledger::on_reply(uint8_t tag) noexcept {
+  drop_copy_ends();
+  switch (tag) {
+    case 'Z': return on_ready();
+    case 'E': return on_error();
+    case '1': return complete('P');
+    case '2': return complete('B');
+    case '3': return complete('C');
+    case 'n': return complete('D');
+    case 'T': {
+      if (size_ > 0 && at(0).tag == 'Q') return verdict_of_head();
+      return complete('D');
+    }
+    case 'C': case 'I': case 's': {
+      Reply reply = verdict_of_head();
+      if (reply.verdict == ReplyVerdict::violation) return reply;
+      if (copying_in_) end_copy(false);
+      if (at(0).tag == 'Q') return reply;
+      return complete('E');
+    }
+    case 'G': case 'W': {
+      Reply reply = verdict_of_head();
+      if (reply.verdict == ReplyVerdict::violation) return reply;
+      if (at(0).tag != 'E' && at(0).tag != 'Q') return {ReplyVerdict::violation, false, {}};
+      copying_in_ = true;
+      return reply;
+    }
+    case 't': case 'D': case 'd': case 'c': case 'H': case 'V': return verdict_of_head();
+    default: return {ReplyVerdict::violation, false, {}};
+  }
+}
+
+uint8_t Ledger::take_due_fake() noexcept {
+  if (size_ == 0 || at(0).action != LedgerAction::fake) return 0;
+  const uint8_t tag = at(0).tag;
+  pop();
+  return tag;
+}
+
+void Ledger::clear() noexcept {
+  head_ = size_ = ready_due_count_ = 0;
+  copying_in_ = skipping_ = ambiguous_ = false;
+}
+
+Reply Ledger::verdict_of_head() noexcept {
+  if (size_ == 0 || at(0).action == LedgerAction::fake) return {ReplyVerdict::violation, false, {}};
+  const bool skip = at(0).action == LedgerAction::skip;
+  return {skip ? ReplyVerdict::skip : ReplyVerdict::forward, false, at(0)};
+}
+
+// The reply that ends an extended message.
+Reply Ledger::complete(uint8_t tag) noexcept {
+  Reply reply = verdict_of_head();
+  if (reply.verdict == ReplyVerdict::violation) return reply;
+  if (at(0).tag != tag) return {ReplyVerdict::violation, false, {}};
+  reply.completed = true;
+  pop();
+  return reply;
+}
+
+Reply Ledger::on_error() noexcept {
+  if (size_ == 0) return {ReplyVerdict::forward, false, {}};  // Unasked: the server is about to end.
+  Reply reply = verdict_of_head();
+  if (reply.verdict == ReplyVerdict::violation) return reply;
+  if (copying_in_) end_copy(true);
+  // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence until Sync.
+  if (!is_ready_request(at(0).tag)) skip_to_sync();
+  return reply;
+}
+
+Reply Ledger::on_ready() noexcept {
+  Reply reply = verdict_of_head();
+  if (reply.verdict == ReplyVerdict::violation) return reply;
+  if (!is_ready_request(at(0).tag)) return {ReplyVerdict::violation, false, {}};
+  reply.completed = true;
+  copying_in_ = false;
+  pop();
+  drop_copy_ends();
+  return reply;
+}
+
+// CopyDone and CopyFail outside of a COPY are ignored by the server.
+void Ledger::drop_copy_ends() noexcept {
+  while (!copying_in_ && size_ > 0 && is_copy_end(at(0).tag)) pop();
+}
+
+void Ledger::skip_to_sync() noexcept {
+  while (size_ > 0 && at(0).tag != 'S') pop();
+  skipping_ = size_ == 0;
+}
+
+// The COPY of the head is over. What was sent between it and CopyDone or CopyFail was read, and ignored, as part of the COPY.
+// A server that failed the COPY may have stopped reading earlier: when Syncs lie in between, nobody can tell how many of them it still answers.
+void Ledger::end_copy(bool failed) noexcept {
+  ASSERT(copying_in_);
+  ASSERT(size_ > 0);
+  copying_in_ = false;
+  size_t end = 1;
+  bool has_sync = false;
+  while (end < size_ && !is_copy_end(at(end).tag)) {
+    has_sync = has_sync || at(end).tag == 'S';
+    ++end;
+  }
+  if (failed && has_sync) ambiguous_ = true;
+  if (end < size_) {
+    erase(1, end);  // The end of the COPY itself too.
+  } else if (failed) {
+    erase(1, end - 1);  // CopyDone is still to be sent; it will find no COPY.
+  }
+}
+
+void Ledger::push(LedgerEntry entry) noexcept {
+  if (size_ == ring_.size()) grow();
+  at(size_) = entry;
+  ++size_;
+  if (is_ready_request(entry.tag)) ++ready_due_count_;
+}
+
+void Ledger::pop() noexcept {
+  ASSERT(size_ > 0);
+  if (is_ready_request(at(0).tag)) --ready_due_count_;
+  head_ = (head_ + 1) & (ring_.size() - 1);
+  --size_;
+}
+
+void Ledger::erase(size_t first, size_t count) noexcept {
+  ASSERT(first + count <= size_);
+  for (size_t i = first; i < first + count; ++i)
+    if (is_ready_request(at(i).tag)) --ready_due_count_;
+  for (size_t i = first; i + count < size_; ++i) at(i) = at(i + count);
+  size_ -= count;
+}
+
+void Ledger::grow() noexcept {
+  std::vector<LedgerEntry> larger(ring_.size() * 2);
+  for (size_t i = 0; i < size_; ++i) larger[i] = at(i);
+  ring_ = std::move(larger);
+  head_ = 0;
+}
+
+}  // namespace helios

@@ -1,0 +1,284 @@
+#include "helios/pool/ledger.h"
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace helios {
+namespace {
+
+void send(Ledger& ledger, const char* tags) {
+  for (const char* tag = tags; *tag != 0; ++tag)
+    ledger.on_sent(static_cast<uint8_t>(*tag), LedgerAction::forward);
+}
+
+// Plays replies; returns the first that is a violation, or 0.
+char reply(Ledger& ledger, const char* tags) {
+  for (const char* tag = tags; *tag != 0; ++tag)
+    if (ledger.on_reply(static_cast<uint8_t>(*tag)).verdict == ReplyVerdict::violation) return *tag;
+  return 0;
+}
+
+}  // namespace
+
+TEST_CASE("a simple query is owed until its ReadyForQuery") {
+  Ledger ledger;
+  send(ledger, "Q");
+  CHECK(reply(ledger, "TDDC") == 0);
+  CHECK(!ledger.empty());
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("each extended message is completed by its own reply") {
+  Ledger ledger;
+  send(ledger, "PBDES");
+  CHECK(reply(ledger, "12TDDC") == 0);
+  CHECK(ledger.size() == 1);
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("two Syncs in flight need two ReadyForQuery") {
+  Ledger ledger;
+  send(ledger, "PBESPBES");
+  CHECK(ledger.ready_due_count() == 2);
+  CHECK(reply(ledger, "12CZ") == 0);
+  CHECK(!ledger.empty());
+  CHECK(reply(ledger, "12CZ") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("trap 1: Sync before or after the error ends with the same ledger") {
+  Ledger before;
+  send(before, "PBES");
+  CHECK(reply(before, "1E") == 0);
+  CHECK(before.size() == 1);
+  CHECK(reply(before, "Z") == 0);
+  CHECK(before.empty());
+
+  Ledger after;
+  send(after, "PBE");
+  CHECK(reply(after, "1E") == 0);
+  CHECK(after.empty());
+  CHECK(after.is_skipping_to_sync());
+  send(after, "PBE");  // Still ignored.
+  CHECK(after.empty());
+  send(after, "S");
+  CHECK(!after.is_skipping_to_sync());
+  CHECK(reply(after, "Z") == 0);
+  CHECK(after.empty());
+}
+
+TEST_CASE("trap 1: the error may come at each place of the batch") {
+  const char* sent = "PBDES";
+  const char* completions = "12TC";
+  for (size_t failing = 0; failing < 4; ++failing) {
+    Ledger ledger;
+    send(ledger, sent);
+    CHECK(reply(ledger, std::string(completions, failing).c_str()) == 0);
+    CHECK(reply(ledger, "EZ") == 0);
+    CHECK(ledger.empty());
+    send(ledger, "PBES");
+    CHECK(reply(ledger, "12CZ") == 0);
+    CHECK(ledger.empty());
+  }
+}
+
+TEST_CASE("trap 2: a simple Query inside a failed batch has no reply, in either order") {
+  Ledger sent_before;
+  send(sent_before, "PBEQS");
+  CHECK(reply(sent_before, "EZ") == 0);
+  CHECK(sent_before.empty());
+
+  Ledger sent_after;
+  send(sent_after, "PBE");
+  CHECK(reply(sent_after, "E") == 0);
+  send(sent_after, "QS");
+  CHECK(reply(sent_after, "Z") == 0);
+  CHECK(sent_after.empty());
+}
+
+TEST_CASE("trap 3: a Sync behind the Execute of a COPY is ignored by the server") {
+  Ledger ledger;
+  send(ledger, "PBES");
+  CHECK(reply(ledger, "12G") == 0);
+  CHECK(ledger.is_copying_in());
+  send(ledger, "ddcS");
+  CHECK(reply(ledger, "CZ") == 0);
+  CHECK(ledger.empty());
+  CHECK(!ledger.is_ambiguous());
+}
+
+TEST_CASE("trap 3: the whole COPY may be sent before its first reply is seen") {
+  Ledger ledger;
+  send(ledger, "PBESdcS");
+  CHECK(reply(ledger, "12GCZ") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("trap 3: a COPY that fails with Syncs in between is ambiguous") {
+  Ledger ledger;
+  send(ledger, "PBES");
+  CHECK(reply(ledger, "12G") == 0);
+  send(ledger, "d");
+  CHECK(reply(ledger, "E") == 0);
+  CHECK(ledger.is_ambiguous());
+  send(ledger, "cS");
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("trap 3: an Execute that fails before the COPY began keeps its Sync") {
+  Ledger ledger;
+  send(ledger, "PBES");
+  CHECK(reply(ledger, "12EZ") == 0);
+  CHECK(ledger.empty());
+  CHECK(!ledger.is_ambiguous());
+}
+
+TEST_CASE("trap 4: CopyDone that comes after the failed COPY's ReadyForQuery leaves nothing behind") {
+  Ledger ledger;
+  send(ledger, "Q");
+  CHECK(reply(ledger, "G") == 0);
+  send(ledger, "d");
+  CHECK(reply(ledger, "EZ") == 0);
+  CHECK(ledger.empty());
+  send(ledger, "dc");
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("trap 4: CopyDone sent before the error is seen leaves nothing behind") {
+  Ledger ledger;
+  send(ledger, "Q");
+  CHECK(reply(ledger, "G") == 0);
+  send(ledger, "dc");
+  CHECK(reply(ledger, "EZ") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("a COPY by simple query among other statements keeps its Query") {
+  Ledger ledger;
+  send(ledger, "Q");
+  CHECK(reply(ledger, "CG") == 0);
+  send(ledger, "dc");
+  CHECK(reply(ledger, "CC") == 0);
+  CHECK(!ledger.empty());
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("trap 5: a FAKE entry behind a swallowed reply becomes due when that is gone") {
+  Ledger ledger;
+  ledger.on_sent('P', LedgerAction::skip);
+  ledger.on_sent('P', LedgerAction::fake);
+  ledger.on_sent('B', LedgerAction::forward);
+  ledger.on_sent('S', LedgerAction::forward);
+  CHECK(ledger.take_due_fake() == 0);
+  const Reply swallowed = ledger.on_reply('1');
+  CHECK(swallowed.verdict == ReplyVerdict::skip);
+  CHECK(ledger.take_due_fake() == 'P');
+  CHECK(ledger.take_due_fake() == 0);
+  CHECK(ledger.on_reply('2').verdict == ReplyVerdict::forward);
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("trap 5: a reply cannot overtake a FAKE entry that was not taken") {
+  Ledger ledger;
+  ledger.on_sent('P', LedgerAction::fake);
+  ledger.on_sent('B', LedgerAction::forward);
+  CHECK(ledger.on_reply('2').verdict == ReplyVerdict::violation);
+}
+
+TEST_CASE("trap 6: FAKE replies behind an error in the same batch are never due, in either order") {
+  Ledger sent_before;
+  sent_before.on_sent('P', LedgerAction::forward);
+  sent_before.on_sent('P', LedgerAction::fake);
+  sent_before.on_sent('S', LedgerAction::forward);
+  CHECK(reply(sent_before, "E") == 0);
+  CHECK(sent_before.take_due_fake() == 0);
+  CHECK(reply(sent_before, "Z") == 0);
+  CHECK(sent_before.empty());
+
+  Ledger sent_after;
+  sent_after.on_sent('P', LedgerAction::forward);
+  CHECK(reply(sent_after, "E") == 0);
+  sent_after.on_sent('C', LedgerAction::fake);
+  CHECK(sent_after.take_due_fake() == 0);
+  sent_after.on_sent('S', LedgerAction::forward);
+  CHECK(reply(sent_after, "Z") == 0);
+  CHECK(sent_after.empty());
+}
+
+TEST_CASE("trap 7: Flush without Sync leaves nothing owed but the batch open") {
+  Ledger ledger;
+  send(ledger, "PBEH");
+  CHECK(reply(ledger, "12C") == 0);
+  CHECK(ledger.empty());
+  CHECK(ledger.ready_due_count() == 0);
+}
+
+TEST_CASE("trap 8: unnamed messages are tracked like named ones") {
+  Ledger ledger;
+  send(ledger, "PDCS");
+  ledger.name_newest('S', 0);
+  CHECK(reply(ledger, "1tn3Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("swallowed and forwarded replies keep their order") {
+  Ledger ledger;
+  ledger.on_sent('Q', LedgerAction::skip);
+  ledger.on_sent('Q', LedgerAction::forward);
+  CHECK(ledger.on_reply('C').verdict == ReplyVerdict::skip);
+  CHECK(ledger.on_reply('Z').verdict == ReplyVerdict::skip);
+  CHECK(ledger.on_reply('T').verdict == ReplyVerdict::forward);
+  CHECK(ledger.on_reply('C').verdict == ReplyVerdict::forward);
+  CHECK(ledger.on_reply('Z').verdict == ReplyVerdict::forward);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("replies that nobody asked for are violations") {
+  for (const char tag : {'Z', '1', '2', '3', 'n', 'T', 'C', 'I', 's', 'D', 'd', 'G', 'H', 'V', 'x'}) {
+    Ledger ledger;
+    CAPTURE(tag);
+    CHECK(ledger.on_reply(static_cast<uint8_t>(tag)).verdict == ReplyVerdict::violation);
+  }
+  Ledger mismatched;
+  send(mismatched, "PBES");
+  CHECK(reply(mismatched, "2") == '2');
+}
+
+TEST_CASE("an error that nobody asked for is the server's farewell") {
+  Ledger ledger;
+  CHECK(ledger.on_reply('E').verdict == ReplyVerdict::forward);
+}
+
+TEST_CASE("a deferred error at Sync is followed by its ReadyForQuery") {
+  Ledger ledger;
+  send(ledger, "PBESPBES");
+  CHECK(reply(ledger, "12CEZ12CZ") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("the name of a statement comes back with its completion") {
+  Ledger ledger;
+  send(ledger, "P");
+  ledger.name_newest('P', 77);
+  send(ledger, "S");
+  const Reply done = ledger.on_reply('1');
+  CHECK(done.completed);
+  CHECK(done.entry.name == 77);
+}
+
+TEST_CASE("long pipelines grow the ledger and keep the order") {
+  Ledger ledger;
+  for (int i = 0; i < 5000; ++i) send(ledger, "BE");
+  for (int i = 0; i < 5000; ++i) REQUIRE(reply(ledger, "2C") == 0);
+  CHECK(ledger.empty());
+}
+
+}  // namespace helios
