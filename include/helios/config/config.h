@@ -115,7 +115,7 @@ struct DatabaseConfig {
   std::string node;           // Name of a NodeConfig.
   std::string dbname;         // Its name on the node; empty: the name the client asked for.
   std::string node_user;      // Login at the node; empty: see Config::node_login.
-  std::string node_password;  // Only together with node_user.
+  std::string node_password;  // Empty: none, or the client's own (node_login).
   uint32_t max_connections_total = 0;  // Over all pools of this database; 0: no limit.
   PoolOverrides pool;
 
@@ -180,7 +180,14 @@ struct Config {
   friend bool operator==(const Config&, const Config&) = default;
 };
 
-// What a password of this text is. Pure.
+// Lays the keys that are set over `pool`. Pure.
+void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept;
+
+// A text that begins so and is no well-formed verifier is refused by the loader.
+constexpr std::string_view scram_verifier_prefix = "SCRAM-SHA-256$";
+
+// What a password of this text is. A hash or verifier is one only in exactly PostgreSQL's form.
+// Pure.
 [[nodiscard]] PasswordKind password_kind_of(std::string_view password) noexcept;
 
 }  // namespace helios
