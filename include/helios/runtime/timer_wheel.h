@@ -1,7 +1,9 @@
 // Deadlines of one core, in user space: no timeout op per connection.
 //
-// A hashed wheel of intrusive nodes with a resolution of one millisecond: a timer never fires early and at most
-// one turn plus one resolution late. schedule and cancel are O(1) and allocate nothing. One core's data.
+// A hierarchical wheel of intrusive nodes with slots of one millisecond: a timer never fires early,
+// and not later than the turn after its deadline. schedule and cancel are O(1) and allocate
+// nothing; a timer moves between slots at most seven times in its life, when others fire. One
+// core's data.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +16,8 @@ namespace helios {
 
 struct TimerTag;
 
-// A deadline and what to do then. Embedded in its owner. Note: the callback may schedule or cancel any timer, this one included,
-// and may destroy the timer's owner.
+// A deadline and what to do then. Embedded in its owner. Note: the callback may schedule or cancel
+// any timer, this one included, and may destroy the timer's owner.
 class Timer : public ListNode<TimerTag> {
  public:
   using Callback = void (*)(void* context) noexcept;
@@ -37,13 +39,16 @@ class TimerWheel {
   explicit TimerWheel(Nanoseconds now) noexcept;
   ~TimerWheel();  // Requires: no timer is scheduled.
 
-  // Sets or moves the deadline. One in the past fires at the next advance.
+  // Sets or moves the deadline. One in the past fires at the next advance; `never` cancels. Note:
+  // scheduled from a callback, it fires at a later advance than the running one.
   void schedule(Timer& timer, Nanoseconds deadline) noexcept;
   // Does nothing when the timer is not scheduled.
   void cancel(Timer& timer) noexcept;
-  // Fires every timer whose deadline is <= now, each once, in no particular order.
+  // Fires every timer whose deadline is <= now, each once, in no particular order. Requires: not
+  // called from a callback.
   void advance(Nanoseconds now) noexcept;
-  // A time not later than the earliest deadline (a lower bound is enough to sleep on); `never` when nothing is scheduled.
+  // A time not later than the earliest deadline: the deadline itself unless an earlier one was
+  // cancelled. `never` when nothing is scheduled. Cheap: two bit scans.
   [[nodiscard]] Nanoseconds next_wakeup() const noexcept;
   [[nodiscard]] size_t size() const noexcept { return count_; }
 
