@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "helios/base/bytes.h"
+#include "helios/wire/backend_messages.h"
 #include "helios/wire/crypto.h"
 #include "helios/wire/scram.h"
 
@@ -52,8 +53,7 @@ class BackendLogin {
   static constexpr size_t message_size_max = 64 * 1024;  // Body of one message.
   static constexpr size_t parameters_max = 256;
   static constexpr size_t parameters_size_max = 64 * 1024;  // Names and values together.
-  static constexpr size_t cancel_key_size_min = 4;
-  static constexpr size_t cancel_key_size_max = 256;
+  static constexpr size_t error_size_max = 1024;            // Of message(); the rest is cut.
   static constexpr size_t messages_max =
       1024;  // In one login: bounds a server that sends notices for ever.
 
@@ -65,14 +65,15 @@ class BackendLogin {
   [[nodiscard]] LoginStep start();
 
   // One message of the server: its type byte and its body (without type and length).
-  // Requires: start() was called; the last step was `more`.
+  // While the key is being derived only an error or a notice is legal; `more` then means: go on
+  // waiting for the key. Requires: start() was called; not `done` and not `failed`.
   [[nodiscard]] LoginStep on_message(uint8_t tag, ByteSpan body);
 
   // The key that need_key asked for (see KeyClient::on_key).
   [[nodiscard]] LoginStep on_key(const Sha256Digest& salted_password);
 
   // Bytes to send to the server. They may hold a password: take them, send them, wipe them.
-  [[nodiscard]] std::string take_output() noexcept { return std::exchange(output_, {}); }
+  [[nodiscard]] std::vector<uint8_t> take_output() noexcept { return std::exchange(output_, {}); }
   [[nodiscard]] bool has_output() const noexcept { return !output_.empty(); }
 
   // After `need_key`. The password is in the form that SCRAM hashes; the salt is raw bytes.
@@ -85,7 +86,7 @@ class BackendLogin {
   [[nodiscard]] const std::vector<NamedValue>& parameters() const noexcept { return parameters_; }
   [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
   // 4 to 256 bytes (4 in protocol 3.0); empty when the server sent none (some poolers do not).
-  [[nodiscard]] std::string_view cancel_key() const noexcept { return cancel_key_; }
+  [[nodiscard]] ByteSpan cancel_key() const noexcept { return cancel_key_; }
   // After `failed`: the server's own SQLSTATE and text, or ours.
   [[nodiscard]] const std::string& sqlstate() const noexcept { return sqlstate_; }
   [[nodiscard]] const std::string& message() const noexcept { return message_; }
@@ -112,13 +113,15 @@ class BackendLogin {
   LoginStep fail_password(std::string_view method);
   [[nodiscard]] PasswordKind password_kind() const noexcept;
 
+  [[nodiscard]] bool can_authenticate(AuthenticationKind kind) const noexcept;
   LoginStep on_authentication(ByteSpan body);
-  LoginStep on_authentication_ok(ByteSpan rest);
-  LoginStep on_cleartext(ByteSpan rest);
-  LoginStep on_md5(ByteSpan rest);
-  LoginStep on_sasl(ByteSpan rest);
-  LoginStep on_sasl_continue(ByteSpan rest);
-  LoginStep on_sasl_final(ByteSpan rest);
+  LoginStep on_authentication_ok();
+  LoginStep on_cleartext();
+  LoginStep on_md5(ByteSpan salt);
+  LoginStep on_sasl(const AuthenticationRequest& request);
+  LoginStep on_sasl_continue(std::string_view message);
+  LoginStep on_sasl_final(std::string_view message);
+  LoginStep fail_scram(ScramStep step);
   LoginStep on_parameter_status(ByteSpan body);
   LoginStep on_backend_key_data(ByteSpan body);
   LoginStep on_ready_for_query(ByteSpan body);
@@ -130,7 +133,7 @@ class BackendLogin {
   State state_ = State::start;
   ScramClient scram_;
   SecretBytes scram_password_;
-  std::string output_;
+  std::vector<uint8_t> output_;
   std::vector<NamedValue> parameters_;
   size_t parameters_size_ = 0;
   size_t messages_count_ = 0;
@@ -138,7 +141,7 @@ class BackendLogin {
   bool has_negotiated_ = false;
   bool server_refused_ = false;
   uint32_t process_id_ = 0;
-  std::string cancel_key_;
+  std::vector<uint8_t> cancel_key_;
   std::string sqlstate_;
   std::string message_;
 };

@@ -87,7 +87,8 @@ class ScramServer {
   enum class State : uint8_t { client_first, client_final, finished };
 
   ScramStep fail(ScramStep step, const char* why) noexcept;
-  [[nodiscard]] bool proof_is_right(std::string_view proof, std::string_view without_proof) const;
+  [[nodiscard]] bool proof_is_right(const Sha256Digest& proof,
+                                    std::string_view without_proof) const;
 
   ScramVerifier verifier_;
   ScramUser user_;
@@ -105,9 +106,6 @@ class ScramClient {
  public:
   // The server may ask for 1 to `rounds_max` rounds.
   explicit ScramClient(uint32_t rounds_max = scram_rounds_max_default) noexcept;
-  ScramClient(ScramClient&&) noexcept = default;
-  ScramClient& operator=(ScramClient&&) noexcept = default;
-  ~ScramClient();
 
   // `output` is client-first. Always `more`. Requires: first call.
   [[nodiscard]] ScramStep start(Random& random, std::string& output);
