@@ -53,7 +53,7 @@ enum class ClientLoginStep : uint8_t {
              // before: the client has not been asked yet.
   accepted,  // AuthenticationOk was written. What follows (ParameterStatus, BackendKeyData,
              // ReadyForQuery, or an error) is the owner's.
-  refused,  // The FATAL error was written: send it and close. reason() is for the log.
+  refused,   // The FATAL error was written: send it and close. reason() is for the log.
 };
 
 class ClientLogin {
@@ -106,24 +106,30 @@ class ClientLogin {
     refused,
   };
 
+  [[nodiscard]] bool is_waiting_for_client() const noexcept;
+  [[nodiscard]] static bool is_legal(State from, State to) noexcept;
   void set_state(State next) noexcept;
+  ClientLoginStep begin_mock(MessageWriter& out);
+  ClientLoginStep begin_plain(std::string_view password);
   ClientLoginStep begin_scram(ScramUser user, MessageWriter& out);
-  ClientLoginStep begin_plain();
   ClientLoginStep begin_md5(MessageWriter& out);
   ClientLoginStep on_initial_response(ByteSpan body, MessageWriter& out);
   ClientLoginStep on_final_response(ByteSpan body, MessageWriter& out);
   ClientLoginStep on_md5_password(ByteSpan body, MessageWriter& out);
-  ClientLoginStep after_scram_failure(ScramStep step, MessageWriter& out);
   ClientLoginStep accept(MessageWriter& out);
+  ClientLoginStep refuse_scram(ScramStep step, MessageWriter& out);
   ClientLoginStep refuse_password(std::string_view reason, MessageWriter& out);
+  ClientLoginStep refuse_tag(uint8_t tag, MessageWriter& out);
   ClientLoginStep refuse_protocol(std::string_view message, std::string_view detail,
                                   MessageWriter& out);
 
   const Sha256Digest login_secret_;
   Random& random_;
   State state_ = State::start;
+  ScramUser scram_user_ = ScramUser::mock;
   std::string user_;
-  SecretBytes password_;  // Plain password or md5 hash, until it was used.
+  SecretBytes password_;  // As SCRAM hashes it, until on_key().
+  SecretBytes md5_hash_;
   ScramVerifier verifier_;
   Md5Salt md5_salt_{};
   std::optional<ScramServer> scram_;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -21,6 +22,9 @@ namespace helios {
 
 // Bytes of a packet without its length field. PostgreSQL's own limit.
 inline constexpr uint32_t startup_body_size_max = 10'000;
+// Settings, and protocol options, in one packet. PostgreSQL knows no bound but the packet's size;
+// ours keeps the search for names that stand twice short.
+inline constexpr size_t startup_settings_max = 256;
 // The first byte of a TLS handshake; no start-up packet begins with it.
 inline constexpr uint8_t tls_handshake_byte = 0x16;
 
@@ -39,7 +43,6 @@ class StartupAssembler {
   [[nodiscard]] bool at_boundary() const noexcept { return is_complete_ || held_.empty(); }
 
  private:
-  [[nodiscard]] uint32_t body_size() const noexcept { return load_be32(held_.data()) - 4; }
   void take(ByteSpan& input, size_t held_size_wanted);
 
   std::vector<uint8_t> held_;  // The length field and what has come of the body.
@@ -66,8 +69,8 @@ enum class ReplicationMode : uint8_t { none, physical, database };
 struct StartupMessage {
   uint16_t minor = 0;  // Of protocol 3, as the client asked: any number.
   std::string user;    // Never empty.
-  std::string
-      database;  // The user's name where the client gave none; empty for physical replication.
+  // The user's name where the client gave none; empty for physical replication.
+  std::string database;
   ReplicationMode replication = ReplicationMode::none;
   // Settings: those of `options` first, then the parameters of the packet, as PostgreSQL applies
   // them. A name that differs only in case stands once, where it stood first, with the last value
@@ -106,10 +109,10 @@ using StartupPacket =
 void write_negotiation(MessageWriter& writer, const StartupMessage& startup);
 
 // Appends the settings that a value of `options` names (`-c name=value`, `-cname=value`,
-// `--name=value`; white space separates, a backslash escapes) to `settings`. Returns an error with
-// an empty message when all is well.
-[[nodiscard]] StartupError read_startup_options(std::string_view options,
-                                                std::vector<StartupParameter>& settings);
+// `--name=value`; white space separates, a backslash escapes) to `settings`. Returns what is wrong
+// with them, or nothing.
+[[nodiscard]] std::optional<StartupError> read_startup_options(
+    std::string_view options, std::vector<StartupParameter>& settings);
 
 // The settings' names compare without regard to ASCII case.
 [[nodiscard]] bool is_same_setting(std::string_view a, std::string_view b) noexcept;
