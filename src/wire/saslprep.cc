@@ -235,6 +235,11 @@ bool has_valid_direction(const std::vector<char32_t>& codes) noexcept {
          is_right(codes.back());
 }
 
+bool is_prohibited(const std::vector<char32_t>& codes) noexcept {
+  return std::any_of(codes.begin(), codes.end(),
+                     [](char32_t code) { return find_range(refused, code) != nullptr; });
+}
+
 bool is_ascii(std::string_view text) noexcept {
   return std::all_of(text.begin(), text.end(),
                      [](char c) { return static_cast<uint8_t>(c) < 0x80; });
@@ -253,15 +258,16 @@ SaslprepResult saslprep(std::string_view text, SecretBytes& to) {
   if (!map_text(text, mapped)) return SaslprepResult::invalid_utf8;
   if (mapped.size() == 0) return SaslprepResult::prohibited;
 
+  // RFC 4013 looks at the normal form here. PostgreSQL looks at the text before, so U+0340 is
+  // refused though its normal form U+0300 is not; what counts is that both ends hash the same
+  // bytes.
+  if (is_prohibited(mapped.codes()) || !has_valid_direction(mapped.codes()))
+    return SaslprepResult::prohibited;
+
   CodeText normal(mapped.size() * form_size_max);
   for (const char32_t code : mapped.codes()) decompose(code, normal);
   order_marks(normal.codes());
   compose(normal.codes());
-
-  const auto is_refused = [](char32_t code) { return find_range(refused, code) != nullptr; };
-  if (std::any_of(normal.codes().begin(), normal.codes().end(), is_refused) ||
-      !has_valid_direction(normal.codes()))
-    return SaslprepResult::prohibited;
 
   std::vector<uint8_t> bytes;
   bytes.reserve(normal.size() * 4);
