@@ -1,9 +1,11 @@
 // One connected (or connecting) socket: its receive, its send, and its end.
 //
 // States: closed -> connecting -> open -> terminating -> closed; accepted sockets start in open.
-// Receive: armed or not, with pause and resume (back-pressure). A multishot receive cannot be paused, so pause cancels it; what arrives until its
-// terminal event is still delivered. Send: one op in flight, everything queued meanwhile goes out with the next.
-// Termination: shutdown(2), wait until no op is in flight, close(2), on_closed. The owner may destroy or reuse the stream only from on_closed on.
+// Receive: armed or not, with pause and resume (back-pressure). A multishot receive cannot be
+// paused, so pause cancels it; what arrives until its terminal event is still delivered. Send: one
+// op in flight, everything queued meanwhile goes out with the next. Termination: shutdown(2), wait
+// until no op is in flight, close(2), on_closed. The owner may destroy or reuse the stream only
+// from on_closed on.
 //
 // Owned by a session or backend, on one core. Handlers are called from the core's loop.
 #pragma once
@@ -27,14 +29,18 @@ class StreamOwner {
   virtual void on_connected(Stream& stream) noexcept = 0;
   // Bytes came. They are gone when this returns, unless copied or taken by append_received.
   virtual void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept = 0;
-  // The outbox has shrunk to the low mark or less after it was above the high mark, or is empty after a send.
+  // The outbox has shrunk to the low mark or less after it was above the high mark, or is empty
+  // after a send.
   virtual void on_drained(Stream& stream) noexcept = 0;
-  // End of file or an error. Called at most once, never after terminate(). The owner decides what follows (usually terminate).
-  // Note: after peer_closed the sending side still works.
+  // End of file or an error. Called at most once, never after terminate(). The owner decides what
+  // follows (usually terminate). Note: after peer_closed the sending side still works, and no bytes
+  // are received after any on_ended. When a send fails after on_ended, the stream terminates by
+  // itself (on_closed follows), so that nobody waits for on_drained in vain.
   virtual void on_ended(Stream& stream, StreamEnd end, int error) noexcept = 0;
   // The descriptor is closed and nothing is in flight.
   virtual void on_closed(Stream& stream) noexcept = 0;
-  // The receive was cancelled for release_fd() and the stream is quiet: the descriptor can move (see start_detach).
+  // The receive was cancelled for release_fd() and the stream is quiet: the descriptor can move
+  // (see start_detach).
   virtual void on_detachable(Stream& stream) noexcept = 0;
 
  protected:
@@ -51,7 +57,9 @@ struct NetContext {
   IntrusiveList<Stream, FlushTag>& flush_list;
 };
 
-// Starts a send on every stream of the list. Called once per turn, last.
+// Starts a send on every stream of the list, and delivers what streams have to tell without an
+// event of the kernel (a connect that failed at once, a termination or a detach with nothing in
+// flight). Called once per turn, last.
 void flush_streams(NetContext& net) noexcept;
 
 class Stream final : public IoTarget, public ListNode<FlushTag> {
@@ -68,13 +76,20 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
 
   // Takes over a connected descriptor and arms the receive. Requires: closed.
   void open(int fd, int family) noexcept;
-  // Opens a socket and connects. Failure (also an immediate one) is told by on_ended(connect_failed) from the loop or from here.
+  // Opens a socket and connects. Failure (also an immediate one) is told by
+  // on_ended(connect_failed), always from the loop. The owner then calls terminate(); from
+  // on_closed it may try another address with the same stream. Requires: closed.
   void start_connect(const sockaddr* address, socklen_t size) noexcept;
 
-  // Queues bytes; they leave at the end of the turn. Ignored unless open.
+  // Queues bytes; they leave at the end of the turn. Ignored unless open, after finish_sending() or
+  // terminate_after_flush(), and after a failed send. Note: ends a detach that has begun, as
+  // cancel_detach() does.
   void send(ByteSpan bytes) noexcept;
   // The same for bytes that lie in a lent buffer.
   void send_received(ByteSpan bytes, BufferRef buffer) noexcept;
+  // The same for everything in `from` (a byte queue of the same core), without copying. `from` is
+  // empty afterwards.
+  void send_all(Outbox& from) noexcept;
 
   // Stops and restarts the receive.
   void pause_receive() noexcept;
@@ -85,22 +100,32 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   [[nodiscard]] size_t unsent_size() const noexcept { return outbox_.size(); }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return outbox_.size() > high_mark; }
 
-  // Sends what is queued, then shuts down the writing side; the peer's end of file is told by on_ended as always. What arrives meanwhile is still delivered.
+  // Sends what is queued, then shuts down the writing side; the peer's end of file is told by
+  // on_ended as always. What arrives meanwhile is still delivered.
   void finish_sending() noexcept;
-  // Ends the connection at once: queued bytes are dropped. Idempotent. on_closed follows from the loop.
+  // Ends the connection at once: queued bytes are dropped. Idempotent. on_closed follows from the
+  // loop.
   void terminate() noexcept;
-  // Sends what is queued (until the owner's own deadline calls terminate), then terminates. Received bytes are dropped from now on.
+  // Sends what is queued (until the owner's own deadline calls terminate), then terminates.
+  // Received bytes are dropped from now on.
   void terminate_after_flush() noexcept;
 
-  // Begins to give the descriptor away: cancels the receive; what arrives is still delivered; then on_detachable (unless the stream
-  // ended before). Requires: open, nothing unsent.
+  // Begins to give the descriptor away: cancels the receive; what arrives is still delivered; then
+  // on_detachable (unless the stream ended before). Requires: open, nothing unsent. Note: nothing
+  // is received between on_detachable and release_fd or cancel_detach.
   void start_detach() noexcept;
-  // Takes the descriptor out; the stream is closed without close(2). Requires: called from on_detachable.
+  // The owner wants to go on with the stream: no on_detachable; the receive is armed again. Does
+  // nothing when not detaching.
+  void cancel_detach() noexcept;
+  [[nodiscard]] bool is_detaching() const noexcept { return detaching_; }
+  // Takes the descriptor out; the stream is closed without close(2) and without on_closed, and may
+  // be destroyed at once. Requires: on_detachable was called for this detach.
   [[nodiscard]] int release_fd() noexcept;
 
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] bool is_open() const noexcept { return state_ == State::open; }
   [[nodiscard]] int fd() const noexcept { return fd_; }
+  [[nodiscard]] int family() const noexcept { return family_; }
 
   void on_io(const IoEvent& event) noexcept override;
 
@@ -111,11 +136,28 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
 
  private:
   friend void flush_streams(NetContext& net) noexcept;
-  // Helpers are the implementation's business.
-  void start_send() noexcept;
+
+  void begin(State first, int fd, int family) noexcept;
   void set_state(State next) noexcept;
-  void join() noexcept;
+  void end_turn() noexcept;
+
+  void on_connect_event(int res) noexcept;
+  void on_recv_event(const IoEvent& event) noexcept;
+  void on_send_event(int res) noexcept;
+
   void arm_receive(bool expect_idle) noexcept;
+  void cancel_receive() noexcept;
+  void start_send() noexcept;
+  void on_outbox_empty() noexcept;
+  void fail_send(int error) noexcept;
+  void after_append() noexcept;
+  [[nodiscard]] bool can_send() const noexcept;
+  [[nodiscard]] bool can_detach() const noexcept;
+
+  void end(StreamEnd reason, int error) noexcept;
+  [[nodiscard]] bool has_op_in_flight() const noexcept;
+  void join() noexcept;
+  void leave() noexcept;
   void want_flush() noexcept;
 
   NetContext& net_;
@@ -127,15 +169,20 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   BufferGroup group_;
   State state_ = State::closed;
   bool receive_in_flight_ = false;
-  bool receive_cancelling_ = false;
+  bool receive_cancelling_ = false;  // start_cancel was called; the terminal event has not come.
+  bool receive_over_ = false;        // End of file or an error: never armed again.
   bool send_in_flight_ = false;
+  bool send_over_ = false;  // A send failed.
   bool connect_in_flight_ = false;
   bool paused_ = false;
   bool was_above_high_mark_ = false;
-  bool ended_ = false;            // on_ended was called, or end of file was seen.
-  bool finish_sending_ = false;   // Shut down our writing side once the outbox is empty.
-  bool terminate_after_flush_ = false;
+  bool ended_ = false;           // on_ended was called.
+  bool finish_sending_ = false;  // Shut down our writing side once the outbox is empty.
+  bool terminate_after_flush_ =
+      false;  // Received bytes are dropped; terminate once the outbox is empty.
   bool detaching_ = false;
+  bool detachable_told_ = false;  // on_detachable was called.
+  int open_error_ = 0;            // The socket could not be made: told at the end of the turn.
 };
 
 }  // namespace helios

@@ -1,0 +1,221 @@
+#include "helios/net/outbox.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+#include "helios/base/assert.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HELIOS_POISON 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HELIOS_POISON 1
+#endif
+#endif
+#ifdef HELIOS_POISON
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace helios {
+
+namespace {
+
+// Chunks are taken from the allocator so many at once.
+constexpr size_t grow_count = 8;
+
+size_t index_of(BufferGroup group) noexcept {
+  return static_cast<size_t>(group);
+}
+
+// A free chunk's bytes must not be touched: the address sanitizer tells who does.
+void set_poisoned([[maybe_unused]] Chunk* chunk, [[maybe_unused]] bool poisoned) noexcept {
+#ifdef HELIOS_POISON
+  if (poisoned) {
+    __asan_poison_memory_region(chunk->bytes(), chunk_capacity);
+  } else {
+    __asan_unpoison_memory_region(chunk->bytes(), chunk_capacity);
+  }
+#endif
+}
+
+}  // namespace
+
+ChunkPool::ChunkPool() noexcept = default;
+
+ChunkPool::~ChunkPool() {
+  ASSERT(lent_count_ == 0);
+  for (FreeList* list : {&full_, &headers_}) {
+    while (list->head != nullptr) {
+      Chunk* chunk = list->head;
+      list->head = chunk->next;
+      if (list == &full_) set_poisoned(chunk, false);
+      std::free(chunk);
+    }
+  }
+}
+
+Chunk* ChunkPool::take_from(FreeList& list, size_t block_size) noexcept {
+  if (list.head == nullptr) {
+    for (size_t i = 0; i < grow_count; ++i) {
+      void* block = std::malloc(block_size);
+      ASSERT(block != nullptr);  // Out of memory.
+      Chunk* chunk = new (block) Chunk;
+      chunk->next = list.head;
+      list.head = chunk;
+      ++list.count;
+    }
+  }
+  Chunk* chunk = list.head;
+  list.head = chunk->next;
+  --list.count;
+  ++lent_count_;
+  chunk->next = nullptr;
+  chunk->size = 0;
+  return chunk;
+}
+
+Chunk* ChunkPool::take() noexcept {
+  Chunk* chunk = take_from(full_, chunk_size);
+  set_poisoned(chunk, false);
+  chunk->borrowed = false;
+  chunk->begin = chunk->bytes();
+  return chunk;
+}
+
+Chunk* ChunkPool::take_borrower() noexcept {
+  Chunk* chunk = take_from(headers_, sizeof(Chunk));
+  chunk->borrowed = true;
+  return chunk;
+}
+
+void ChunkPool::give_back(Chunk* chunk) noexcept {
+  ASSERT(lent_count_ > 0);
+  --lent_count_;
+  FreeList& list = chunk->borrowed ? headers_ : full_;
+  if (list.count >= free_max) {
+    std::free(chunk);
+    return;
+  }
+  if (!chunk->borrowed) set_poisoned(chunk, true);
+  chunk->next = list.head;
+  list.head = chunk;
+  ++list.count;
+}
+
+void Outbox::append(ByteSpan bytes) noexcept {
+  size_ += bytes.size();
+  bytes = bytes.subspan(fill_tail(bytes));
+  while (!bytes.empty()) {
+    push(chunks_.take());
+    bytes = bytes.subspan(fill_tail(bytes));
+  }
+}
+
+void Outbox::append_received(ByteSpan bytes, BufferRef buffer) noexcept {
+  if (bytes.empty()) return;
+  if (extends_tail(bytes, buffer)) {
+    tail_->size += static_cast<uint32_t>(bytes.size());
+    size_ += bytes.size();
+    return;
+  }
+  uint32_t& borrowed = chunks_.borrowed_count[index_of(buffer.group)];
+  bool pins_too_much = (borrowed + 1) * 2 > io_.buffers_count(buffer.group);
+  if (bytes.size() < copied_size_max || pins_too_much) return append(bytes);
+
+  io_.keep_buffer(buffer);
+  ++borrowed;
+  Chunk* chunk = chunks_.take_borrower();
+  chunk->buffer = buffer;
+  chunk->begin = bytes.data();
+  chunk->size = static_cast<uint32_t>(bytes.size());
+  push(chunk);
+  size_ += bytes.size();
+}
+
+void Outbox::append_all(Outbox& from) noexcept {
+  ASSERT(&from != this);
+  ASSERT(&from.chunks_ == &chunks_);
+  if (from.head_ == nullptr) return;
+  if (head_ == nullptr) {
+    head_ = from.head_;
+  } else {
+    tail_->next = from.head_;
+  }
+  tail_ = from.tail_;
+  size_ += from.size_;
+  from.head_ = from.tail_ = nullptr;
+  from.size_ = 0;
+}
+
+size_t Outbox::gather(std::span<iovec> parts) const noexcept {
+  size_t count = 0;
+  for (const Chunk* chunk = head_; chunk != nullptr && count < parts.size(); chunk = chunk->next) {
+    parts[count].iov_base = const_cast<uint8_t*>(chunk->begin);
+    parts[count].iov_len = chunk->size;
+    ++count;
+  }
+  return count;
+}
+
+void Outbox::consume(size_t count) noexcept {
+  ASSERT(count <= size_);
+  size_ -= count;
+  while (count > 0) {
+    size_t taken = std::min<size_t>(count, head_->size);
+    head_->begin += taken;
+    head_->size -= static_cast<uint32_t>(taken);
+    count -= taken;
+    if (head_->size == 0) drop_head();
+  }
+}
+
+void Outbox::clear() noexcept {
+  while (head_ != nullptr) drop_head();
+  size_ = 0;
+}
+
+ByteSpan Outbox::front() const noexcept {
+  if (head_ == nullptr) return {};
+  return {head_->begin, head_->size};
+}
+
+void Outbox::push(Chunk* chunk) noexcept {
+  if (head_ == nullptr) {
+    head_ = chunk;
+  } else {
+    tail_->next = chunk;
+  }
+  tail_ = chunk;
+}
+
+void Outbox::drop_head() noexcept {
+  Chunk* chunk = head_;
+  head_ = chunk->next;
+  if (head_ == nullptr) tail_ = nullptr;
+  if (chunk->borrowed) {
+    uint32_t& borrowed = chunks_.borrowed_count[index_of(chunk->buffer.group)];
+    ASSERT(borrowed > 0);
+    --borrowed;
+    io_.release_buffer(chunk->buffer);
+  }
+  chunks_.give_back(chunk);
+}
+
+// Note: the last piece may be in the kernel's hands. Bytes behind those that were offered are ours.
+size_t Outbox::fill_tail(ByteSpan bytes) noexcept {
+  if (tail_ == nullptr || tail_->borrowed || bytes.empty()) return 0;
+  size_t used = static_cast<size_t>(tail_->begin - tail_->bytes()) + tail_->size;
+  size_t count = std::min(bytes.size(), chunk_capacity - used);
+  std::memcpy(tail_->bytes() + used, bytes.data(), count);
+  tail_->size += static_cast<uint32_t>(count);
+  return count;
+}
+
+// Messages are often forwarded one by one from the same buffer: one piece holds them all.
+bool Outbox::extends_tail(ByteSpan bytes, BufferRef buffer) const noexcept {
+  return tail_ != nullptr && tail_->borrowed && tail_->buffer.index == buffer.index &&
+         tail_->buffer.group == buffer.group && tail_->begin + tail_->size == bytes.data();
+}
+
+}  // namespace helios
