@@ -406,7 +406,7 @@ LoadResult load_config_file(const std::string& path) {
   result = loader.load();
   if (file.value().is_world_readable && loader.has_literal_secret()) {
     result.warnings.push_back(path +
-                              ":1:1: file: every user of this machine can read the passwords "
+                              ": every user of this machine can read the passwords "
                               "in it: chmod 640 it, or take them from the environment");
   }
   return result;

@@ -1,7 +1,23 @@
 #include "config/toml_tree.h"
 
-// The flags of a distribution's package ask for its shared library, which is built with exceptions;
-// compiled into this one file there is nothing to link and nothing to catch.
+#include <algorithm>
+
+namespace {
+
+// toml++ 3.3 asserts what it has not checked: "[$pool]" aborts the process, and with NDEBUG becomes
+// an assumption for the optimiser. So its assertions stay on in this file and throw, and the throw
+// becomes a syntax error (see parse_guarded). This is the only throw and the only catch of the
+// program.
+struct ParserGaveUp {};
+
+}  // namespace
+
+#undef NDEBUG
+#define TOML_ASSERT(condition)              \
+  do {                                      \
+    if (!(condition)) throw ParserGaveUp(); \
+  } while (false)
+// A distribution's flags ask for its shared library, whose assertions are off.
 #undef TOML_SHARED_LIB
 #undef TOML_HEADER_ONLY
 #undef TOML_EXCEPTIONS
@@ -82,6 +98,28 @@ TomlSection section_of(const toml::key& key, const toml::node& node) {
   return section;
 }
 
+// Nothing when the parser gave up without an answer.
+std::optional<toml::parse_result> parse_guarded(std::string_view text) {
+  try {
+    return toml::parse(text);
+  } catch (const ParserGaveUp&) {
+    return std::nullopt;
+  }
+}
+
+// The line at which the parser gives up. Requires: it does. It reads from front to back, so it
+// gives up on a part of the text exactly when that part reaches the line.
+uint32_t line_of_surrender(std::string_view text) {
+  std::vector<size_t> line_ends;
+  for (size_t i = 0; i < text.size(); ++i)
+    if (text[i] == '\n') line_ends.push_back(i + 1);
+  const auto gives_up = [&](size_t, size_t end) {
+    return !parse_guarded(text.substr(0, end)).has_value();
+  };
+  const auto first = std::upper_bound(line_ends.begin(), line_ends.end(), size_t{0}, gives_up);
+  return static_cast<uint32_t>(first - line_ends.begin()) + 1;
+}
+
 }  // namespace
 
 std::string_view to_text(TomlKind kind) noexcept {
@@ -106,7 +144,12 @@ std::string_view to_text(TomlKind kind) noexcept {
 
 TomlDocument parse_toml(std::string_view text) {
   TomlDocument document;
-  const toml::parse_result parsed = toml::parse(text);
+  const std::optional<toml::parse_result> guarded = parse_guarded(text);
+  if (!guarded.has_value()) {
+    document.error = TomlError{{line_of_surrender(text), 1}, "this line cannot be understood"};
+    return document;
+  }
+  const toml::parse_result& parsed = *guarded;
   if (!parsed) {
     const toml::parse_error& error = parsed.error();
     document.error = TomlError{place_of(error.source()), std::string(error.description())};

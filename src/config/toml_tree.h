@@ -1,7 +1,7 @@
 // TOML text to a plain tree, as deep as our file is: sections, their keys, lists of values.
 //
-// toml_tree.cc is the only file that includes toml++ (a heavy header, used header-only and without
-// exceptions, so no run-time library and no catch are needed). Everything else sees these structs.
+// toml_tree.cc is the only file that includes toml++ (a heavy header, used header-only, so there is
+// nothing to link) and the only one with exceptions. Everything else sees these structs.
 #pragma once
 
 #include <cstdint>

@@ -131,6 +131,17 @@ TEST_CASE("text that is not TOML is an error with line and column") {
   CHECK(errors_of("[pool]\nmode = \"\xff\"\n").starts_with("a.toml:2:"));
 }
 
+TEST_CASE("a header on which the TOML parser gives up is an error with its line") {
+  for (const std::string header : {"[$pool]", "[=]", "[[.]]", "[", "[\n", "[\x01pool]", "[ (a]"}) {
+    CAPTURE(header);
+    CHECK(errors_of(least + header).starts_with("a.toml:10:"));
+    CHECK(errors_of(header + "\n" + least).starts_with("a.toml:1:"));
+    CHECK(errors_of("[pool]\n" + header + "\nmode = 1\n" + least).starts_with("a.toml:2:"));
+  }
+  CHECK(errors_of("[pool]\n[$pool]\n" + least) ==
+        "a.toml:2:1: not valid TOML: this line cannot be understood");
+}
+
 TEST_CASE("all errors are told, in the order of the file") {
   CHECK(errors_of("[[node]]\nname = \"main\"\nhost = \"127.0.0.1\"\nport = 0\n"
                   "[pool]\nmdoe = \"session\"\nmax_connections = 0\n"
