@@ -70,7 +70,7 @@ struct RingCounters {
   uint64_t wakes_received = 0;
 };
 
-class Ring final : public Io {
+class Ring final : public Io, public Waker {
  public:
   // Call it in the thread that will use the ring, pinned already. The error is a text for a person
   // that names the refused call, the likely causes and their remedies.
@@ -91,7 +91,7 @@ class Ring final : public Io {
   void accept_wakes(WakeTable& table, CoreId self) noexcept;
   // Wakes another core of the table: with the next turn's enter by MSG_RING, else at once by
   // eventfd. Requires: accept_wakes was called; to is another core.
-  void wake(CoreId to) noexcept;
+  void wake(CoreId to) noexcept override;
 
   [[nodiscard]] const RingCounters& counters() const noexcept { return counters_; }
   [[nodiscard]] FeatureSet features() const noexcept { return features_; }

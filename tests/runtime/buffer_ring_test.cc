@@ -1,0 +1,107 @@
+#include "helios/runtime/buffer_ring.h"
+
+#include <doctest/doctest.h>
+#include <liburing.h>
+
+#include "helios/base/assert.h"
+
+namespace helios {
+namespace {
+
+// A buffer group on a plain io_uring. Completions are made by hand: what the kernel fills is the
+// ring's test.
+struct Scene {
+  explicit Scene(uint32_t count, uint32_t size = 64) {
+    REQUIRE(io_uring_queue_init(4, &ring, 0) == 0);
+    auto made = BufferRing::create(ring, {3, count, size});
+    REQUIRE(made.ok());
+    buffers = std::move(made).value();
+  }
+  ~Scene() { io_uring_queue_exit(&ring); }
+
+  io_uring ring{};
+  std::unique_ptr<BufferRing> buffers;
+};
+
+TEST_CASE("at first every buffer is the kernel's") {
+  Scene scene(8);
+  CHECK(scene.buffers->count() == 8);
+  CHECK(scene.buffers->group_id() == 3);
+  CHECK(scene.buffers->available_count() == 8);
+  CHECK(scene.buffers->lent_count() == 0);
+}
+
+TEST_CASE("a lent buffer is counted until its last reference is gone") {
+  Scene scene(2);
+  const ByteSpan data = scene.buffers->lend(1, 10);
+  CHECK(data.size() == 10);
+  CHECK(scene.buffers->lent_count() == 1);
+  CHECK(scene.buffers->available_count() == 1);
+  scene.buffers->keep(1);
+  scene.buffers->keep(1);
+  scene.buffers->release(1);
+  scene.buffers->release(1);
+  CHECK(scene.buffers->lent_count() == 1);
+  scene.buffers->release(1);
+  CHECK(scene.buffers->lent_count() == 0);
+  CHECK(scene.buffers->available_count() == 2);
+}
+
+TEST_CASE("buffers do not overlap and each has its whole size") {
+  Scene scene(4, 100);
+  ByteSpan data[4];
+  for (uint16_t i = 0; i < 4; ++i) data[i] = scene.buffers->lend(i, 100);
+  for (int i = 1; i < 4; ++i) CHECK(data[i].data() == data[i - 1].data() + 100);
+  for (uint16_t i = 0; i < 4; ++i) scene.buffers->release(i);
+}
+
+// The kernel's part is played by real receives: what is given back must come out again, in the
+// order of giving back, over many rounds of the ring.
+TEST_CASE("the kernel gets buffers back in the order in which they were released and published") {
+  Scene scene(4, 64);
+  int fds[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+  const auto receive = [&]() -> int {
+    REQUIRE(write(fds[1], "x", 1) == 1);
+    io_uring_sqe* sqe = io_uring_get_sqe(&scene.ring);
+    io_uring_prep_recv(sqe, fds[0], nullptr, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = 3;
+    REQUIRE(io_uring_submit_and_wait(&scene.ring, 1) == 1);
+    io_uring_cqe* cqe = nullptr;
+    REQUIRE(io_uring_peek_cqe(&scene.ring, &cqe) == 0);
+    const int res = cqe->res;
+    const auto index = static_cast<uint16_t>(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+    io_uring_cqe_seen(&scene.ring, cqe);
+    if (res < 0) {
+      char unread = 0;
+      REQUIRE(read(fds[0], &unread, 1) == 1);
+      return res;
+    }
+    CHECK(as_text(scene.buffers->lend(index, static_cast<uint32_t>(res))) == "x");
+    return index;
+  };
+  for (int i = 0; i < 4; ++i) CHECK(receive() == i);
+  CHECK(receive() == -ENOBUFS);
+  // Enough rounds for the 16-bit tail to come round.
+  for (int i = 0; i < 20'000; ++i) {
+    for (const int index : {2, 0, 3, 1}) scene.buffers->release(static_cast<uint16_t>(index));
+    if (i == 0) CHECK(receive() == -ENOBUFS);
+    scene.buffers->publish();
+    for (const int index : {2, 0, 3, 1}) REQUIRE(receive() == index);
+  }
+  for (uint16_t i = 0; i < 4; ++i) scene.buffers->release(i);
+  close(fds[0]);
+  close(fds[1]);
+}
+
+TEST_CASE("a group that is taken is refused with a text that names the call") {
+  Scene scene(2);
+  auto again = BufferRing::create(scene.ring, {3, 2, 64});
+  REQUIRE_FALSE(again.ok());
+  CHECK(again.error().find("io_uring_register(PBUF_RING)") != std::string::npos);
+  CHECK(again.error().find("EEXIST") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace helios
