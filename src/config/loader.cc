@@ -41,8 +41,9 @@ std::string quoted(std::string_view text) {
 // Reads one document. Lives for one call of load_config_text.
 class Loader {
  public:
-  Loader(const TomlDocument& document, std::string_view name, const EnvironmentLookup& lookup)
-      : document_(document), findings_(name), lookup_(lookup) {}
+  // The document must live longer.
+  Loader(const TomlDocument& document, std::string_view name, EnvironmentLookup lookup)
+      : document_(document), findings_(name), lookup_(std::move(lookup)) {}
 
   [[nodiscard]] LoadResult load();
   // A password stands in the file, not in the environment.
@@ -79,7 +80,7 @@ class Loader {
 
   const TomlDocument& document_;
   Findings findings_;
-  const EnvironmentLookup& lookup_;
+  const EnvironmentLookup lookup_;  // A copy: callers pass functions that convert to a temporary.
   Config config_;
   // The table behind each entry of the vectors in config_, for the checks at the end.
   std::vector<const TomlTable*> database_tables_;
