@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "config/stray_letters.h"
+
 namespace {
 
 // toml++ 3.3 asserts what it has not checked: "[$pool]" aborts the process, and with NDEBUG becomes
@@ -144,6 +146,10 @@ std::string_view to_text(TomlKind kind) noexcept {
 
 TomlDocument parse_toml(std::string_view text) {
   TomlDocument document;
+  if (const std::optional<Place> place = find_stray_letter(text); place.has_value()) {
+    document.error = TomlError{*place, "this letter can stand in a string or comment only"};
+    return document;
+  }
   const std::optional<toml::parse_result> guarded = parse_guarded(text);
   if (!guarded.has_value()) {
     document.error = TomlError{{line_of_surrender(text), 1}, "this line cannot be understood"};

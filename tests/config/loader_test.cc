@@ -131,6 +131,13 @@ TEST_CASE("text that is not TOML is an error with line and column") {
   CHECK(errors_of("[pool]\nmode = \"\xff\"\n").starts_with("a.toml:2:"));
 }
 
+TEST_CASE("a letter that is for strings and comments only is an error with its place") {
+  CHECK(errors_of("# \xc3\xa9\n[pool]\nmode =\xc3\xa9 \"session\"\n" + least) ==
+        "a.toml:3:7: not valid TOML: this letter can stand in a string or comment only");
+  CHECK(config_of(least + "node_user = \"\xc3\xa9\"  # \xc3\xa9\n").users[0].node_user ==
+        "\xc3\xa9");
+}
+
 TEST_CASE("a header on which the TOML parser gives up is an error with its line") {
   for (const std::string header : {"[$pool]", "[=]", "[[.]]", "[", "[\n", "[\x01pool]", "[ (a]"}) {
     CAPTURE(header);
