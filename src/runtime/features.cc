@@ -14,12 +14,15 @@ namespace helios {
 namespace {
 
 constexpr std::array<Feature, features_count> all_features = {
-    Feature::registered_ring, Feature::no_iowait, Feature::msg_ring_wake};
+    Feature::registered_ring, Feature::no_iowait, Feature::msg_ring_wake, Feature::long_wait};
 
 // MSG_RING is there since 5.18, but before 6.11 it reaches a DEFER_TASKRUN ring slowly (commit
 // 780f1e5e03b5) and on 6.1 a wake-up could be missed (liburing issue 839). No bit tells, so the
 // version has to.
 constexpr KernelVersion msg_ring_kernel = {6, 11};
+// Before 6.8 a wait that ended by its timeout could leave ready work behind, which then waited for
+// the next enter. Bounded waits hide it. It is a defect, so no bit tells either.
+constexpr KernelVersion long_wait_kernel = {6, 8};
 // SETUP_DEFER_TASKRUN and SINGLE_ISSUER, multishot receive.
 constexpr KernelVersion oldest_kernel = {6, 1};
 
@@ -91,7 +94,7 @@ std::string descriptors_cause() {
 }  // namespace
 
 FeatureMask mask_of_kernel_6_1() noexcept {
-  return FeatureMask{}.add(Feature::no_iowait).add(Feature::msg_ring_wake);
+  return FeatureMask{}.add(Feature::no_iowait).add(Feature::msg_ring_wake).add(Feature::long_wait);
 }
 
 Result<FeatureMask> parse_feature_mask(std::string_view text) {
@@ -120,6 +123,8 @@ const char* name_of(Feature feature) noexcept {
       return "no_iowait";
     case Feature::msg_ring_wake:
       return "msg_ring_wake";
+    case Feature::long_wait:
+      return "long_wait";
   }
   UNREACHABLE("feature");
 }
@@ -145,6 +150,7 @@ FeatureSet probe_features(io_uring& ring, uint32_t params_features, FeatureMask 
   if ((params_features & IORING_FEAT_NO_IOWAIT) != 0) on.add(Feature::no_iowait);
   if (running_kernel() >= msg_ring_kernel && has_opcode(ring, IORING_OP_MSG_RING))
     on.add(Feature::msg_ring_wake);
+  if (running_kernel() >= long_wait_kernel) on.add(Feature::long_wait);
   return on.without(hidden);
 }
 

@@ -35,6 +35,8 @@ constexpr uint32_t enters_per_turn_max = 16;
 constexpr uint32_t starved_turns_max = 8;
 constexpr uint32_t flush_attempts_max = 10'000;
 constexpr uint32_t cq_entries_max = 65'536;
+constexpr uint32_t cq_entries_fallback = 4096;
+constexpr Nanoseconds short_wait_max = seconds(1);
 constexpr uint32_t wake_cqes_max = 256;
 
 constexpr uint32_t setup_flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
@@ -96,14 +98,23 @@ Ring::~Ring() {
 
 Result<bool> Ring::set_up(const RingOptions& options) {
   io_uring_params params{};
-  params.flags = setup_flags;
-  params.cq_entries = cq_entries_of(options);
-  int res = io_uring_queue_init_params(options.sq_entries, &ring_, &params);
+  int res = -ENOMEM;
+  // Kernels before 6.10 need the queue's memory in one piece, which a machine that has run for long
+  // may lack. A smaller queue is slower when it overflows, and nothing is lost.
+  for (uint32_t entries = cq_entries_of(options); res == -ENOMEM; entries /= 2) {
+    params = {};
+    params.flags = setup_flags;
+    params.cq_entries = entries;
+    res = io_uring_queue_init_params(options.sq_entries, &ring_, &params);
+    if (entries / 2 < std::max(cq_entries_fallback, options.sq_entries)) break;
+  }
   if (res < 0) return Error{explain_refusal("io_uring_setup", -res)};
   is_open_ = true;
   if ((params.features & needed_features) != needed_features)
     return Error{explain_refusal("io_uring_setup (features missing)", EINVAL)};
 
+  // A child of ours must not share the rings. Refused at worst.
+  (void)io_uring_ring_dontfork(&ring_);
   // SQEs are used in order, so the kernel's table of indices never changes.
   for (uint32_t i = 0; i < params.sq_entries; ++i) ring_.sq.array[i] = i;
   scratch_.reset(new (std::nothrow) Scratch[params.sq_entries]);
@@ -376,6 +387,7 @@ void Ring::flush_sq() noexcept {
 }
 
 int Ring::enter(uint32_t wait_count, Nanoseconds timeout) noexcept {
+  if (!features_.has(Feature::long_wait)) timeout = std::min(timeout, short_wait_max);
   __kernel_timespec limit{};
   limit.tv_sec = timeout / seconds(1);
   limit.tv_nsec = timeout % seconds(1);
@@ -455,8 +467,8 @@ void Ring::rearm_starved(Group& group, bool would_sleep) noexcept {
   }
 }
 
-void Ring::on_recv_starved(Target& target) noexcept {
-  ++counters_.enobufs;
+void Ring::on_recv_starved(Target& target, int res) noexcept {
+  if (res == -ENOBUFS) ++counters_.enobufs;
   if ((target.ops_cancelled & bit_of(OpKind::recv)) != 0) return end_recv(target, -ECANCELED);
   ++counters_.starved;
   target.recv_state = RecvState::starved;
@@ -516,7 +528,9 @@ void Ring::deliver_recv(Target& target, const io_uring_cqe& cqe) noexcept {
   event.kind = OpKind::recv;
   event.res = cqe.res;
   event.more = (cqe.flags & IORING_CQE_F_MORE) != 0;
-  if (cqe.res == -ENOBUFS && !event.more) return on_recv_starved(target);
+  // -EAGAIN is what a full completion queue or want of memory may make of a receive: try again.
+  if ((cqe.res == -ENOBUFS || cqe.res == -EAGAIN) && !event.more)
+    return on_recv_starved(target, cqe.res);
   if (!event.more) {
     target.recv_state = RecvState::idle;
     finish_op(target, OpKind::recv);

@@ -23,6 +23,7 @@ TEST_CASE("the mask of kernel 6.1 hides exactly what is newer") {
   const FeatureMask mask = mask_of_kernel_6_1();
   CHECK(mask.has(Feature::no_iowait));
   CHECK(mask.has(Feature::msg_ring_wake));
+  CHECK(mask.has(Feature::long_wait));
   CHECK_FALSE(mask.has(Feature::registered_ring));
 }
 

@@ -21,8 +21,9 @@ enum class Feature : uint8_t {
   registered_ring,  // 5.18: enter by registered index, without looking up the descriptor.
   no_iowait,        // 6.15: an idle ring does not show as iowait.
   msg_ring_wake,    // 6.11: MSG_RING posts directly into a DEFER_TASKRUN ring. Else: an eventfd.
+  long_wait,        // 6.8: a wait may be as long as we like. Else: a second at a time.
 };
-constexpr int features_count = 3;
+constexpr int features_count = 4;
 
 // A set of features.
 struct FeatureSet {
@@ -47,7 +48,8 @@ using FeatureMask = FeatureSet;
 // Hides everything that we use and that a plain 6.1 kernel (Debian 12's) lacks.
 [[nodiscard]] FeatureMask mask_of_kernel_6_1() noexcept;
 // Reads the value of the test-only option `io_features_off`: names separated by commas
-// (`registered_ring`, `no_iowait`, `msg_ring_wake`) or `kernel_6_1`; empty hides nothing.
+// (`registered_ring`, `no_iowait`, `msg_ring_wake`, `long_wait`) or `kernel_6_1`; empty hides
+// nothing.
 [[nodiscard]] Result<FeatureMask> parse_feature_mask(std::string_view text);
 [[nodiscard]] const char* name_of(Feature feature) noexcept;
 

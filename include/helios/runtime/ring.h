@@ -61,7 +61,7 @@ struct RingCounters {
       0;  // Turns that found the completion queue overflowed. Growth is a defect of sizing.
   uint64_t busy_enters = 0;  // Enters that ended in -EBUSY or -EAGAIN.
   uint64_t enobufs = 0;      // Receives that met an empty buffer group.
-  uint64_t starved = 0;      // Of these: put on the starved list (the others had been cancelled).
+  uint64_t starved = 0;      // Put on the starved list (not those that had been cancelled).
   uint64_t rearms = 0;       // Starved receives armed again.
   uint64_t sends = 0;
   uint64_t short_sends = 0;  // Fewer bytes taken than offered.
@@ -160,7 +160,7 @@ class Ring final : public Io, public Waker {
 
   [[nodiscard]] bool serve_starved(bool would_sleep) noexcept;
   void rearm_starved(Group& group, bool would_sleep) noexcept;
-  void on_recv_starved(Target& target) noexcept;
+  void on_recv_starved(Target& target, int res) noexcept;
 
   uint32_t deliver_cancelled(size_t count) noexcept;
   uint32_t deliver_cqes() noexcept;
