@@ -1,0 +1,1 @@
+"""What the system tests stand on: a private PostgreSQL, the proxy, clients, fake peers, a runner."""

@@ -1,0 +1,222 @@
+#!/usr/bin/python3
+"""Cancel requests: they reach their own query, and nobody else's."""
+
+import random
+import struct
+import threading
+import time
+
+from harness import libpq, runner, wire
+from harness.wire import query
+
+
+def send_cancel(proxy, pid, key):
+    """Sends a cancel request and waits until the proxy has closed the connection."""
+    with proxy.open() as conn:
+        conn.send(wire.cancel_request(pid, key))
+        assert conn.recv_to_end() == b"", "a cancel request is never answered"
+
+
+def wait_running(proxy, marker):
+    runner.eventually(
+        lambda: runner.cluster().backends(f"state = 'active' and query like '%{marker}%'"),
+        what=f"query {marker} running",
+    )
+
+
+@runner.cases(1, 2)
+def test_cancel_by_libpq(cores):
+    """PQcancel ends a running query, and the connection goes on."""
+    proxy = runner.proxy(cores=cores, max_connections=2)
+    for _ in range(4):
+        with proxy.libpq() as conn:
+            conn.send_query("select pg_sleep(30) /* own */")
+            wait_running(proxy, "own")
+            conn.cancel()
+            (result,) = conn.results()
+            assert result.code == "57014", result.error
+            assert conn.value("select 1") == "1"
+
+
+@runner.cases(1, 2)
+def test_cancel_with_a_full_pool(cores):
+    """A query can be cancelled while every backend is taken and others wait."""
+    proxy = runner.proxy(cores=cores, max_connections=2)
+    clients = [proxy.client() for _ in range(2)]
+    for number, client in enumerate(clients):
+        client.send(query(f"select pg_sleep(30) /* full{number} */"))
+        wait_running(proxy, f"full{number}")
+    waiting = [proxy.client() for _ in range(4)]
+    for client in waiting:
+        client.send(query("select 'waited'"))
+    for client in clients:
+        send_cancel(proxy, client.pid, client.key)
+        assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
+    for client in waiting:
+        assert client.result() == [["waited"]]
+    for client in clients + waiting:
+        client.close()
+
+
+def test_cancel_with_a_wrong_key():
+    """A cancel request with a wrong key or number does nothing."""
+    proxy = runner.proxy(max_connections=2)
+    with proxy.client() as client:
+        client.send(query("select pg_sleep(0.7) /* wrong */"))
+        wait_running(proxy, "wrong")
+        other_key = bytes(b ^ 1 for b in client.key)
+        send_cancel(proxy, client.pid, other_key)
+        send_cancel(proxy, client.pid ^ 1, client.key)
+        send_cancel(proxy, 0, b"\0" * 4)
+        assert client.result() == [[""]]
+
+
+def test_cancel_of_an_idle_client():
+    """A cancel request for an idle client does nothing, then or later."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client() as client, proxy.client() as other:
+        client.query("select 1")
+        other.send(query("select pg_sleep(0.5) /* innocent */"))
+        wait_running(proxy, "innocent")
+        send_cancel(proxy, client.pid, client.key)
+        assert other.result() == [[""]]
+        send_cancel(proxy, client.pid, client.key)
+        assert client.query("select pg_sleep(0.3)") == [[""]]
+
+
+def test_cancel_of_an_idle_client_in_a_transaction():
+    """A cancel request between the queries of a transaction leaves the transaction alone."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client() as client:
+        client.query("begin")
+        send_cancel(proxy, client.pid, client.key)
+        time.sleep(0.2)
+        client.query("select 1")
+        client.query("commit")
+
+
+def test_cancel_after_the_client_has_gone():
+    """The key of a client that has left is worth nothing."""
+    proxy = runner.proxy(max_connections=1)
+    gone = proxy.client()
+    gone.query("select 1")
+    gone.terminate()
+    with proxy.client() as client:
+        client.send(query("select pg_sleep(0.5) /* later */"))
+        wait_running(proxy, "later")
+        send_cancel(proxy, gone.pid, gone.key)
+        assert client.result() == [[""]]
+
+
+def test_malformed_cancel_requests():
+    """Cancel requests of a wrong length are dropped without harm."""
+    proxy = runner.proxy(max_connections=1)
+    whole = wire.cancel_request(1, b"\1\2\3\4")
+    bad = [
+        struct.pack("!II", 8, wire.CANCEL_REQUEST),
+        struct.pack("!III", 12, wire.CANCEL_REQUEST, 1),
+        wire.cancel_request(1, b"k" * 300),
+        whole + b"more behind it",
+        whole[:10],
+    ]
+    for data in bad:
+        with proxy.open() as conn:
+            conn.send(data)
+            if data == whole[:10]:
+                continue
+            try:
+                found, _ = wire.split(conn.recv_to_end(5))
+                assert all(m.kind == "E" for m in found), found
+            except ConnectionError:
+                pass
+    with proxy.client() as client:
+        assert client.value("select 1") == "1"
+
+
+def test_cancel_arrives_in_pieces():
+    """A cancel request that arrives byte by byte works."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client() as client, proxy.open() as conn:
+        client.send(query("select pg_sleep(30) /* pieces */"))
+        wait_running(proxy, "pieces")
+        conn.send_in_pieces(wire.cancel_request(client.pid, client.key), 1, 0.005)
+        assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
+
+
+@runner.cases(1, 2)
+@runner.timeout(180)
+def test_random_cancels_hit_nobody_else(cores):
+    """Under many short queries and random cancels only the cancelled client ever sees 57014."""
+    proxy = runner.proxy(cores=cores, max_connections=4)
+    stop = threading.Event()
+    targets = [proxy.client() for _ in range(6)]
+    innocents = [proxy.client() for _ in range(6)]
+    counts = {"cancelled": 0, "run": 0}
+
+    def run_target(client):
+        while not stop.is_set():
+            try:
+                client.query("select pg_sleep(0.002)")
+            except wire.ServerError as error:
+                assert error.code == "57014", error
+                counts["cancelled"] += 1
+
+    def run_innocent(client):
+        while not stop.is_set():
+            assert client.query("select pg_sleep(0.001)") == [[""]]
+            counts["run"] += 1
+
+    def cancel():
+        chance = random.Random(1)
+        try:
+            end = time.monotonic() + 8 * max(0.25, runner.load())
+            while time.monotonic() < end:
+                target = chance.choice(targets)
+                with proxy.open() as conn:
+                    conn.send(wire.cancel_request(target.pid, target.key))
+                    if chance.random() < 0.7:
+                        conn.recv_to_end()
+        finally:
+            stop.set()
+
+    work = [lambda c=c: run_target(c) for c in targets]
+    work += [lambda c=c: run_innocent(c) for c in innocents]
+    runner.in_threads(work + [cancel])
+    assert counts["cancelled"] > 0 and counts["run"] > 0, counts
+    for client in targets + innocents:
+        client.close()
+
+
+def test_cancel_keys_differ():
+    """Every client gets a key of its own, which is not the server's."""
+    proxy = runner.proxy(max_connections=1)
+    clients = [proxy.client() for _ in range(50)]
+    keys = {(c.pid, c.key) for c in clients}
+    assert len(keys) == 50 and all(len(c.key) == 4 for c in clients)
+    server_pid = int(clients[0].value("select pg_backend_pid()"))
+    assert sum(c.pid == server_pid for c in clients) == 0
+    for client in clients:
+        client.close()
+
+
+def test_cancel_of_a_libpq_pipeline():
+    """A cancelled pipeline ends with its Sync, and the connection goes on."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.libpq() as conn:
+        conn.enter_pipeline()
+        conn.send_params("select pg_sleep(30) /* pipe */")
+        conn.send_params("select 2")
+        conn.pipeline_sync()
+        wait_running(proxy, "pipe")
+        conn.cancel()
+        statuses = []
+        while libpq.PIPELINE_SYNC not in statuses:
+            result = conn.get_result()
+            if result is not None:
+                statuses.append(result.status)
+        wanted = [libpq.FATAL_ERROR, libpq.PIPELINE_ABORTED, libpq.PIPELINE_SYNC]
+        assert statuses == wanted, statuses
+
+
+if __name__ == "__main__":
+    runner.main()
