@@ -67,6 +67,13 @@ LoginStep BackendLogin::fail_password(std::string_view method) {
   return fail(sqlstate::invalid_password, text.append(keys_hint));
 }
 
+std::string BackendLogin::take_output() {
+  std::string output(as_text(output_));
+  wipe(MutableByteSpan(output_));
+  output_.clear();
+  return output;
+}
+
 BackendLogin::PasswordKind BackendLogin::password_kind() const noexcept {
   if (options_.password.empty()) return PasswordKind::none;
   if (options_.password_is_plain) return PasswordKind::plain;
@@ -270,7 +277,7 @@ LoginStep BackendLogin::on_backend_key_data(ByteSpan body) {
   if (!data) return fail_protocol("a malformed BackendKeyData");
   has_key_data_ = true;
   process_id_ = data->pid;
-  cancel_key_.assign(data->key.begin(), data->key.end());
+  cancel_key_ = as_text(data->key);
   return LoginStep::more;
 }
 

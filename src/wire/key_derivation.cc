@@ -119,7 +119,7 @@ struct KeyJob : ListNode<KeyJobTag> {
   Pbkdf2 derivation;  // Given back once finished.
   bool is_finished = false;
   Sha256Digest key;
-  IntrusiveList<KeyClient, KeyWaitTag> clients;
+  IntrusiveList<KeyWait, KeyWaitTag> clients;
 
   KeyJob() = default;
   KeyJob(const KeyJob&) = delete;
@@ -168,15 +168,15 @@ void KeyDerivation::request(ByteSpan password, ByteSpan salt, uint32_t rounds, K
     cached_.remove(*job);
     ready_.push_back(*job);
   }
-  job->clients.push_back(client);
-  client.job_ = job.get();
+  job->clients.push_back(client.key_wait());
+  client.key_wait().job_ = job.get();
   if (job->is_finished) ++waiting_ready_count_;
 }
 
 void KeyDerivation::cancel(KeyClient& client) noexcept {
-  KeyJob* job = std::exchange(client.job_, nullptr);
+  KeyJob* job = std::exchange(client.key_wait().job_, nullptr);
   if (job == nullptr) return;
-  job->clients.remove(client);
+  job->clients.remove(client.key_wait());
   if (job->is_finished) --waiting_ready_count_;
   if (!job->clients.empty()) return;
   if (job->is_finished) {
@@ -215,15 +215,15 @@ void KeyDerivation::deliver() noexcept {
   // Everything is read anew after each call, because on_key may request and cancel.
   for (size_t left = waiting_ready_count_; left > 0 && !ready_.empty(); --left) {
     KeyJob& job = *ready_.front();
-    KeyClient& client = *job.clients.pop_front();
-    client.job_ = nullptr;
+    KeyWait& wait = *job.clients.pop_front();
+    wait.job_ = nullptr;
     --waiting_ready_count_;
     Sha256Digest key = job.key;
     if (job.clients.empty()) {
       ready_.remove(job);
       keep(job);
     }
-    client.on_key(key);
+    wait.client_.on_key(key);
     wipe(key);
   }
   DEBUG_ASSERT(!ready_.empty() || waiting_ready_count_ == 0);

@@ -73,7 +73,7 @@ class BackendLogin {
   [[nodiscard]] LoginStep on_key(const Sha256Digest& salted_password);
 
   // Bytes to send to the server. They may hold a password: take them, send them, wipe them.
-  [[nodiscard]] std::vector<uint8_t> take_output() noexcept { return std::exchange(output_, {}); }
+  [[nodiscard]] std::string take_output();
   [[nodiscard]] bool has_output() const noexcept { return !output_.empty(); }
 
   // After `need_key`. The password is in the form that SCRAM hashes; the salt is raw bytes.
@@ -86,7 +86,7 @@ class BackendLogin {
   [[nodiscard]] const std::vector<NamedValue>& parameters() const noexcept { return parameters_; }
   [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
   // 4 to 256 bytes (4 in protocol 3.0); empty when the server sent none (some poolers do not).
-  [[nodiscard]] ByteSpan cancel_key() const noexcept { return cancel_key_; }
+  [[nodiscard]] std::string_view cancel_key() const noexcept { return cancel_key_; }
   // After `failed`: the server's own SQLSTATE and text, or ours.
   [[nodiscard]] const std::string& sqlstate() const noexcept { return sqlstate_; }
   [[nodiscard]] const std::string& message() const noexcept { return message_; }
@@ -141,7 +141,7 @@ class BackendLogin {
   bool has_negotiated_ = false;
   bool server_refused_ = false;
   uint32_t process_id_ = 0;
-  std::vector<uint8_t> cancel_key_;
+  std::string cancel_key_;
   std::string sqlstate_;
   std::string message_;
 };

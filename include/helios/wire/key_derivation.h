@@ -48,21 +48,39 @@ struct KeyWaitTag;
 struct KeyJobTag;
 struct KeyJob;
 
-// Somebody who waits for a key. Must be cancelled, or answered, before it is destroyed (asserted).
-class KeyClient : public ListNode<KeyWaitTag> {
+class KeyClient;
+
+// A client's place in the queue. A member and not a base of KeyClient, so that a client can be in
+// other lists.
+class KeyWait : public ListNode<KeyWaitTag> {
  public:
+  explicit KeyWait(KeyClient& client) noexcept : client_(client) {}
+
+ private:
+  friend class KeyClient;
+  friend class KeyDerivation;
+  KeyClient& client_;
+  KeyJob* job_ = nullptr;
+};
+
+// Somebody who waits for a key. Must be cancelled, or answered, before it is destroyed (asserted).
+class KeyClient {
+ public:
+  KeyClient(const KeyClient&) = delete;
+  KeyClient& operator=(const KeyClient&) = delete;
   // The key is there: SaltedPassword of RFC 5802. May request the next one, cancel others or
   // destroy its object.
   virtual void on_key(const Sha256Digest& salted_password) noexcept = 0;
-  [[nodiscard]] bool is_waiting_for_key() const noexcept { return job_ != nullptr; }
+  [[nodiscard]] bool is_waiting_for_key() const noexcept { return wait_.job_ != nullptr; }
+  // For KeyDerivation only.
+  [[nodiscard]] KeyWait& key_wait() noexcept { return wait_; }
 
  protected:
-  KeyClient() = default;
+  KeyClient() noexcept : wait_(*this) {}
   ~KeyClient() = default;
 
  private:
-  friend class KeyDerivation;
-  KeyJob* job_ = nullptr;
+  KeyWait wait_;
 };
 
 // A core's queue of derivations and its cache of results. First come, first served.
