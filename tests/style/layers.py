@@ -37,10 +37,12 @@ def problem_of(root, layer, is_public, quote, name):
     """Says what is wrong with one #include, or returns None."""
     parts = name.split("/")
     is_ours = parts[0] == "helios" or (root / "src" / parts[0]).is_dir() and len(parts) > 1
-    if not is_ours:
-        return None if quote == "<" else f'"{name}" is not written from the root'
     if quote == "<":
-        return f"<{name}> is ours: use quotes"
+        # The system has directories of the same names (<net/if.h>).
+        exists = (root / "include" / name).is_file() or (root / "src" / name).is_file()
+        return f"<{name}> is ours: use quotes" if exists else None
+    if not is_ours:
+        return f'"{name}" is not written from the root'
     if parts[0] == "helios":
         target = parts[1]
         if not (root / "include" / name).is_file():

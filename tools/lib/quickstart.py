@@ -29,6 +29,7 @@ SECONDS = 10
 SERVER_CONNECTIONS = 10
 PGBENCH_SCALE = 5
 PREFERRED_PORT = 6432
+OUR_NAME = f"quickstart {os.getpid()}"  # What PostgreSQL lists our own queries as.
 PR_SET_PDEATHSIG = 1
 
 
@@ -55,7 +56,7 @@ class Target:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return {**inherited, "PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": self.user,
                 "PGDATABASE": self.database, "PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "10",
-                "PGAPPNAME": "quickstart", "PGPASSFILE": os.devnull}
+                "PGAPPNAME": OUR_NAME, "PGPASSFILE": os.devnull}
 
 
 # --- small helpers --------------------------------------------------------------------------------------------------
@@ -280,8 +281,10 @@ class ConnectionCounter:
            "AND datname = current_database() AND pid <> pg_backend_pid()")
 
     def __init__(self, node):
+        """To be made before the proxy is started: what is there by then belongs to others, except what our own
+        queries have not quite left yet."""
         self.node = node
-        self.others = int(query(node, self.SQL))
+        self.others = int(query(node, f"{self.SQL} AND application_name <> '{OUR_NAME}'"))
         self.now = self.most = 0
         self.done = threading.Event()
         self.thread = threading.Thread(target=self.run)
@@ -327,7 +330,7 @@ def run_pgbench(stack, directory, proxied, script, counter):
         [postgres_program("pgbench"), "-n", *script, "-c", str(CLIENTS), "-j", str(min(2, os.cpu_count() or 1)),
          "-T", str(SECONDS), "-P", "1", "--log", "--sampling-rate=0.2"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory,
-        env=proxied.environment(), start_new_session=True, preexec_fn=dies_with_us(signal.SIGKILL))
+        env=proxied.environment(), start_new_session=True)
     stack.callback(stop, process, [(signal.SIGKILL, 5)])
     output = [line for line in process.stdout if not show_progress(line, counter)]
     if sys.stdout.isatty():
@@ -337,20 +340,25 @@ def run_pgbench(stack, directory, proxied, script, counter):
     return "".join(output)
 
 
-def prove(stack, work, node, proxied, proxy, is_private):
+def has_pgbench_tables(target):
+    return query(target, "SELECT to_regclass('pgbench_accounts') IS NOT NULL "
+                         "AND to_regclass('pgbench_branches') IS NOT NULL") == "t"
+
+
+def prove(stack, work, proxied, proxy, counter):
     """A query and ten seconds of load through the proxy, and what they showed."""
     answer = query(proxied, "SELECT current_user || ' in ' || current_database() || ' on PostgreSQL ' || "
                             "current_setting('server_version')")
     say(f"a query through the proxy: {answer}")
     script = ["-S"]
-    if not is_private:
-        # Nothing is created in somebody's own database: no tables to read from.
+    if not has_pgbench_tables(proxied):
+        # Nothing is created in somebody's own database.
         (work / "select.sql").write_text("SELECT 1;\n")
         script = ["-f", str(work / "select.sql")]
     directory = work / "pgbench"
     directory.mkdir()
-    say(f"{SECONDS} seconds of pgbench through the proxy ({'-S' if is_private else 'SELECT 1'}, {CLIENTS} clients)")
-    with ConnectionCounter(node) as counter:
+    say(f"{SECONDS} seconds of pgbench through the proxy ({'-S' if script[0] == '-S' else 'SELECT 1'}, {CLIENTS} clients)")
+    with counter:
         before = cpu_seconds(proxy.pid)
         output = run_pgbench(stack, directory, proxied, script, counter)
         cpu = cpu_seconds(proxy.pid) - before
@@ -391,11 +399,15 @@ def connection_string(proxied, is_private):
 def stay(proxied, watched, is_private):
     say(f"connect with:  psql '{connection_string(proxied, is_private)}'")
     say("Ctrl-C stops everything and removes it")
-    while True:
-        for what, process, log in watched:
-            if process.poll() is not None:
-                raise Failure(f"{what} ended with status {process.returncode}:\n{tail(log)}")
-        time.sleep(0.5)
+    try:
+        while True:
+            for what, process, log in watched:
+                if process.poll() is not None:
+                    raise Failure(f"{what} ended with status {process.returncode}:\n{tail(log)}")
+            time.sleep(0.5)
+    except SystemExit as end:
+        if end.code != 128 + signal.SIGINT:  # Ctrl-C is how it is meant to end.
+            raise
 
 
 def parse_node(text):
@@ -433,9 +445,10 @@ def quickstart(stack, arguments):
     else:
         node, server, log = make_cluster(stack, work)
         watched.append(("PostgreSQL", server, log))
+    counter = ConnectionCounter(node)
     proxied, proxy, log = start_proxy(stack, work, node)
     watched.append(("heliosproxy", proxy, log))
-    prove(stack, work, node, proxied, proxy, is_private=not arguments.node)
+    prove(stack, work, proxied, proxy, counter)
     if not arguments.check:
         stay(proxied, watched, is_private=not arguments.node)
 
@@ -455,14 +468,12 @@ def main():
     with contextlib.ExitStack() as stack:
         try:
             quickstart(stack, arguments)
-            say("it works")
         except Failure as failure:
             print(f"quickstart: {failure}", file=sys.stderr)
             status = 1
         except SystemExit as end:
-            # Ctrl-C is how it is meant to end.
-            status = 0 if end.code == 128 + signal.SIGINT else end.code
-            say("\nstopping")
+            status = end.code
+        say("stopping")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
     return status
