@@ -23,7 +23,6 @@ import time
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROXY = ROOT / "build" / "heliosproxy"
 CLIENTS = 64
 SECONDS = 10
 SERVER_CONNECTIONS = 10
@@ -157,6 +156,7 @@ def is_optimised(build):
 
 
 def build_proxy():
+    """Returns the path of the program."""
     build = ROOT / "build"
     if not (build / "build.ninja").is_file():
         say("configuring build/")
@@ -164,9 +164,12 @@ def build_proxy():
     elif not is_optimised(build):
         say("configuring build/ as an optimised build")
         run_checked(["meson", "configure", build, "--buildtype=release", "-Db_sanitize=none"], "meson configure")
-    say("building build/heliosproxy")
-    if subprocess.run(["ninja", "-C", str(build), "heliosproxy"], stdin=subprocess.DEVNULL, check=False).returncode:
+    say("building heliosproxy")
+    command = ["meson", "compile", "-C", str(build), "heliosproxy"]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
         raise Failure("the build failed")
+    targets = json.loads(run_checked(["meson", "introspect", "--targets", build], "meson introspect"))
+    return pathlib.Path(next(each["filename"][0] for each in targets if each["name"] == "heliosproxy"))
 
 
 # --- a private cluster ----------------------------------------------------------------------------------------------
@@ -241,16 +244,16 @@ name = {toml(node.user)}
 """
 
 
-def start_proxy(stack, work, node):
+def start_proxy(stack, work, node, program):
     port = PREFERRED_PORT if is_free(PREFERRED_PORT) else free_port()
     configuration = work / "heliosproxy.toml"
     configuration.write_text(configuration_text(node, port))
     environment = {**os.environ, "HELIOS_QUICKSTART_PASSWORD": node.password}
-    run_checked([PROXY, "--config", configuration, "--check-config"], "the check of the configuration",
+    run_checked([program, "--config", configuration, "--check-config"], "the check of the configuration",
                 env=environment)
     log = work / "heliosproxy.log"
     with open(log, "wb") as output:
-        process = subprocess.Popen([str(PROXY), "--config", str(configuration)], stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([str(program), "--config", str(configuration)], stdin=subprocess.DEVNULL,
                                    stdout=output, stderr=output, env=environment, start_new_session=True,
                                    preexec_fn=dies_with_us(signal.SIGTERM))
     # The second signal cuts what the first one lets finish.
@@ -433,7 +436,7 @@ def parse_arguments():
 
 
 def quickstart(stack, arguments):
-    build_proxy()
+    program = build_proxy()
     work = pathlib.Path(tempfile.mkdtemp(prefix="heliosproxy-quickstart-"))
     stack.callback(shutil.rmtree, work, ignore_errors=True)
     work.chmod(0o711)  # PostgreSQL's user passes through; everything inside is closed to others.
@@ -446,7 +449,7 @@ def quickstart(stack, arguments):
         node, server, log = make_cluster(stack, work)
         watched.append(("PostgreSQL", server, log))
     counter = ConnectionCounter(node)
-    proxied, proxy, log = start_proxy(stack, work, node)
+    proxied, proxy, log = start_proxy(stack, work, node, program)
     watched.append(("heliosproxy", proxy, log))
     prove(stack, work, proxied, proxy, counter)
     if not arguments.check:

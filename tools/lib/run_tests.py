@@ -234,7 +234,7 @@ def test_command(configuration):
         command += ["--suite", configuration.suite]
     # The sanitizers of GCC 12 do not find room for their shadow where the kernel randomises 32 bits of an address.
     if configuration.needs_fixed_addresses and can_fix_addresses():
-        command += ["--wrapper", "setarch -R"]
+        command = ["setarch", "-R", *command]
     return command
 
 
