@@ -146,8 +146,10 @@ TEST_CASE("PostgreSQL 15 hashes the same form of a password") {
        "SCRAM-SHA-256$4096:WcJ/ueKpoLgA574a5FimTw==$"
        "c8ZsNTZi8ogj20twQuGvPdgainBDoWn81iABsrYsKyU=:dJuHAqTifnwtAOSJIgmf8XOw50rQadoLoDDkl9poqu4="},
   };
-  for (const auto& [password, text] : stored) {
-    const auto verifier = parse_scram_verifier(text);
+  for (const auto& entry :
+       stored) {  // No structured binding: clang 14's lambdas cannot capture one.
+    const char* password = entry.first;
+    const auto verifier = parse_scram_verifier(entry.second);
     REQUIRE(verifier.has_value());
     const SecretBytes prepared = scram_password(password);
     const ByteSpan salt = as_bytes(verifier->salt);
