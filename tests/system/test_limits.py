@@ -17,7 +17,7 @@ QUICK = runner.scaled(5, 1)
 def bench_tables():
     cluster = runner.cluster()
     if not cluster.run("select 1 from pg_class where relname = 'pgbench_history'", "bench"):
-        cluster.make_bench(5)
+        cluster.make_bench(3)
     cluster.run("truncate pgbench_history", "bench")
     cluster.run("update pgbench_accounts set abalance = 0 where abalance <> 0", "bench")
     cluster.run("update pgbench_tellers set tbalance = 0", "bench")

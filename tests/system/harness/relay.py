@@ -1,25 +1,44 @@
 """A TCP relay that can cut what it carries: at random, all at once, or at a byte offset."""
 
+import contextlib
 import random
 import socket
 import struct
 import threading
 
 
+@contextlib.contextmanager
+def silent_port():
+    """A port on which connects are never answered: a listener whose backlog is full."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(listener.getsockname())
+        fillers.append(filler)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        for sock in [*fillers, listener]:
+            sock.close()
+
+
 class Relay:
     """Listens on 127.0.0.1 and forwards to `target` (host, port).
 
     `cut_after`: bytes of the target's stream after which a connection is cut; None for never.
+    `port`: where to listen; 0 for any free port.
     """
 
-    def __init__(self, target, cut_after=None):
+    def __init__(self, target, cut_after=None, port=0):
         self.target = target
         self.cut_after = cut_after
         self.count = 0
         self.cuts = 0
         self._pairs = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.address = self._listener.getsockname()
         self.port = self.address[1]
         threading.Thread(target=self._accept, daemon=True).start()
