@@ -151,16 +151,20 @@ void Ledger::end_copy(bool failed) noexcept {
   }
 }
 
+bool Ledger::is_counted(const LedgerEntry& entry) noexcept {
+  return entry.action == LedgerAction::forward && is_ready_request(entry.tag);
+}
+
 void Ledger::push(LedgerEntry entry) noexcept {
   if (size_ == ring_.size()) grow();
   at(size_) = entry;
   ++size_;
-  if (is_ready_request(entry.tag)) ++ready_due_count_;
+  if (is_counted(entry)) ++ready_due_count_;
 }
 
 void Ledger::pop() noexcept {
   ASSERT(size_ > 0);
-  if (is_ready_request(at(0).tag)) --ready_due_count_;
+  if (is_counted(at(0))) --ready_due_count_;
   head_ = (head_ + 1) & (ring_.size() - 1);
   --size_;
 }
@@ -168,7 +172,7 @@ void Ledger::pop() noexcept {
 void Ledger::erase(size_t first, size_t count) noexcept {
   ASSERT(first + count <= size_);
   for (size_t i = first; i < first + count; ++i)
-    if (is_ready_request(at(i).tag)) --ready_due_count_;
+    if (is_counted(at(i))) --ready_due_count_;
   for (size_t i = first; i + count < size_; ++i) at(i) = at(i + count);
   size_ -= count;
 }

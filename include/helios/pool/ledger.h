@@ -64,18 +64,23 @@ class Ledger {
   // Call until 0 after each on_sent and on_reply.
   [[nodiscard]] uint8_t take_due_fake() noexcept;
 
+  // The server works on a statement of the pooler's own.
+  [[nodiscard]] bool is_head_skipped() const noexcept {
+    return size_ > 0 && ring_[head_].action == LedgerAction::skip;
+  }
   // COPY FROM STDIN is going on (the server reads CopyData).
   [[nodiscard]] bool is_copying_in() const noexcept { return copying_in_; }
   // The server ignores everything until a Sync that has not been sent yet.
   [[nodiscard]] bool is_skipping_to_sync() const noexcept { return skipping_; }
   // A failed COPY left it open whether a Sync was ignored: the number of replies to come is not known.
   [[nodiscard]] bool is_ambiguous() const noexcept { return ambiguous_; }
-  // Sync, Query or FunctionCall entries: ReadyForQuery messages to come.
+  // Sync, Query or FunctionCall entries of the client (FORWARD): ReadyForQuery messages to come.
   [[nodiscard]] size_t ready_due_count() const noexcept { return ready_due_count_; }
 
   void clear() noexcept;
 
  private:
+  [[nodiscard]] static bool is_counted(const LedgerEntry& entry) noexcept;
   [[nodiscard]] LedgerEntry& at(size_t index) noexcept { return ring_[(head_ + index) & (ring_.size() - 1)]; }
   void push(LedgerEntry entry) noexcept;
   void pop() noexcept;

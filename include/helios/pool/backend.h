@@ -1,0 +1,186 @@
+// One server connection: connect, login, leases, moves between cores, and its end.
+//
+// State     | waits for                         | ends by
+// connecting| the connect op                    | login, ended
+// login     | the server's login messages       | idle or leased (through the slice), ended
+// idle      | a lessee; unasked messages        | leased, testing, moving, closing
+// leased    | the lessee                        | give_back, close, the server's end
+// cleaning  | the replies of DISCARD ALL        | idle or leased, closing
+// testing   | the replies of a ping             | idle or leased, closing
+// held      | cancel requests aimed at it       | as give_back
+// moving    | the last event of its receive     | gone to another core, closing
+// closing   | the server's end of file          | ended
+// ended     | on_closed of its stream           | destroyed by Pools
+//
+// A backend holds a permit of its pool (and one of each shared limit) from connect until the server has let go: it counts as gone when the
+// server's end of file has come, not when Terminate was sent.
+//
+// Owned by the Pools of its core; used by that core only.
+// Invariant: idle, testing, cleaning and moving have no lessee; leased has one. Bytes go to a lessee only while it holds the lease.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "helios/net/address.h"
+#include "helios/net/stream.h"
+#include "helios/pool/backend_login.h"
+#include "helios/pool/ledger.h"
+#include "helios/pool/lessee.h"
+#include "helios/pool/parameters.h"
+#include "helios/pool/slice.h"
+#include "helios/runtime/timer_wheel.h"
+#include "helios/wire/frame_reader.h"
+#include "helios/wire/key_derivation.h"
+
+namespace helios {
+
+class Pools;
+
+// A backend on its way to another core: its whole state. Owned by the message that carries it.
+struct BackendTransfer {
+  PoolSpecRef spec;
+  int fd = -1;
+  int family = 0;
+  SocketAddress address;
+  uint32_t process_id = 0;
+  std::string cancel_key;
+  ParameterList parameters;
+  Nanoseconds created_at = 0;
+  Nanoseconds expires_at = never;
+  Nanoseconds idle_since = 0;
+};
+
+class Backend final : public PooledBackend, private StreamOwner, private KeyClient {
+ public:
+  enum class State : uint8_t {
+    connecting, login, idle, leased, cleaning, testing, held, moving, closing, ended,
+  };
+
+  Backend(Pools& pools, Slice& slice) noexcept;
+  ~Backend();
+
+  // Begins to connect.
+  void start(const SocketAddress& address) noexcept;
+  // Fails like a connect: the node's name has no address.
+  void fail_to_resolve(const std::string& error) noexcept;
+  // Takes over a connection of another core.
+  void start(BackendTransfer& transfer) noexcept;
+
+  [[nodiscard]] State state() const noexcept { return state_; }
+  [[nodiscard]] Slice& slice() noexcept { return slice_; }
+  [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
+  [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
+  [[nodiscard]] const std::string& cancel_key() const noexcept { return cancel_key_; }
+  [[nodiscard]] const ParameterSetRef& parameters() const noexcept { return parameters_; }
+  [[nodiscard]] Ledger& ledger() noexcept { return ledger_; }
+  [[nodiscard]] uint8_t transaction_status() const noexcept { return transaction_status_; }
+
+  // --- For the lessee ---
+
+  // Makes the session's parameters those of `wanted` with one statement whose replies are swallowed. Returns false when they are already.
+  bool apply_parameters(const ParameterSetRef& wanted) noexcept;
+  // Announces a message (Ledger::on_sent), then sends its bytes in pieces.
+  void on_request(uint8_t tag) noexcept {
+    ledger_.on_sent(tag, LedgerAction::forward);
+    transaction_status_ = 0;
+  }
+  void send(ByteSpan bytes) noexcept { stream_.send(bytes); }
+  void send_received(ByteSpan bytes, BufferRef buffer) noexcept { stream_.send_received(bytes, buffer); }
+  [[nodiscard]] bool is_above_high_mark() const noexcept { return stream_.is_above_high_mark(); }
+  [[nodiscard]] bool has_unsent() const noexcept { return stream_.unsent_size() > 0; }
+  // The lessee's client reads too slowly, or again.
+  void pause_receive() noexcept { stream_.pause_receive(); }
+  void resume_receive() noexcept { stream_.resume_receive(); }
+
+  // The server owes nothing, nothing is buffered either way, and no COPY goes on: the lease may end if the transaction status allows it.
+  [[nodiscard]] bool is_quiet() const noexcept;
+  // Ends the lease of a clean backend. `clean_up`: the session left state behind; DISCARD ALL comes before the next lessee.
+  // Requires: leased, is_quiet(), transaction status idle. Note: may lease it at once to another.
+  void give_back(bool clean_up) noexcept;
+  // Ends the lease and the connection. A server that is busy gets a cancel request first. Note: on_backend_lost is not called.
+  // `mid_message`: the last message to the server was sent in part only.
+  void close(const char* reason, bool mid_message = false) noexcept;
+
+  // --- For Pools ---
+
+  void lease_to(Lessee& lessee) noexcept;
+  void start_test() noexcept;
+  void start_move(CoreId to) noexcept;
+  void on_cancel_started() noexcept { ++cancels_in_flight_; }
+  void on_cancel_ended() noexcept;
+  [[nodiscard]] bool is_destroyable() const noexcept {
+    return state_ == State::ended && stream_.state() == Stream::State::closed && cancels_in_flight_ == 0;
+  }
+  [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
+  [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
+  // Ends the connection at once, without a word to the server.
+  void cut() noexcept;
+
+ private:
+  void on_connected(Stream& stream) noexcept override;
+  void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept override;
+  void on_drained(Stream& stream) noexcept override;
+  void on_ended(Stream& stream, StreamEnd end, int error) noexcept override;
+  void on_closed(Stream& stream) noexcept override;
+  void on_detachable(Stream& stream) noexcept override;
+  void on_key(const Sha256Digest& salted_password) noexcept override;
+
+  void set_state(State next) noexcept;
+  void on_login_bytes(ByteSpan input) noexcept;
+  void on_login_step(LoginStep step) noexcept;
+  void on_logged_in() noexcept;
+  void fail_login(PoolError error) noexcept;
+  static void on_timeout(void* self) noexcept;
+
+  // Reading replies (backend_replies.cc).
+  void relay(ByteSpan input, BufferRef buffer) noexcept;
+  void begin_message() noexcept;
+  [[nodiscard]] bool is_collected(uint8_t tag) const noexcept;
+  void collect(ByteSpan body) noexcept;
+  void finish_message() noexcept;
+  void finish_ready(ByteSpan body) noexcept;
+  void finish_error(ByteSpan body) noexcept;
+  void finish_parameter(ByteSpan body) noexcept;
+  void on_end_of_input() noexcept;
+  void violate(const char* what) noexcept;
+
+  void settle() noexcept;
+  void place() noexcept;
+  void start_statement(std::string_view text) noexcept;
+  void start_closing(bool mid_message) noexcept;
+  void end() noexcept;
+
+  Pools& pools_;
+  Slice& slice_;
+  Stream stream_;
+  FrameReader reader_;
+  Ledger ledger_;
+  Lessee* lessee_ = nullptr;
+  State state_ = State::connecting;
+  uint8_t transaction_status_ = 0;  // 0: not known (a message came since the last ReadyForQuery).
+  bool forwarding_ = false;         // The current message goes to the lessee.
+  bool skipping_ = false;           // The current message answers a statement of the pooler's own.
+  bool wants_body_ = false;         // The current message's body is collected.
+  bool clean_up_ = false;
+  bool fatal_seen_ = false;
+  bool was_ready_ = false;
+  std::string resolve_error_;
+  CoreId moving_to_ = 0;
+  uint32_t cancels_in_flight_ = 0;
+  Nanoseconds expires_at_ = never;
+  std::vector<uint8_t> collected_;  // Keeps its capacity, so that it does not allocate in flow.
+  ParameterSetRef parameters_;
+  SocketAddress address_;
+  uint32_t process_id_ = 0;
+  std::string cancel_key_;
+  Timer timer_;  // Connect and login; test; cleaning; the server's end of file.
+  // Only during the login.
+  struct Login;
+  std::unique_ptr<Login> login_;
+};
+
+[[nodiscard]] const char* to_text(Backend::State state) noexcept;
+
+}  // namespace helios

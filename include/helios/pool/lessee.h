@@ -1,0 +1,63 @@
+// Who holds, or waits for, a backend: the pool's view of a session.
+//
+// The backend calls these from its own handlers, on the lessee's core. Unless noted otherwise a lessee may give the backend back,
+// close it or end itself inside a call.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "helios/base/bytes.h"
+#include "helios/pool/ledger.h"
+#include "helios/pool/slice.h"
+#include "helios/runtime/io.h"
+#include "helios/wire/error_response.h"
+
+namespace helios {
+
+class Backend;
+
+// Why there is no backend, for the client.
+struct PoolError {
+  std::string sqlstate;
+  std::string message;
+};
+
+class Lessee : public Waiter {
+ public:
+  // The wait is over.
+  virtual void on_leased(Backend& backend) noexcept = 0;
+  // There will be no backend. The lessee has left the queue.
+  virtual void on_wait_failed(const PoolError& error) noexcept = 0;
+
+  // Bytes of replies, in order, in pieces of any size; `at_boundary`: they end with a message. Must not give the backend back.
+  virtual void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept = 0;
+  // The same for bytes that lie in no receive buffer.
+  virtual void on_reply_copy(ByteSpan bytes) noexcept = 0;
+
+  // What the replies say. Must not give the backend back.
+  // A named Parse ('P') or Close ('C') has succeeded.
+  virtual void on_statement(uint8_t tag, uint64_t name) noexcept = 0;
+  // A command of the client has ended with this tag, e.g. "SET".
+  virtual void on_command_complete(std::string_view tag) noexcept = 0;
+  // A parameter of the client's session has changed.
+  virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
+  // An ErrorResponse goes to the client.
+  virtual void on_error(const ErrorFields& fields) noexcept = 0;
+  // ReadyForQuery; `skipped`: it ends a statement of the pooler's own.
+  virtual void on_ready(uint8_t status, bool skipped) noexcept = 0;
+
+  // A statement that the pooler sent for this lessee failed. May not go on with this backend: it must be closed.
+  virtual void on_skipped_error(const ErrorFields& fields) noexcept = 0;
+  // All that has come from the server is processed. The backend may be given back now (if it is_quiet) or closed.
+  virtual void on_input_end() noexcept = 0;
+  // The backend's outbox has room again, or is empty.
+  virtual void on_backend_drained() noexcept = 0;
+  // The server's end is gone. The lease is over; the backend ends by itself. `error`: for the client, unless the server said FATAL itself.
+  virtual void on_backend_lost(const PoolError& error, bool told_by_server) noexcept = 0;
+
+ protected:
+  ~Lessee() = default;
+};
+
+}  // namespace helios

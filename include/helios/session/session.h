@@ -1,0 +1,162 @@
+// One client and its session: login, leases, and the relay of what it sends.
+//
+// State   | what it is                                            | ends by
+// login   | start-up packets and authentication (session_login.cc) | welcome, ready
+// welcome | logged in; waits for a backend of its pool: what the server reports goes into the welcome | ready
+// ready   | no lease; the client may be silent, or in the middle of a message that needs no backend | waiting, leased, ended
+// waiting | in the queue of its slice; bytes are kept in the inbox  | leased, ended
+// leased  | holds a backend                                        | ready, leaving, ended
+// leaving | the client said Terminate while the server still worked: the replies are dropped, then the backend goes back | ended
+// ending  | waits for its stream to close                           | destroyed by Sessions
+//
+// Requests are forwarded in the pieces in which they come; a message is never held whole. What cannot be forwarded at once (no lease, a full
+// backend outbox, a pause for fairness) is copied to the inbox; beyond a small size the client's receive is stopped.
+//
+// Owned by the Sessions of its core; used by that core only.
+// Invariants: a waiting session holds no receive buffer. A lease is given back only when the backend is quiet and no message is half forwarded.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "helios/net/stream.h"
+#include "helios/pool/lessee.h"
+#include "helios/pool/parameters.h"
+#include "helios/pool/pools.h"
+#include "helios/runtime/timer_wheel.h"
+#include "helios/session/client_login.h"
+#include "helios/session/statement_names.h"
+#include "helios/wire/frame_reader.h"
+#include "helios/wire/key_derivation.h"
+#include "helios/wire/startup.h"
+
+namespace helios {
+
+class Sessions;
+struct SessionLogin;
+
+class Session final : public Lessee, private StreamOwner, private KeyClient {
+ public:
+  enum class State : uint8_t { login, welcome, ready, waiting, leased, leaving, ending };
+
+  explicit Session(Sessions& sessions) noexcept;
+  ~Session();
+
+  // Takes over an accepted socket.
+  void start(int fd, int family) noexcept;
+
+  [[nodiscard]] State state() const noexcept { return state_; }
+  [[nodiscard]] bool is_destroyable() const noexcept {
+    return state_ == State::ending && backend_ == nullptr && stream_.state() == Stream::State::closed;
+  }
+  // The backend that works for this client at the moment; nullptr when there is none.
+  [[nodiscard]] Backend* backend() noexcept { return state_ == State::leased ? backend_ : nullptr; }
+
+  // Shutting down: a session without a transaction ends now, the others when theirs has ended.
+  void drain() noexcept;
+  // Ends now, whatever goes on.
+  void cut() noexcept;
+  // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for the log.
+  void fail(std::string_view sqlstate, std::string_view message) noexcept;
+  // A cancel request that this connection brought has been dealt with.
+  void on_cancel_finished() noexcept;
+
+ private:
+  // --- Lessee ---
+  void on_leased(Backend& backend) noexcept override;
+  void on_wait_failed(const PoolError& error) noexcept override;
+  void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept override;
+  void on_reply_copy(ByteSpan bytes) noexcept override;
+  void on_statement(uint8_t tag, uint64_t name) noexcept override;
+  void on_command_complete(std::string_view tag) noexcept override;
+  void on_parameter(std::string_view name, std::string_view value) noexcept override;
+  void on_error(const ErrorFields& fields) noexcept override;
+  void on_ready(uint8_t status, bool skipped) noexcept override;
+  void on_skipped_error(const ErrorFields& fields) noexcept override;
+  void on_input_end() noexcept override;
+  void on_backend_drained() noexcept override;
+  void on_backend_lost(const PoolError& error, bool told_by_server) noexcept override;
+
+  // --- StreamOwner ---
+  void on_connected(Stream&) noexcept override {}
+  void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept override;
+  void on_drained(Stream& stream) noexcept override;
+  void on_ended(Stream& stream, StreamEnd end, int error) noexcept override;
+  void on_closed(Stream& stream) noexcept override;
+  void on_detachable(Stream&) noexcept override {}
+
+  void on_key(const Sha256Digest& salted_password) noexcept override;
+
+  void set_state(State next) noexcept;
+
+  // Login (session_login.cc).
+  void on_login_bytes(ByteSpan& input) noexcept;
+  void on_startup_packet(ByteSpan& input) noexcept;
+  void on_startup_message(StartupMessage& startup) noexcept;
+  void on_login_step(ClientLoginStep step) noexcept;
+  void send_login_output() noexcept;
+  void on_logged_in() noexcept;
+  void start_welcome() noexcept;
+  [[nodiscard]] bool know_welcome() noexcept;
+  void ask_welcome() noexcept;
+  void learn_spellings() noexcept;
+  void send_welcome() noexcept;
+
+  // Requests (session_requests.cc).
+  [[nodiscard]] size_t consume(ByteSpan input, const BufferRef* buffer) noexcept;
+  [[nodiscard]] bool begin_message() noexcept;
+  [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
+  void inspect(ByteSpan body) noexcept;
+  void finish_message() noexcept;
+  void note_text(std::string_view text) noexcept;
+  [[nodiscard]] bool must_hold(uint8_t tag) noexcept;
+  [[nodiscard]] bool is_blocked() const noexcept;
+  void keep(ByteSpan bytes) noexcept;
+  void run_inbox() noexcept;
+  void resume() noexcept;
+
+  // Leases.
+  [[nodiscard]] bool acquire() noexcept;
+  void try_release() noexcept;
+  [[nodiscard]] bool is_pinned() const noexcept;
+  void drop_backend(const char* reason) noexcept;
+  void try_leave() noexcept;
+  void end(const char* reason) noexcept;
+  void leave_queue() noexcept;
+  void start_leaving() noexcept;
+  void stop_counting() noexcept;
+  void warn_unfollowed(const char* what) noexcept;
+  [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  static void on_timeout(void* self) noexcept;
+
+  Sessions& sessions_;
+  Stream stream_;
+  Outbox inbox_;  // Received and not yet consumed.
+  FrameReader reader_;
+  PoolEntry* pool_ = nullptr;
+  Backend* backend_ = nullptr;
+  ParameterSetRef parameters_;
+  Timer timer_;  // Login; wait for a backend; the last flush.
+  NameReader name_reader_;
+  StatementNames names_;
+  std::string query_text_;  // The beginning of a simple query that may be PREPARE or DEALLOCATE.
+  SqlName sql_name_;
+  State state_ = State::login;
+  bool in_message_ = false;       // A header was begun (begin_message) and its body is not complete.
+  bool header_pending_ = false;   // A header is complete and not begun: no lease yet, or held.
+  bool forwarding_ = false;       // The current message goes to the backend.
+  bool inspecting_ = false;
+  bool held_ = false;             // Waits for a ReadyForQuery before more work is begun.
+  bool is_acquiring_ = false;
+  bool client_at_boundary_ = true;
+  bool draining_ = false;
+  bool parameter_seen_ = false;   // A ParameterStatus came in the current command.
+  bool warned_ = false;
+  bool counted_ = false;          // Counts against max_clients.
+  bool uses_pool_ = false;        // Counts in its slice's sessions_count.
+  std::unique_ptr<SessionLogin> login_;
+};
+
+[[nodiscard]] const char* to_text(Session::State state) noexcept;
+
+}  // namespace helios

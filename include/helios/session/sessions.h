@@ -1,0 +1,97 @@
+// All sessions of one core.
+//
+// Makes them for accepted sockets, finds them for cancel requests (of any core), drains them. One object per core, used by its thread only.
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "helios/base/slab.h"
+#include "helios/pool/pools.h"
+#include "helios/session/directory.h"
+#include "helios/session/session.h"
+
+namespace helios {
+
+// What every core's sessions share. Any thread may read it; the counter is atomic.
+struct SessionsShared {
+  const Directory& directory;
+  uint32_t clients_max;
+  Nanoseconds login_timeout;
+  Sha256Digest login_secret;   // For salts of unknown users (ClientLogin).
+  Sha256Digest cancel_secret;  // Cancel keys are made of it.
+  // Clients that have sent a start-up message, over all cores: touched at login and at the end only.
+  std::atomic<uint32_t> clients_count{0};
+};
+
+// A cancel request on its way between cores. Owned by the message that carries it.
+struct CancelJob {
+  uint32_t process_id = 0;
+  std::string key;
+  CoreId asker_core = 0;
+  SlabId asker;  // The session of the connection that brought it.
+};
+
+struct SessionsCounters {
+  uint64_t accepted = 0;
+  uint64_t logged_in = 0;
+  uint64_t refused = 0;
+  uint64_t waits = 0;
+  uint64_t wait_timeouts = 0;
+};
+
+class Sessions {
+ public:
+  Sessions(SessionsShared& shared, Pools& pools, NetContext& net, uint32_t sessions_max) noexcept;
+  ~Sessions();  // Requires: is_empty().
+
+  // A client has connected. The descriptor is closed when there is no room.
+  void accept(int fd, int family) noexcept;
+  // Clients that this core has, as all cores see it: new ones go where there are fewest.
+  // The one who assigns a client counts it, the core that has it takes it off.
+  void set_load(std::atomic<uint32_t>* load) noexcept { load_ = load; }
+  // True when the message was one of the sessions'.
+  bool on_message(const Message& message) noexcept;
+  void on_turn_end() noexcept;
+
+  [[nodiscard]] bool has_work() const noexcept { return !finished_.empty(); }
+
+  void start_drain() noexcept;
+  // Cuts every connection.
+  void stop() noexcept;
+  [[nodiscard]] bool is_draining() const noexcept { return draining_; }
+  [[nodiscard]] bool is_empty() const noexcept { return sessions_.used_count() == 0; }
+  [[nodiscard]] uint32_t count() const noexcept { return sessions_.used_count(); }
+
+  // --- For Session ---
+
+  [[nodiscard]] SessionsShared& shared() noexcept { return shared_; }
+  [[nodiscard]] Pools& pools() noexcept { return pools_; }
+  [[nodiscard]] NetContext& net() noexcept { return net_; }
+  [[nodiscard]] TimerWheel& timers() noexcept { return pools_.context().timers; }
+  [[nodiscard]] Nanoseconds now() noexcept { return pools_.now(); }
+  [[nodiscard]] SessionsCounters& counters() noexcept { return counters_; }
+  // What a client is told to cancel with. 4 bytes of key for protocol 3.0, 32 for 3.2.
+  [[nodiscard]] uint32_t process_id_of(const Session& session) noexcept;
+  [[nodiscard]] std::string cancel_key_of(const Session& session, size_t size) noexcept;
+  void on_cancel_request(Session& asker, uint32_t process_id, ByteSpan key) noexcept;
+  void on_session_destroyable(Session& session) noexcept;
+  [[nodiscard]] SlabId id_of(const Session& session) const noexcept { return sessions_.id_of(&session); }
+
+ private:
+  void deliver_cancel(CancelJob* job) noexcept;
+  void finish_cancel(CancelJob* job) noexcept;
+  void destroy_finished() noexcept;
+
+  SessionsShared& shared_;
+  Pools& pools_;
+  NetContext& net_;
+  Slab<Session> sessions_;
+  std::vector<SlabId> finished_;
+  SessionsCounters counters_;
+  std::atomic<uint32_t>* load_ = nullptr;
+  bool draining_ = false;
+};
+
+}  // namespace helios

@@ -1,0 +1,69 @@
+// The prepared statements that a client has by name on its backend.
+//
+// While there is one, the backend stays with the client (named statements do not follow a client from backend to backend yet). Names are kept as hashes: a collision can only
+// keep a backend longer than needed or, with a chance of 2^-64 per pair, too short. One session's data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "helios/base/bytes.h"
+
+namespace helios {
+
+// FNV-1a over a name, fed in pieces; never 0.
+class NameHash {
+ public:
+  void add(uint8_t byte) noexcept { hash_ = (hash_ ^ byte) * 0x100000001b3ULL; }
+  [[nodiscard]] uint64_t value() const noexcept { return hash_ == 0 ? 1 : hash_; }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325ULL;
+};
+
+[[nodiscard]] uint64_t hash_name(std::string_view name) noexcept;
+
+// Reads the name out of the body of a Parse ("name\0...") or Close ("S" or "P", "name\0"), whatever the pieces it comes in.
+class NameReader {
+ public:
+  // `tag`: P or C.
+  void start(uint8_t tag) noexcept;
+  void add(ByteSpan body) noexcept;
+  [[nodiscard]] bool is_done() const noexcept { return state_ == State::done; }
+  // 0: the unnamed statement, or a portal.
+  [[nodiscard]] uint64_t name() const noexcept { return is_statement_ && has_name_ ? hash_.value() : 0; }
+
+ private:
+  enum class State : uint8_t { kind, name, done };
+  State state_ = State::done;
+  bool is_statement_ = true;
+  bool has_name_ = false;
+  NameHash hash_;
+};
+
+// What a PREPARE or DEALLOCATE in SQL names.
+struct SqlName {
+  bool is_known = false;
+  uint64_t name = 0;
+};
+// `text`: the beginning of a simple query. Known only when it is a single plain PREPARE name or DEALLOCATE [PREPARE] name.
+[[nodiscard]] SqlName read_sql_name(std::string_view text) noexcept;
+
+class StatementNames {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return names_.empty() && !has_unknown_; }
+  [[nodiscard]] size_t size() const noexcept { return names_.size(); }
+  void add(uint64_t name);
+  void remove(uint64_t name) noexcept;
+  // A statement whose name could not be read: only clear() takes it away.
+  void add_unknown() noexcept { has_unknown_ = true; }
+  void clear() noexcept;
+
+ private:
+  std::vector<uint64_t> names_;
+  bool has_unknown_ = false;
+};
+
+}  // namespace helios

@@ -1,0 +1,405 @@
+#include "helios/pool/backend.h"
+
+#include <cstring>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/pool/pools.h"
+#include "helios/wire/backend_messages.h"
+#include "helios/wire/writer.h"
+
+namespace helios {
+namespace {
+
+// How long a server may take to close after Terminate before we cut the connection and count it.
+constexpr Nanoseconds server_end_timeout = seconds(60);
+// How long DISCARD ALL may take before the backend is closed instead.
+constexpr Nanoseconds cleaning_timeout = seconds(30);
+
+}  // namespace
+
+struct Backend::Login {
+  Login(const BackendLoginOptions& options, Random& random)
+      : dialogue(options, random), assembler(BackendLogin::message_size_max) {}
+  BackendLogin dialogue;
+  MessageAssembler assembler;
+  bool waits_for_key = false;
+  std::vector<uint8_t> early;  // Bytes that came while the key was derived.
+};
+
+const char* to_text(Backend::State state) noexcept {
+  switch (state) {
+    case Backend::State::connecting: return "connecting";
+    case Backend::State::login: return "login";
+    case Backend::State::idle: return "idle";
+    case Backend::State::leased: return "leased";
+    case Backend::State::cleaning: return "cleaning";
+    case Backend::State::testing: return "testing";
+    case Backend::State::held: return "held";
+    case Backend::State::moving: return "moving";
+    case Backend::State::closing: return "closing";
+    case Backend::State::ended: return "ended";
+  }
+  UNREACHABLE("backend state");
+}
+
+Backend::Backend(Pools& pools, Slice& slice) noexcept
+    : pools_(pools),
+      slice_(slice),
+      stream_(pools.context().net, *this, BufferGroup::backend),
+      timer_(&Backend::on_timeout, this) {}
+
+Backend::~Backend() {
+  ASSERT(lessee_ == nullptr);
+  ASSERT(cancels_in_flight_ == 0);
+  pools_.context().timers.cancel(timer_);
+}
+
+void Backend::start(const SocketAddress& address) noexcept {
+  const PoolSpec& spec = slice_.spec();
+  address_ = address;
+  created_at = pools_.now();
+  expires_at_ = pools_.expiry(spec);
+  login_ = std::make_unique<Login>(spec.login, pools_.context().random);
+  if (spec.limits.connect_timeout > 0)
+    pools_.context().timers.schedule(timer_, created_at + spec.limits.connect_timeout);
+  stream_.start_connect(address_.get(), address_.size());
+}
+
+void Backend::fail_to_resolve(const std::string& error) noexcept {
+  created_at = pools_.now();
+  resolve_error_ = error;
+  // The slice has not counted this connect yet: it hears of the failure from the loop.
+  pools_.context().timers.schedule(timer_, created_at);
+}
+
+void Backend::start(BackendTransfer& transfer) noexcept {
+  address_ = transfer.address;
+  process_id_ = transfer.process_id;
+  cancel_key_ = std::move(transfer.cancel_key);
+  parameters_ = pools_.parameters().intern(transfer.parameters);
+  created_at = transfer.created_at;
+  expires_at_ = transfer.expires_at;
+  idle_since = transfer.idle_since;
+  transaction_status_ = 'I';
+  was_ready_ = true;
+  set_state(State::idle);
+  stream_.open(transfer.fd, transfer.family);
+}
+
+// Every change of state passes here.
+void Backend::set_state(State next) noexcept {
+  ASSERT(state_ != State::ended);
+  ASSERT(next != State::leased || state_ == State::idle);
+  ASSERT(next != State::moving || state_ == State::idle);
+  ASSERT(state_ != State::closing || next == State::ended);
+  state_ = next;
+}
+
+// --- Connect and login ---
+
+void Backend::on_connected(Stream&) noexcept {
+  ASSERT(state_ == State::connecting);
+  set_state(State::login);
+  on_login_step(login_->dialogue.start());
+}
+
+void Backend::on_login_bytes(ByteSpan input) noexcept {
+  while (state_ == State::login && !input.empty()) {
+    if (login_->waits_for_key) {
+      // A well-behaved server is silent now; what comes is bounded by its own timeout and ours.
+      if (login_->early.size() + input.size() > BackendLogin::message_size_max)
+        return fail_login({std::string(sqlstate::protocol_violation), "the server sent more than its login allows"});
+      login_->early.insert(login_->early.end(), input.begin(), input.end());
+      return;
+    }
+    const FrameStatus status = login_->assembler.feed(input);
+    if (status == FrameStatus::need_more) return;
+    if (status == FrameStatus::malformed)
+      return fail_login({std::string(sqlstate::protocol_violation), "the server sent a malformed message in the login"});
+    on_login_step(login_->dialogue.on_message(login_->assembler.tag(), login_->assembler.body()));
+    if (state_ != State::login && !input.empty() && state_ != State::closing && state_ != State::ended) {
+      // Messages behind the first ReadyForQuery (a notice, say).
+      relay(input, BufferRef{});
+      return;
+    }
+  }
+}
+
+void Backend::on_login_step(LoginStep step) noexcept {
+  BackendLogin& dialogue = login_->dialogue;
+  if (dialogue.has_output()) {
+    std::string output = dialogue.take_output();
+    stream_.send(as_bytes(output));
+    wipe(output);
+  }
+  switch (step) {
+    case LoginStep::more: return;
+    case LoginStep::need_key:
+      login_->waits_for_key = true;
+      pools_.context().keys.request(dialogue.password(), as_bytes(dialogue.salt()), dialogue.rounds(), *this);
+      return;
+    case LoginStep::done: return on_logged_in();
+    case LoginStep::failed: return fail_login({dialogue.sqlstate(), dialogue.message()});
+  }
+}
+
+void Backend::on_key(const Sha256Digest& salted_password) noexcept {
+  ASSERT(state_ == State::login);
+  login_->waits_for_key = false;
+  on_login_step(login_->dialogue.on_key(salted_password));
+  if (state_ != State::login) return;
+  const std::vector<uint8_t> early = std::move(login_->early);
+  login_->early.clear();
+  on_login_bytes(early);
+}
+
+void Backend::on_logged_in() noexcept {
+  pools_.context().timers.cancel(timer_);
+  const std::unique_ptr<Login> login = std::move(login_);
+  const ParameterList& welcome = login->dialogue.parameters();
+  process_id_ = login->dialogue.process_id();
+  cancel_key_ = login->dialogue.cancel_key();
+  parameters_ = pools_.parameters().intern(welcome);
+  transaction_status_ = 'I';
+  was_ready_ = true;
+  set_state(State::idle);
+  LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
+      slice_.spec().database.c_str(), address_.text().c_str());
+  pools_.on_backend_ready(*this, welcome);
+}
+
+void Backend::fail_login(PoolError error) noexcept {
+  ASSERT(state_ == State::connecting || state_ == State::login);
+  pools_.context().keys.cancel(*this);
+  pools_.context().timers.cancel(timer_);
+  set_state(State::closing);
+  pools_.on_login_failed(*this, error);
+  if (stream_.is_open()) {
+    stream_.finish_sending();
+    pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
+  } else if (stream_.state() == Stream::State::closed) {
+    end();
+  } else {
+    stream_.terminate();
+  }
+}
+
+// --- Leases ---
+
+void Backend::lease_to(Lessee& lessee) noexcept {
+  ASSERT(lessee_ == nullptr);
+  ASSERT(ledger_.empty());
+  ASSERT(transaction_status_ == 'I');
+  ASSERT(stream_.unsent_size() == 0);
+  set_state(State::leased);
+  lessee_ = &lessee;
+  lessee.on_leased(*this);
+}
+
+bool Backend::apply_parameters(const ParameterSetRef& wanted) noexcept {
+  ASSERT(state_ == State::leased);
+  if (wanted == parameters_ || wanted.is_null()) return false;
+  const std::string statement = set_statement(*parameters_, *wanted);
+  if (statement.empty()) return false;
+  start_statement(statement);
+  return true;
+}
+
+void Backend::start_statement(std::string_view text) noexcept {
+  MessageWriter writer;
+  write_query(writer, text);
+  ledger_.on_sent('Q', LedgerAction::skip);
+  transaction_status_ = 0;
+  stream_.send(writer.bytes());
+}
+
+bool Backend::is_quiet() const noexcept {
+  return ledger_.empty() && !ledger_.is_copying_in() && !ledger_.is_skipping_to_sync() && !ledger_.is_ambiguous() &&
+         transaction_status_ != 0 && reader_.at_boundary() && stream_.unsent_size() == 0 && !fatal_seen_;
+}
+
+void Backend::give_back(bool clean_up) noexcept {
+  ASSERT(state_ == State::leased);
+  ASSERT(is_quiet());
+  ASSERT(transaction_status_ == 'I');
+  lessee_ = nullptr;
+  clean_up_ = clean_up;
+  if (stream_.is_receive_paused()) stream_.resume_receive();
+  settle();
+}
+
+// A lease has ended; makes the backend fit for the next.
+void Backend::settle() noexcept {
+  if (cancels_in_flight_ > 0) {
+    // The request could hit the next lessee's query.
+    if (state_ != State::held) set_state(State::held);
+    return;
+  }
+  if (clean_up_) {
+    set_state(State::cleaning);
+    pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
+    start_statement("DISCARD ALL");
+    return;
+  }
+  place();
+}
+
+void Backend::place() noexcept {
+  pools_.context().timers.cancel(timer_);
+  set_state(State::idle);
+  const Nanoseconds now = pools_.now();
+  if (pools_.is_draining() || now >= expires_at_) return start_closing(false);
+  slice_.release(*this, now);
+}
+
+void Backend::start_test() noexcept {
+  ASSERT(state_ == State::idle);
+  set_state(State::testing);
+  pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
+  start_statement("");
+}
+
+void Backend::on_cancel_ended() noexcept {
+  ASSERT(cancels_in_flight_ > 0);
+  --cancels_in_flight_;
+  if (cancels_in_flight_ > 0) return;
+  if (state_ == State::held) settle();
+  if (is_destroyable()) pools_.on_backend_destroyable(*this);
+}
+
+// --- Moving to another core ---
+
+void Backend::start_move(CoreId to) noexcept {
+  ASSERT(cancels_in_flight_ == 0);
+  ASSERT(is_quiet());
+  set_state(State::moving);
+  moving_to_ = to;
+  stream_.start_detach();
+}
+
+void Backend::on_detachable(Stream& stream) noexcept {
+  ASSERT(state_ == State::moving);
+  if (!is_quiet()) {
+    violate("bytes while idle");
+    return;
+  }
+  auto transfer = std::make_unique<BackendTransfer>();
+  transfer->spec = slice_.spec_ref();
+  transfer->family = address_.family();
+  transfer->address = address_;
+  transfer->process_id = process_id_;
+  transfer->cancel_key = cancel_key_;
+  transfer->parameters = parameters_->list();
+  transfer->created_at = created_at;
+  transfer->expires_at = expires_at_;
+  transfer->idle_since = idle_since;
+  transfer->fd = stream.release_fd();
+  set_state(State::ended);
+  slice_.on_moved(moving_to_);
+  pools_.send_backend(slice_, moving_to_, std::move(transfer));
+  pools_.on_backend_destroyable(*this);
+}
+
+// --- The end ---
+
+void Backend::close(const char* reason, bool mid_message) noexcept {
+  if (state_ == State::closing || state_ == State::ended) return;
+  LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_.spec().user.c_str(),
+      slice_.spec().database.c_str(), to_text(state_), reason);
+  lessee_ = nullptr;
+  if (state_ == State::connecting || state_ == State::login)
+    return fail_login({std::string(sqlstate::admin_shutdown), reason});
+  if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
+  if (state_ == State::moving) slice_.on_move_failed(moving_to_);
+  start_closing(mid_message);
+}
+
+// Terminate, our end of file, then the server's: only then is the permit free.
+void Backend::start_closing(bool mid_message) noexcept {
+  const bool is_busy = !ledger_.empty() && stream_.is_open();
+  set_state(State::closing);
+  ++pools_.counters().closes;
+  // A busy server reads nothing until its query has ended.
+  if (is_busy && process_id_ != 0 && !pools_.is_draining()) pools_.start_cancel(*this, nullptr, nullptr);
+  if (!stream_.is_open()) return stream_.terminate();
+  if (stream_.is_receive_paused()) stream_.resume_receive();
+  if (!mid_message) {
+    MessageWriter writer;
+    write_terminate(writer);
+    stream_.send(writer.bytes());
+  }
+  stream_.finish_sending();
+  pools_.context().timers.schedule(timer_, pools_.now() + server_end_timeout);
+}
+
+void Backend::cut() noexcept {
+  Lessee* lessee = std::exchange(lessee_, nullptr);
+  if (state_ != State::closing && state_ != State::ended) close("stopped");
+  if (lessee != nullptr)
+    lessee->on_backend_lost({std::string(sqlstate::admin_shutdown), "the pooler is shutting down"}, false);
+  stream_.terminate();
+}
+
+void Backend::on_timeout(void* self) noexcept {
+  Backend& backend = *static_cast<Backend*>(self);
+  switch (backend.state_) {
+    case State::connecting:
+      return backend.fail_login({std::string(sqlstate::connection_failure),
+                                 backend.resolve_error_.empty() ? "connect timeout" : backend.resolve_error_});
+    case State::login:
+      return backend.fail_login({std::string(sqlstate::connection_failure), "login timeout"});
+    case State::cleaning: return backend.close("DISCARD ALL took too long");
+    case State::testing: return backend.close("no answer to the test before use");
+    case State::closing:
+      ++backend.pools_.counters().late_ends;
+      LOG_LIMITED(warning, "server process %u on %s did not close in time; its connection is cut",
+                  backend.process_id_, backend.address_.text().c_str());
+      return backend.stream_.terminate();
+    case State::idle: case State::leased: case State::held: case State::moving: case State::ended:
+      UNREACHABLE("timer in a state without one");
+  }
+}
+
+void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
+  const char* text = end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
+  if (state_ == State::connecting || state_ == State::login) {
+    fail_login({std::string(sqlstate::connection_failure), text});
+    stream.terminate();
+    return;
+  }
+  if (state_ != State::closing) {
+    Lessee* lessee = std::exchange(lessee_, nullptr);
+    if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
+    if (state_ == State::moving) slice_.on_move_failed(moving_to_);
+    if (lessee != nullptr || !fatal_seen_)
+      LOG_LIMITED(warning, "server process %u on %s: connection lost while %s: %s", process_id_,
+                  address_.text().c_str(), to_text(state_), text);
+    set_state(State::closing);
+    if (lessee != nullptr)
+      lessee->on_backend_lost({std::string(sqlstate::connection_failure), "server closed the connection unexpectedly"},
+                              fatal_seen_);
+  }
+  stream.terminate();
+}
+
+void Backend::on_closed(Stream&) noexcept {
+  ASSERT(state_ == State::closing);
+  end();
+}
+
+void Backend::end() noexcept {
+  pools_.context().timers.cancel(timer_);
+  pools_.context().keys.cancel(*this);
+  set_state(State::ended);
+  pools_.on_backend_gone(*this);
+  if (is_destroyable()) pools_.on_backend_destroyable(*this);
+}
+
+void Backend::on_drained(Stream&) noexcept {
+  if (state_ == State::leased && lessee_ != nullptr) lessee_->on_backend_drained();
+  if (state_ == State::cleaning || state_ == State::testing) on_end_of_input();
+}
+
+}  // namespace helios

@@ -1,0 +1,172 @@
+// Reading what a server sends: which bytes go to the lessee, which are the pooler's own, and when the server is done.
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/pool/backend.h"
+#include "helios/pool/pools.h"
+#include "helios/wire/backend_messages.h"
+#include "helios/wire/message.h"
+
+namespace helios {
+namespace {
+
+// Bytes of a collected body that are kept. ErrorResponses may be longer: their first fields tell enough.
+constexpr size_t collected_size_max = 16 * 1024;
+
+bool is_unasked(uint8_t tag) {
+  return tag == backend_tag::notice_response || tag == backend_tag::parameter_status ||
+         tag == backend_tag::notification_response;
+}
+
+}  // namespace
+
+void Backend::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
+  if (state_ == State::closing || state_ == State::ended) return;
+  if (state_ == State::connecting || state_ == State::login) return on_login_bytes(bytes);
+  relay(bytes, buffer);
+}
+
+// Walks the messages of `input`. Bytes of neighbouring messages that go to the lessee are handed over in one run.
+void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
+  const uint8_t* run = nullptr;  // Start of the run; null when there is none.
+  const auto flush = [&](const uint8_t* end, bool at_boundary) {
+    if (run != nullptr && run != end && lessee_ != nullptr)
+      lessee_->on_reply(ByteSpan(run, end), buffer, at_boundary);
+    run = nullptr;
+  };
+  if (forwarding_ && reader_.body_left() > 0) run = input.data();
+
+  while (!input.empty()) {
+    if (reader_.body_left() == 0) {
+      const uint8_t* start = input.data();
+      const bool is_split = reader_.held_header_size() > 0;
+      const FrameStatus status = reader_.read_header(input);
+      if (status == FrameStatus::need_more) {
+        flush(start, true);
+        break;
+      }
+      if (status == FrameStatus::malformed) {
+        flush(start, true);
+        return violate("a malformed message");
+      }
+      const bool was_forwarding = run != nullptr;
+      begin_message();
+      if (state_ == State::closing) return;
+      if (!forwarding_) {
+        flush(start, true);
+      } else if (is_split) {
+        lessee_->on_reply_copy(reader_.raw_header());
+        run = input.data();
+      } else if (!was_forwarding) {
+        run = start;
+      }
+    }
+    const ByteSpan body = reader_.take_body(input);
+    if (wants_body_) collect(body);
+    if (reader_.body_left() > 0) break;
+    if (wants_body_) {
+      // The message has an effect: what was before it is delivered first.
+      flush(input.data(), true);
+      finish_message();
+      if (state_ == State::closing || state_ == State::ended) return;
+    }
+  }
+  if (run != nullptr) flush(input.data(), reader_.body_left() == 0);
+  on_end_of_input();
+}
+
+// A header is complete: whose message is it?
+void Backend::begin_message() noexcept {
+  const uint8_t tag = reader_.header().tag;
+  skipping_ = false;
+  forwarding_ = false;
+  wants_body_ = is_collected(tag);
+  collected_.clear();
+  if (is_unasked(tag)) {
+    // During a statement of our own, its notices and parameters are ours; notifications never are.
+    const bool is_own = !ledger_.empty() && ledger_.is_head_skipped() && tag != backend_tag::notification_response;
+    forwarding_ = lessee_ != nullptr && !is_own;
+    skipping_ = is_own;
+    return;
+  }
+  const Reply reply = ledger_.on_reply(tag);
+  if (reply.verdict == ReplyVerdict::violation) return violate("a message that nothing asked for");
+  skipping_ = reply.verdict == ReplyVerdict::skip;
+  forwarding_ = !skipping_ && lessee_ != nullptr;
+  if (tag != backend_tag::ready_for_query) transaction_status_ = 0;
+  if (reply.completed && reply.entry.name != 0 && forwarding_) lessee_->on_statement(reply.entry.tag, reply.entry.name);
+}
+
+bool Backend::is_collected(uint8_t tag) const noexcept {
+  return tag == backend_tag::ready_for_query || tag == backend_tag::command_complete ||
+         tag == backend_tag::parameter_status || tag == backend_tag::error_response;
+}
+
+void Backend::collect(ByteSpan body) noexcept {
+  const size_t room = collected_size_max - collected_.size();
+  const size_t size = body.size() < room ? body.size() : room;
+  collected_.insert(collected_.end(), body.begin(), body.begin() + static_cast<ptrdiff_t>(size));
+}
+
+void Backend::finish_message() noexcept {
+  const ByteSpan body = collected_;
+  switch (reader_.header().tag) {
+    case backend_tag::ready_for_query: return finish_ready(body);
+    case backend_tag::error_response: return finish_error(body);
+    case backend_tag::parameter_status: return finish_parameter(body);
+    default: break;
+  }
+  if (!forwarding_) return;
+  if (const auto tag = read_command_complete(body)) lessee_->on_command_complete(*tag);
+}
+
+void Backend::finish_ready(ByteSpan body) noexcept {
+  const auto status = read_ready_for_query(body);
+  if (!status) return violate("a malformed ReadyForQuery");
+  transaction_status_ = *status;
+  if (lessee_ != nullptr) lessee_->on_ready(*status, skipping_);
+}
+
+void Backend::finish_error(ByteSpan body) noexcept {
+  const ErrorFields fields = read_error(body);
+  if (fields.is_fatal()) fatal_seen_ = true;
+  if (lessee_ == nullptr) {
+    LOG_LIMITED(warning, "server process %u on %s while %s: %.*s: %.*s", process_id_, address_.text().c_str(),
+                to_text(state_), static_cast<int>(fields.severity.size()), fields.severity.data(),
+                static_cast<int>(fields.message.size()), fields.message.data());
+    return close("the server reported an error");
+  }
+  if (skipping_) {
+    lessee_->on_skipped_error(fields);
+  } else {
+    lessee_->on_error(fields);
+  }
+}
+
+void Backend::finish_parameter(ByteSpan body) noexcept {
+  const auto parameter = read_parameter_status(body);
+  if (!parameter) return violate("a malformed ParameterStatus");
+  parameters_ = pools_.parameters().with(parameters_, parameter->name, parameter->value);
+  if (forwarding_) lessee_->on_parameter(parameter->name, parameter->value);
+}
+
+void Backend::on_end_of_input() noexcept {
+  if (state_ == State::leased) return lessee_->on_input_end();
+  if (state_ != State::cleaning && state_ != State::testing) return;
+  // The last reply may be here before the completion of our own send; on_drained calls again.
+  if (!is_quiet()) return;
+  if (transaction_status_ != 'I') return close("not idle after a statement of the pooler's own");
+  clean_up_ = false;
+  place();
+}
+
+void Backend::violate(const char* what) noexcept {
+  ++pools_.counters().violations;
+  LOG_LIMITED(warning, "server process %u on %s sent %s (tag 0x%02x, %s); its connection is closed", process_id_,
+              address_.text().c_str(), what, reader_.header().tag, to_text(state_));
+  Lessee* lessee = lessee_;
+  close("protocol violation");
+  if (lessee != nullptr)
+    lessee->on_backend_lost({std::string(sqlstate::protocol_violation), "the server violated the protocol"}, false);
+}
+
+}  // namespace helios

@@ -1,0 +1,347 @@
+#include "helios/pool/pools.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+
+namespace helios {
+namespace {
+
+constexpr Nanoseconds sweep_interval = seconds(1);
+// After this long without sessions and backends a pool is forgotten.
+constexpr Nanoseconds pool_idle_timeout = seconds(60);
+// Pause between connects to a node that fails: doubled each time up to the maximum, less a random part.
+constexpr Nanoseconds retry_first = milliseconds(50);
+constexpr Nanoseconds retry_max = seconds(1);
+
+uint64_t random_number(Random& random) noexcept {
+  uint64_t number;
+  random.fill({reinterpret_cast<uint8_t*>(&number), sizeof(number)});
+  return number;
+}
+
+Message make_message(MessageKind kind) noexcept {
+  Message message;
+  message.kind = static_cast<uint16_t>(kind);
+  return message;
+}
+
+}  // namespace
+
+Pools::Pools(const PoolsContext& context, uint32_t backends_max) noexcept
+    : context_(context),
+      backends_(backends_max),
+      sweep_timer_(&Pools::on_sweep, this),
+      retry_timer_(&Pools::on_retry, this) {
+  context_.timers.schedule(sweep_timer_, now() + sweep_interval);
+}
+
+Pools::~Pools() {
+  destroy_finished();
+  ASSERT(is_empty());
+  context_.timers.cancel(sweep_timer_);
+  context_.timers.cancel(retry_timer_);
+  while (active_.pop_front() != nullptr) {
+  }
+}
+
+PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
+  auto found = entries_.find(spec->key);
+  if (found != entries_.end()) return *found->second;
+  auto made = std::make_unique<PoolEntry>(spec, *this, context_.postbox);
+  PoolEntry& entry = *made;
+  entry.slice.unused_since = now();
+  entries_.emplace(spec->key, std::move(made));
+  return entry;
+}
+
+PoolEntry& Pools::entry_of(Slice& slice) noexcept {
+  auto found = entries_.find(slice.spec().key);
+  ASSERT(found != entries_.end());
+  return *found->second;
+}
+
+// --- Sessions ---
+
+bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
+  const PoolLimits& limits = slice.spec().limits;
+  const Nanoseconds time = now();
+  while (PooledBackend* pooled = slice.try_acquire()) {
+    Backend& backend = static_cast<Backend&>(*pooled);
+    if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout) {
+      backend.close("idle for too long");
+    } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
+      // It comes back through release, which serves the queue.
+      backend.start_test();
+      break;
+    } else {
+      backend.lease_to(lessee);
+      return true;
+    }
+  }
+  slice.enqueue(lessee, time);
+  return false;
+}
+
+void Pools::start_cancel(Backend& backend, Canceller::Done done, void* context) noexcept {
+  ++counters_.cancels;
+  ++cancellers_count_;
+  auto* canceller = new Canceller(*this, backend, done, context);
+  canceller->start();
+}
+
+void Pools::on_canceller_closed(Canceller* canceller) noexcept { finished_cancellers_.push_back(canceller); }
+
+// --- SlicePort ---
+
+bool Pools::connect(Slice& slice) noexcept {
+  const PoolSpec& spec = slice.spec();
+  if (backends_.full() || !take_limits(spec)) return false;
+  Backend* backend = backends_.make(*this, slice);
+  const auto addresses = spec.node->resolver.snapshot(spec.node->resolver_id);
+  ++counters_.connects;
+  if (addresses->addresses.empty()) {
+    backend->fail_to_resolve(addresses->error);
+  } else {
+    const size_t index = addresses_tried_ % addresses->addresses.size();
+    backend->start(addresses->addresses[index]);
+  }
+  return true;
+}
+
+void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept {
+  ASSERT(&static_cast<Backend&>(backend).slice() == &slice);
+  static_cast<Backend&>(backend).lease_to(static_cast<Lessee&>(waiter));
+}
+
+void Pools::move(Slice&, PooledBackend& backend, CoreId to) noexcept {
+  ++counters_.moves_out;
+  static_cast<Backend&>(backend).start_move(to);
+}
+
+void Pools::activate(Slice& slice) noexcept {
+  if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active_.push_back(slice);
+}
+
+// The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
+bool Pools::take_limits(const PoolSpec& spec) noexcept {
+  Limit* limits[] = {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()};
+  size_t taken = 0;
+  for (Limit* limit : limits) {
+    if (limit != nullptr && !limit->try_take()) break;
+    ++taken;
+  }
+  if (taken == std::size(limits)) return true;
+  bool tell = false;
+  for (size_t i = 0; i < taken; ++i) tell |= limits[i] != nullptr && limits[i]->give_back();
+  if (tell) tell_limit_freed();
+  return false;
+}
+
+void Pools::give_back_limits(const PoolSpec& spec) noexcept {
+  bool tell = spec.node->limit.give_back();
+  if (spec.database_limit != nullptr) tell |= spec.database_limit->give_back();
+  if (spec.user_limit != nullptr) tell |= spec.user_limit->give_back();
+  if (tell) tell_limit_freed();
+}
+
+void Pools::tell_limit_freed() noexcept {
+  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
+    if (core != context_.postbox.core()) context_.postbox.send(core, make_message(MessageKind::limit_freed));
+  on_limit_freed();
+}
+
+void Pools::on_limit_freed() noexcept {
+  for (auto& [key, entry] : entries_) entry->slice.on_limit_freed();
+}
+
+// --- Backends ---
+
+Nanoseconds Pools::expiry(const PoolSpec& spec) noexcept {
+  const Nanoseconds lifetime = spec.limits.max_lifetime;
+  if (lifetime == 0) return never;
+  // Up to a tenth less, so that connections made together do not end together.
+  const Nanoseconds jitter = static_cast<Nanoseconds>(random_number(context_.random) % static_cast<uint64_t>(lifetime / 10 + 1));
+  return now() + lifetime - jitter;
+}
+
+void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept {
+  PoolEntry& entry = entry_of(backend.slice());
+  entry.welcome = welcome;
+  entry.failures_count = 0;
+  entry.slice.on_connected(backend, now());
+}
+
+void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
+  PoolEntry& entry = entry_of(backend.slice());
+  const PoolSpec& spec = entry.slice.spec();
+  ++counters_.connect_failures;
+  ++entry.failures_count;
+  ++addresses_tried_;
+  spec.node->resolver.refresh_soon(spec.node->resolver_id);
+  entry.last_error = {error.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" + spec.node->label +
+                                          ") as user \"" + spec.login.user + "\": " + error.message};
+  LOG_LIMITED(warning, "%s", entry.last_error.message.c_str());
+  // A server that is full or starting will have room later, and other backends may be in use meanwhile: wait.
+  const bool may_pass = error.sqlstate == sqlstate::too_many_connections || error.sqlstate == sqlstate::cannot_connect_now;
+  if (!may_pass && entry.slice.backends_count() == 0) fail_waiters(entry, entry.last_error);
+}
+
+void Pools::on_backend_gone(Backend& backend) noexcept {
+  Slice& slice = backend.slice();
+  give_back_limits(slice.spec());
+  if (backend.was_ready()) return slice.on_gone();
+  const uint32_t failures = entry_of(slice).failures_count;
+  const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
+  const Nanoseconds pause = longest - static_cast<Nanoseconds>(random_number(context_.random) % static_cast<uint64_t>(longest / 4));
+  slice.on_connect_failed(now() + pause);
+}
+
+void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
+  // Those that come back at once, by a new attempt, queue behind.
+  for (size_t count = entry.slice.waiters_count(); count > 0; --count)
+    static_cast<Lessee*>(entry.slice.take_oldest_waiter())->on_wait_failed(error);
+}
+
+// Destruction waits for the end of the turn: the caller is a handler of the backend itself.
+void Pools::on_backend_destroyable(Backend& backend) noexcept { finished_.push_back(backends_.id_of(&backend)); }
+
+void Pools::send_backend(Slice& slice, CoreId to, std::unique_ptr<BackendTransfer> transfer) noexcept {
+  ASSERT(&slice.spec() == &*transfer->spec);
+  context_.transfers_count.fetch_add(1);
+  Message message = make_message(MessageKind::backend);
+  message.words[0] = reinterpret_cast<uint64_t>(transfer.release());
+  context_.postbox.send(to, message);
+}
+
+void Pools::on_backend_arrived(const Message& message) noexcept {
+  const std::unique_ptr<BackendTransfer> transfer(reinterpret_cast<BackendTransfer*>(message.words[0]));
+  ++counters_.moves_in;
+  Slice& slice = pool_of(transfer->spec).slice;
+  // Backends of all cores together are bounded by the slab of each (see server).
+  Backend* backend = backends_.make(*this, slice);
+  ASSERT(backend != nullptr);
+  backend->start(*transfer);
+  context_.transfers_count.fetch_sub(1);
+  slice.on_arrived(*backend, message.from, now());
+  if (draining_ && backend->state() == Backend::State::idle) backend->close("shutting down");
+}
+
+// --- Messages ---
+
+bool Pools::on_message(const Message& message) noexcept {
+  const MessageKind kind = static_cast<MessageKind>(message.kind);
+  switch (kind) {
+    case MessageKind::backend: on_backend_arrived(message); return true;
+    case MessageKind::limit_freed: on_limit_freed(); return true;
+    case MessageKind::want: case MessageKind::promise: case MessageKind::unpromise: case MessageKind::permits: break;
+    case MessageKind::none: case MessageKind::cancel: case MessageKind::cancel_done: case MessageKind::client_socket:
+    case MessageKind::drain: case MessageKind::stop: case MessageKind::settled:
+      return false;
+  }
+  const PoolSpecRef spec = PoolSpecRef::take_word(message.words[0]);
+  Slice& slice = pool_of(spec).slice;
+  if (kind == MessageKind::want) {
+    slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]), message.words[2] != 0);
+  } else if (kind == MessageKind::promise) {
+    slice.on_promise(message.from, message.count);
+  } else if (kind == MessageKind::unpromise) {
+    slice.on_unpromise(message.from);
+  } else {
+    slice.on_permits(message.from, message.count);
+  }
+  return true;
+}
+
+// --- Turns and time ---
+
+void Pools::on_turn_end(Nanoseconds time) noexcept {
+  Nanoseconds wakeup = never;
+  // A slice that activates itself again waits for the next turn.
+  for (size_t count = active_.size(); count > 0; --count) {
+    Slice* slice = active_.pop_front();
+    if (!draining_) wakeup = std::min(wakeup, slice->pump(time));
+  }
+  if (wakeup != never && (!retry_timer_.is_scheduled() || retry_timer_.deadline() > wakeup))
+    context_.timers.schedule(retry_timer_, wakeup);
+  destroy_finished();
+}
+
+void Pools::destroy_finished() noexcept {
+  for (const SlabId id : finished_) {
+    Backend* backend = backends_.find(id);
+    if (backend != nullptr && backend->is_destroyable()) backends_.free(backend);
+  }
+  finished_.clear();
+  for (Canceller* canceller : finished_cancellers_) {
+    delete canceller;
+    --cancellers_count_;
+  }
+  finished_cancellers_.clear();
+}
+
+void Pools::on_retry(void* self) noexcept {
+  Pools& pools = *static_cast<Pools*>(self);
+  for (auto& [key, entry] : pools.entries_)
+    if (entry->slice.waiters_count() > 0) pools.activate(entry->slice);
+}
+
+void Pools::on_sweep(void* self) noexcept {
+  Pools& pools = *static_cast<Pools*>(self);
+  pools.sweep(pools.now());
+  pools.context_.timers.schedule(pools.sweep_timer_, pools.now() + sweep_interval);
+}
+
+void Pools::sweep(Nanoseconds time) noexcept {
+  for (auto entry = entries_.begin(); entry != entries_.end();) {
+    Slice& slice = entry->second->slice;
+    sweep_pool(*entry->second, time);
+    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0) slice.unused_since = time;
+    if (time - slice.unused_since < pool_idle_timeout) {
+      ++entry;
+      continue;
+    }
+    slice.give_back_loans();
+    const bool is_active = static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked();
+    entry = slice.is_pristine() && !is_active ? entries_.erase(entry) : std::next(entry);
+  }
+}
+
+// Closes what is idle for too long or too old; opens what the minimum lacks.
+void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
+  Slice& slice = entry.slice;
+  const PoolLimits& limits = slice.spec().limits;
+  const bool is_used = slice.sessions_count > 0;
+  for (PooledBackend* pooled = slice.least_recently_used(); pooled != nullptr;) {
+    Backend& backend = static_cast<Backend&>(*pooled);
+    pooled = slice.next_idle(*pooled);
+    if (backend.is_expired(time)) {
+      backend.close("lifetime over");
+    } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
+               (!is_used || slice.idle_count() > slice.minimum())) {
+      backend.close("idle for too long");
+    }
+  }
+  if (is_used && !draining_ && slice.backends_count() + slice.connecting_count() < slice.minimum()) slice.warm_up(time);
+}
+
+// --- The end ---
+
+void Pools::start_drain() noexcept {
+  draining_ = true;
+  backends_.for_each([](Backend& backend) {
+    if (backend.state() == Backend::State::idle) backend.close("shutting down");
+  });
+  const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
+  for (auto& [key, entry] : entries_) fail_waiters(*entry, error);
+}
+
+void Pools::stop() noexcept {
+  draining_ = true;
+  backends_.for_each([](Backend& backend) { backend.cut(); });
+}
+
+}  // namespace helios

@@ -1,0 +1,135 @@
+#include "server/config_directory.h"
+
+#include <algorithm>
+
+#include "helios/base/assert.h"
+#include "helios/wire/md5_auth.h"
+#include "helios/wire/scram.h"
+
+namespace helios {
+namespace {
+
+LeaseMode to_lease_mode(PoolMode mode) {
+  switch (mode) {
+    case PoolMode::session: return LeaseMode::session;
+    case PoolMode::transaction: return LeaseMode::transaction;
+    case PoolMode::statement: return LeaseMode::statement;
+  }
+  UNREACHABLE("pool mode");
+}
+
+PoolLimits to_limits(const PoolConfig& pool) {
+  PoolLimits limits;
+  limits.mode = to_lease_mode(pool.mode);
+  limits.min_connections = pool.min_connections;
+  limits.max_connections = pool.max_connections;
+  limits.idle_timeout = pool.idle_timeout;
+  limits.max_lifetime = pool.max_lifetime;
+  limits.acquire_timeout = pool.acquire_timeout;
+  limits.connect_timeout = pool.connect_timeout;
+  limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
+  return limits;
+}
+
+// Length before each text: no two lists of texts have one key.
+void append_key(std::string& key, std::string_view text) {
+  key += std::to_string(text.size());
+  key += ':';
+  key += text;
+}
+
+}  // namespace
+
+ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : config_(config) {
+  for (const NodeConfig& node : config.nodes) {
+    const size_t id = resolver.add(node.host, node.port);
+    const std::string label = node.host + ":" + std::to_string(node.port);
+    nodes_.emplace(node.name, std::make_unique<Node>(node.name, label, resolver, id, node.max_connections));
+  }
+  for (const DatabaseConfig& database : config.databases)
+    database_limits_.emplace(&database, limit_of(database.max_connections_total));
+  for (const UserConfig& user : config.users) {
+    user_limits_.emplace(&user, limit_of(user.max_connections_total));
+    if (auto verifier = parse_scram_verifier(user.password)) verifiers_.emplace(&user, *verifier);
+  }
+}
+
+std::shared_ptr<Limit> ConfigDirectory::limit_of(uint32_t max) {
+  return max == 0 ? nullptr : std::make_shared<Limit>(max);
+}
+
+UserSecret ConfigDirectory::secret_of(std::string_view name) const {
+  UserSecret secret;
+  const UserConfig* user = config_.find_user(name);
+  if (user == nullptr) return secret;
+  if (user->auth == ClientAuth::trust) {
+    secret.kind = UserSecret::Kind::trust;
+    return secret;
+  }
+  switch (user->password_kind()) {
+    case PasswordKind::none: break;
+    case PasswordKind::plain:
+      if (user->auth == ClientAuth::md5) {
+        secret.kind = UserSecret::Kind::md5_hash;
+        secret.text = SecretBytes(md5_hash(user->password, name));
+        break;
+      }
+      secret.kind = UserSecret::Kind::plain_password;
+      secret.text = SecretBytes(user->password);
+      break;
+    case PasswordKind::scram_verifier: {
+      const auto verifier = verifiers_.find(user);
+      ASSERT(verifier != verifiers_.end());
+      secret.kind = UserSecret::Kind::scram_verifier;
+      secret.verifier = verifier->second;
+      break;
+    }
+    case PasswordKind::md5_hash:
+      secret.kind = UserSecret::Kind::md5_hash;
+      secret.text = SecretBytes(user->password);
+      break;
+  }
+  return secret;
+}
+
+bool ConfigDirectory::has_database(std::string_view database) const {
+  return config_.find_database(database) != nullptr;
+}
+
+PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string_view user_name,
+                                     const ParameterList& settings) const {
+  const DatabaseConfig* database = config_.find_database(database_name);
+  const UserConfig* user = config_.find_user(user_name);
+  ASSERT(database != nullptr);
+  ASSERT(user != nullptr);
+  const NodeConfig* node = config_.find_node(database->node);
+  ASSERT(node != nullptr);
+  const NodeLogin login = config_.node_login(*database, *user, user_name);
+
+  auto* spec = new PoolSpec();
+  spec->database = database_name;
+  spec->user = user_name;
+  spec->node = nodes_.at(database->node).get();
+  spec->database_limit = database_limits_.at(database);
+  spec->user_limit = user_limits_.at(user);
+  spec->limits = to_limits(config_.effective_pool(*database, *user));
+  spec->login.user = login.user;
+  spec->login.database = database->name_on_node(database_name);
+  // Of a verifier there is no password; the prefix makes the login say so when the node asks for one.
+  spec->login.password = login.kind == PasswordKind::scram_verifier ? std::string(scram_verifier_prefix) : login.password;
+  spec->login.password_is_plain = login.kind == PasswordKind::plain;
+  spec->login.scram_rounds_max = node->scram_rounds_max;
+
+  ParameterList sorted = settings;
+  std::sort(sorted.begin(), sorted.end());
+  append_key(spec->key, database_name);
+  append_key(spec->key, user_name);
+  for (auto& [name, value] : sorted) {
+    append_key(spec->key, name);
+    append_key(spec->key, value);
+    spec->login.parameters.emplace_back(name, value);
+  }
+  return PoolSpecRef(spec);
+}
+
+}  // namespace helios

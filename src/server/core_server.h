@@ -1,0 +1,71 @@
+// Everything that one core runs: listeners, sessions, pools, and the key derivation between turns.
+//
+// Made and destroyed in the core's thread (see runtime/core.h).
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "helios/net/listen_sockets.h"
+#include "helios/net/listener.h"
+#include "helios/net/stream.h"
+#include "helios/pool/pools.h"
+#include "helios/runtime/core.h"
+#include "helios/session/sessions.h"
+
+namespace helios {
+
+// What all cores share. Outlives them.
+struct ServerShared {
+  ServerShared(const Directory& directory, uint32_t clients_max, Nanoseconds login_timeout, CoreId cores_count)
+      : sessions{directory, clients_max, login_timeout, {}, {}, {}}, loads(cores_count) {}
+  SessionsShared sessions;
+  std::vector<std::atomic<uint32_t>> loads;   // Clients of each core.
+  std::atomic<uint32_t> transfers_count{0};   // Backends in messages.
+  std::atomic<uint32_t> settled_count{0};     // Cores that have nothing left while the process stops.
+};
+
+struct CoreServerOptions {
+  std::vector<ListenSocket> sockets;
+  uint32_t sessions_max;
+  uint32_t backends_max;
+};
+
+class CoreServer final : public CoreApplication, public ListenerOwner {
+ public:
+  CoreServer(CoreContext& context, ServerShared& shared, CoreServerOptions options);
+  ~CoreServer() override;
+
+  void on_start() noexcept override;
+  void on_message(const Message& message) noexcept override;
+  bool on_turn_end(Nanoseconds now) noexcept override;
+  bool is_finished() noexcept override;
+
+ private:
+  void on_accepted(Listener& listener, int fd, int family) noexcept override;
+  void on_stopped(Listener&) noexcept override { ASSERT(listening_count_ > 0); --listening_count_; }
+
+  void take_client(int fd, int family) noexcept;
+  [[nodiscard]] CoreId least_loaded() noexcept;
+  void start_drain() noexcept;
+  [[nodiscard]] bool has_nothing_left() const noexcept;
+  void tell_all(MessageKind kind) noexcept;
+
+  CoreContext& context_;
+  ServerShared& shared_;
+  CoreServerOptions options_;
+  IntrusiveList<Stream, FlushTag> flush_list_;
+  ChunkPool chunks_;
+  NetContext net_;
+  SystemRandom random_;
+  KeyDerivation keys_;
+  Pools pools_;
+  Sessions sessions_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  size_t listening_count_ = 0;
+  bool draining_ = false;
+  bool settled_ = false;
+};
+
+}  // namespace helios

@@ -1,0 +1,173 @@
+#include "server/server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/net/descriptor_limit.h"
+#include "helios/net/listen_sockets.h"
+#include "helios/runtime/cpu_set.h"
+#include "helios/runtime/mailbox.h"
+#include "helios/runtime/ring_waker.h"
+#include "helios/runtime/signals.h"
+#include "helios/wire/crypto.h"
+#include "server/config_directory.h"
+#include "server/core_server.h"
+
+namespace helios {
+namespace {
+
+// Server connections of one core at the most; the limits of the configuration are below.
+constexpr uint32_t backends_max = 16'384;
+// Of nodes without a limit of their own, for the number of descriptors.
+constexpr uint32_t node_connections_guess = 500;
+constexpr Nanoseconds signal_poll_interval = milliseconds(50);
+
+uint64_t descriptors_needed(const Config& config, size_t cores) {
+  uint64_t needed = config.proxy.max_clients + 64 + 16 * cores;
+  for (const NodeConfig& node : config.nodes)
+    needed += node.max_connections > 0 ? node.max_connections : node_connections_guess;
+  return needed;
+}
+
+// What the cores did not read before they ended holds references and descriptors.
+class DeadLetters final : public MessageHandler {
+ public:
+  void on_message(const Message& message) noexcept override {
+    switch (static_cast<MessageKind>(message.kind)) {
+      case MessageKind::want: case MessageKind::promise: case MessageKind::unpromise: case MessageKind::permits:
+        (void)PoolSpecRef::take_word(message.words[0]);
+        return;
+      case MessageKind::cancel: delete reinterpret_cast<CancelJob*>(message.words[0]); return;
+      case MessageKind::client_socket: ::close(static_cast<int>(message.words[0])); return;
+      case MessageKind::backend: UNREACHABLE("a backend was left behind");
+      case MessageKind::none: case MessageKind::limit_freed: case MessageKind::cancel_done: case MessageKind::drain:
+      case MessageKind::stop: case MessageKind::settled:
+        return;
+    }
+  }
+};
+
+void send_to_all(Mailbox& mailbox, MessageKind kind) {
+  Message message;
+  message.kind = static_cast<uint16_t>(kind);
+  for (CoreId core = 0; core < mailbox.cores_count(); ++core) mailbox.send(core, message);
+  mailbox.flush();
+}
+
+bool all_ended(const std::vector<std::unique_ptr<Core>>& cores) {
+  return std::all_of(cores.begin(), cores.end(), [](const auto& core) { return core->has_ended(); });
+}
+
+// Until every core has ended. First signal: drain; second, or the end of the patience: stop.
+void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mailbox, ListenSockets& sockets,
+                  Nanoseconds drain_timeout) {
+  MonotonicClock clock;
+  Nanoseconds stop_at = never;
+  bool draining = false;
+  bool stopped = false;
+  while (!all_ended(cores)) {
+    const auto signal = wait_for_signal(draining ? signal_poll_interval : never);
+    if (signal == Signal::hangup) {
+      LOG(warning, "SIGHUP: the configuration is read at start only; restart to change it");
+    } else if (signal.has_value() && !draining) {
+      draining = true;
+      LOG(info, "stopping: running transactions are finished, new clients are refused; a second signal stops at once");
+      sockets.remove_files();
+      send_to_all(mailbox, MessageKind::drain);
+      if (drain_timeout > 0) stop_at = clock.now() + drain_timeout;
+    } else if (!stopped && (signal.has_value() || (draining && clock.now() >= stop_at))) {
+      stopped = true;
+      LOG(info, "%s", signal.has_value() ? "stopping at once" : "stopping: transactions took longer than drain_timeout");
+      send_to_all(mailbox, MessageKind::stop);
+    }
+  }
+}
+
+RingOptions ring_options(const ProxyConfig& proxy, FeatureMask features_off) {
+  RingOptions options;
+  options.targets_max = proxy.max_clients + backends_max + 256;
+  options.client_buffers = {proxy.client_buffers, proxy.client_buffer_size};
+  options.backend_buffers = {proxy.backend_buffers, proxy.backend_buffer_size};
+  options.features_off = features_off;
+  return options;
+}
+
+}  // namespace
+
+Result<bool> run_server(const Config& config, const std::vector<std::string>& io_features_off) {
+  std::string names;
+  for (const std::string& name : io_features_off) names += (names.empty() ? "" : ",") + name;
+  const auto features_off = parse_feature_mask(names);
+  if (!features_off.ok()) return Error{features_off.error()};
+
+  std::vector<int> cpus = usable_cpus();
+  const size_t cores_count = config.proxy.cores == 0 ? cpus.size() : config.proxy.cores;
+  if (auto limit = raise_descriptor_limit(descriptors_needed(config, cores_count)); !limit.ok()) return Error{limit.error()};
+
+  auto addresses = parse_listen_addresses(config.proxy.listen);
+  if (!addresses.ok()) return Error{addresses.error()};
+  auto sockets = ListenSockets::listen(addresses.value(), static_cast<int>(cores_count));
+  if (!sockets.ok()) return Error{sockets.error()};
+
+  Resolver resolver;
+  const ConfigDirectory directory(config, resolver);
+  resolver.start();
+
+  ServerShared shared(directory, config.proxy.max_clients, config.proxy.client_login_timeout,
+                      static_cast<CoreId>(cores_count));
+  random_bytes(shared.sessions.login_secret);
+  random_bytes(shared.sessions.cancel_secret);
+  MailboxSystem mailboxes(static_cast<CoreId>(cores_count));
+  WakeTable wakes(static_cast<CoreId>(cores_count));
+  if (!wakes.ok()) return Error{"cannot create an eventfd: too many open files"};
+  EventWaker waker(wakes);
+  Mailbox mailbox(mailboxes, mailboxes.main_id(), waker);
+
+  std::vector<std::unique_ptr<Core>> cores;
+  std::string failure;
+  for (size_t id = 0; id < cores_count && failure.empty(); ++id) {
+    CoreOptions options;
+    options.id = static_cast<CoreId>(id);
+    // More cores than CPUs (tests): they share them.
+    options.cpu = cpus[id % cpus.size()];
+    options.ring = ring_options(config.proxy, features_off.value());
+    auto core = Core::start(options, {mailboxes, wakes},
+                            [&, id](CoreContext& context) -> Result<std::unique_ptr<CoreApplication>> {
+                              CoreServerOptions own{sockets.value().take(static_cast<int>(id)), config.proxy.max_clients, backends_max};
+                              return std::unique_ptr<CoreApplication>(new CoreServer(context, shared, std::move(own)));
+                            });
+    if (core.ok()) {
+      cores.push_back(std::move(core).value());
+    } else {
+      failure = core.error();
+    }
+  }
+  if (failure.empty()) {
+    for (const SocketAddress& address : sockets.value().addresses()) LOG(info, "listening on %s", address.text().c_str());
+    LOG(info, "ready: %zu core%s", cores_count, cores_count == 1 ? "" : "s");
+    wait_for_end(cores, mailbox, sockets.value(), config.proxy.drain_timeout);
+  } else {
+    // Those that never started will never settle.
+    shared.settled_count.fetch_add(static_cast<uint32_t>(cores_count - cores.size()));
+    send_to_all(mailbox, MessageKind::stop);
+  }
+  for (auto& core : cores) core->join();
+  DeadLetters dead_letters;
+  for (size_t id = 0; id < cores_count; ++id) {
+    Mailbox rest(mailboxes, static_cast<CoreId>(id), waker);
+    while (rest.drain(dead_letters) > 0) {
+    }
+  }
+  resolver.stop();
+  if (!failure.empty()) return Error{failure};
+  LOG(info, "stopped");
+  LOG(debug, "leaks: none");
+  return true;
+}
+
+}  // namespace helios

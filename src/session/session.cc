@@ -1,0 +1,391 @@
+#include "helios/session/session.h"
+
+#include <cstring>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/message.h"
+#include "helios/wire/writer.h"
+#include "session/session_login.h"
+
+namespace helios {
+namespace {
+
+// How long a client may take to receive its last message.
+constexpr Nanoseconds last_flush_timeout = seconds(5);
+// How long a client that comes while the process stops may take to say who it is.
+constexpr Nanoseconds drain_login_timeout = seconds(1);
+
+}  // namespace
+
+const char* to_text(Session::State state) noexcept {
+  switch (state) {
+    case Session::State::login: return "login";
+    case Session::State::welcome: return "welcome";
+    case Session::State::ready: return "ready";
+    case Session::State::waiting: return "waiting";
+    case Session::State::leased: return "leased";
+    case Session::State::leaving: return "leaving";
+    case Session::State::ending: return "ending";
+  }
+  UNREACHABLE("session state");
+}
+
+Session::Session(Sessions& sessions) noexcept
+    : sessions_(sessions),
+      stream_(sessions.net(), *this, BufferGroup::client),
+      inbox_(sessions.net().chunks, sessions.net().io),
+      timer_(&Session::on_timeout, this) {}
+
+Session::~Session() {
+  ASSERT(backend_ == nullptr);
+  sessions_.timers().cancel(timer_);
+}
+
+void Session::start(int fd, int family) noexcept {
+  login_ = std::make_unique<SessionLogin>(sessions_.shared().login_secret, sessions_.pools().context().random);
+  Nanoseconds patience = sessions_.shared().login_timeout;
+  // It will only be told that it is too late.
+  if (sessions_.is_draining()) patience = drain_login_timeout;
+  if (patience > 0) sessions_.timers().schedule(timer_, sessions_.now() + patience);
+  stream_.open(fd, family);
+}
+
+// Every change of state passes here.
+void Session::set_state(State next) noexcept {
+  ASSERT(state_ != State::ending);
+  ASSERT(next != State::waiting || state_ == State::ready);
+  ASSERT(next != State::leaving || state_ == State::leased);
+  state_ = next;
+}
+
+// --- The client's stream ---
+
+void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
+  switch (state_) {
+    case State::ending: case State::leaving: return;
+    case State::login:
+      on_login_bytes(bytes);
+      if (state_ == State::ending || bytes.empty()) return;
+      break;
+    case State::welcome: case State::ready: case State::waiting: case State::leased: break;
+  }
+  if (is_blocked() || !inbox_.empty()) {
+    keep(bytes);
+    return;
+  }
+  const size_t consumed = consume(bytes, &buffer);
+  if (state_ == State::ending || state_ == State::leaving) return;
+  if (consumed < bytes.size()) keep(bytes.subspan(consumed));
+}
+
+void Session::on_drained(Stream&) noexcept {
+  if (backend_ != nullptr && !stream_.is_above_high_mark()) backend_->resume_receive();
+}
+
+void Session::on_ended(Stream&, StreamEnd end_kind, int error) noexcept {
+  if (state_ == State::ending || state_ == State::leaving) return;
+  end(end_kind == StreamEnd::peer_closed ? "client closed the connection" : strerror(error));
+}
+
+void Session::on_closed(Stream&) noexcept {
+  if (is_destroyable()) sessions_.on_session_destroyable(*this);
+}
+
+// --- The lease ---
+
+bool Session::acquire() noexcept {
+  ASSERT(backend_ == nullptr);
+  is_acquiring_ = true;
+  const bool leased = sessions_.pools().acquire(pool_->slice, *this);
+  is_acquiring_ = false;
+  if (leased) return true;
+  ++sessions_.counters().waits;
+  const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
+  if (state_ == State::ready) {
+    set_state(State::waiting);
+    if (patience > 0) sessions_.timers().schedule(timer_, sessions_.now() + patience);
+  }
+  return false;
+}
+
+void Session::on_leased(Backend& backend) noexcept {
+  ASSERT(backend_ == nullptr);
+  backend_ = &backend;
+  if (state_ == State::welcome) {
+    if (!is_acquiring_) start_welcome();
+    return;
+  }
+  ASSERT(state_ == State::ready || state_ == State::waiting);
+  if (state_ == State::waiting) sessions_.timers().cancel(timer_);
+  set_state(State::leased);
+  // Leaves together with the client's own first message; its replies are swallowed.
+  backend.apply_parameters(parameters_);
+  if (!is_acquiring_) resume();
+}
+
+void Session::on_wait_failed(const PoolError& error) noexcept { fail(error.sqlstate, error.message); }
+
+void Session::on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept {
+  client_at_boundary_ = at_boundary;
+  if (state_ == State::leaving) return;
+  stream_.send_received(bytes, buffer);
+  if (stream_.is_above_high_mark() && backend_ != nullptr) backend_->pause_receive();
+}
+
+void Session::on_reply_copy(ByteSpan bytes) noexcept {
+  client_at_boundary_ = false;  // A header; more follows, or on_input_end says that it was all.
+  if (state_ != State::leaving) stream_.send(bytes);
+}
+
+void Session::on_statement(uint8_t tag, uint64_t name) noexcept {
+  if (tag == frontend_tag::parse) {
+    names_.add(name);
+  } else {
+    names_.remove(name);
+  }
+}
+
+void Session::on_command_complete(std::string_view tag) noexcept {
+  const bool parameter_seen = std::exchange(parameter_seen_, false);
+  if (tag == "PREPARE") {
+    if (sql_name_.is_known) {
+      names_.add(sql_name_.name);
+    } else {
+      names_.add_unknown();
+    }
+  } else if (tag == "DEALLOCATE") {
+    // Of a name that could not be read: one of those that are kept, so all of them are.
+    if (sql_name_.is_known) names_.remove(sql_name_.name);
+  } else if (tag == "DEALLOCATE ALL" || tag == "DISCARD ALL") {
+    names_.clear();
+  } else if (tag == "LISTEN") {
+    warn_unfollowed("LISTEN");
+  } else if (tag == "SET" && !parameter_seen) {
+    warn_unfollowed("SET of a parameter that the server does not report");
+  }
+}
+
+void Session::on_parameter(std::string_view name, std::string_view value) noexcept {
+  parameter_seen_ = true;
+  parameters_ = sessions_.pools().parameters().with(parameters_, name, value);
+}
+
+void Session::on_error(const ErrorFields&) noexcept {}
+
+void Session::on_ready(uint8_t status, bool skipped) noexcept {
+  if (skipped || state_ != State::leased) return;
+  if (mode() == LeaseMode::statement && status != transaction_status::idle) {
+    // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
+    client_at_boundary_ = true;
+    drop_backend("transaction block in statement mode");
+    fail(sqlstate::feature_not_supported, "transaction blocks not allowed in statement pooling mode");
+  }
+}
+
+void Session::on_skipped_error(const ErrorFields& fields) noexcept {
+  const std::string code(fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error);
+  const std::string message(fields.message);
+  // In the login the client has sent nothing yet and the backend is fit for others; later the client's own message may have run with
+  // other settings than it asked for.
+  drop_backend("parameters refused");
+  fail(code, message);
+}
+
+void Session::on_input_end() noexcept {
+  if (backend_ == nullptr) return;
+  if (state_ == State::welcome) {
+    if (!backend_->is_quiet()) return;
+    learn_spellings();
+    std::exchange(backend_, nullptr)->give_back(false);
+    send_welcome();
+    return;
+  }
+  if (!client_at_boundary_ && backend_->is_quiet()) client_at_boundary_ = true;
+  try_release();
+  if (held_ || backend_ == nullptr) resume();
+}
+
+void Session::on_backend_drained() noexcept {
+  if (state_ == State::welcome) return on_input_end();
+  try_release();
+  resume();
+}
+
+void Session::on_backend_lost(const PoolError& error, bool told_by_server) noexcept {
+  backend_ = nullptr;
+  if (state_ == State::leaving) {
+    set_state(State::ending);
+    if (is_destroyable()) sessions_.on_session_destroyable(*this);
+    return;
+  }
+  if (told_by_server && client_at_boundary_) return end("the server ended the connection");
+  fail(error.sqlstate, error.message);
+}
+
+bool Session::is_pinned() const noexcept { return mode() == LeaseMode::session || !names_.empty(); }
+
+// Gives the backend back when nothing stands against it.
+void Session::try_release() noexcept {
+  if (backend_ == nullptr || (state_ != State::leased && state_ != State::leaving)) return;
+  Backend& backend = *backend_;
+  const bool mid_message = in_message_ && forwarding_;
+  if (backend.ledger().is_ambiguous() && backend.ledger().empty() && !mid_message && state_ == State::leased &&
+      backend.transaction_status() == transaction_status::idle) {
+    // How many replies are still to come is not known: nobody else may get them.
+    drop_backend("a COPY failed while a Sync was on its way");
+    set_state(State::ready);
+    return;
+  }
+  if (state_ == State::leaving) return try_leave();
+  if (!backend.is_quiet() || mid_message) return;
+  if (backend.transaction_status() != transaction_status::idle) return;
+  if (is_pinned() && !draining_) return;
+  const bool clean_up = is_pinned();
+  backend_ = nullptr;
+  held_ = false;
+  set_state(State::ready);
+  backend.give_back(clean_up);
+  if (draining_ && state_ == State::ready) drain();
+}
+
+// The client is gone in good order: what it asked for is finished first, then the backend is free.
+void Session::try_leave() noexcept {
+  const Ledger& ledger = backend_->ledger();
+  const bool is_answered = ledger.empty() && !backend_->has_unsent();
+  // What only the client could end: a COPY, a batch without Sync.
+  const bool is_stuck = ledger.is_copying_in() || ledger.is_skipping_to_sync() || (is_answered && !backend_->is_quiet());
+  if (!is_stuck && !backend_->is_quiet()) return;
+  set_state(State::ending);
+  if (!is_stuck && backend_->transaction_status() == transaction_status::idle) {
+    const bool clean_up = is_pinned();
+    std::exchange(backend_, nullptr)->give_back(clean_up);
+  } else {
+    drop_backend("the client left in a transaction");
+  }
+  if (is_destroyable()) sessions_.on_session_destroyable(*this);
+}
+
+void Session::drop_backend(const char* reason) noexcept {
+  if (backend_ == nullptr) return;
+  Backend& backend = *std::exchange(backend_, nullptr);
+  names_.clear();
+  held_ = false;
+  backend.close(reason, in_message_ && forwarding_);
+}
+
+void Session::leave_queue() noexcept {
+  if (static_cast<ListNode<WaiterTag>&>(*this).is_linked()) pool_->slice.remove(*this);
+}
+
+// --- The end ---
+
+// What the client was told last decides: an error may stand only between two messages.
+void Session::fail(std::string_view code, std::string_view message) noexcept {
+  if (state_ == State::ending) return;
+  if (state_ == State::leaving || !client_at_boundary_) return end("failed in the middle of a reply");
+  LOG_LIMITED(info, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this), static_cast<int>(code.size()),
+              code.data(), static_cast<int>(message.size()), message.data());
+  MessageWriter writer;
+  write_error(writer, Severity::fatal, code, message);
+  stream_.send(writer.bytes());
+  end("failed");
+}
+
+void Session::end(const char* reason) noexcept {
+  if (state_ == State::ending) return;
+  LOG(debug, "client %u ends (%s): %s", sessions_.process_id_of(*this), to_text(state_), reason);
+  leave_queue();
+  sessions_.pools().context().keys.cancel(*this);
+  login_.reset();
+  inbox_.clear();
+  if (backend_ != nullptr) {
+    const bool mid_message = in_message_ && forwarding_;
+    if (state_ == State::leased && backend_->is_quiet() && !mid_message &&
+        backend_->transaction_status() == transaction_status::idle) {
+      const bool clean_up = is_pinned();
+      std::exchange(backend_, nullptr)->give_back(clean_up);
+    } else {
+      drop_backend(reason);
+    }
+  }
+  stop_counting();
+  set_state(State::ending);
+  parameters_ = ParameterSetRef();
+  sessions_.timers().cancel(timer_);
+  if (stream_.unsent_size() > 0 && stream_.is_open()) {
+    sessions_.timers().schedule(timer_, sessions_.now() + last_flush_timeout);
+    stream_.terminate_after_flush();
+  } else {
+    stream_.terminate();
+  }
+}
+
+// The client has gone in good order while the server still works for it.
+void Session::start_leaving() noexcept {
+  set_state(State::leaving);
+  inbox_.clear();
+  stop_counting();
+  stream_.terminate();
+  backend_->resume_receive();
+  try_leave();
+}
+
+void Session::stop_counting() noexcept {
+  if (pool_ != nullptr && std::exchange(uses_pool_, false)) --pool_->slice.sessions_count;
+  if (std::exchange(counted_, false)) sessions_.shared().clients_count.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Session::cut() noexcept {
+  if (state_ == State::leaving) {
+    drop_backend("stopped");
+    set_state(State::ending);
+  }
+  end("stopped");
+  stream_.terminate();
+}
+
+void Session::drain() noexcept {
+  draining_ = true;
+  switch (state_) {
+    case State::leased:
+      try_release();
+      return;
+    case State::leaving: case State::ending: return;
+    case State::login: case State::welcome: case State::ready: case State::waiting:
+      return fail(sqlstate::admin_shutdown, "the pooler is shutting down");
+  }
+}
+
+void Session::on_timeout(void* self) noexcept {
+  Session& session = *static_cast<Session*>(self);
+  switch (session.state_) {
+    case State::ending: return session.stream_.terminate();
+    case State::waiting: {
+      ++session.sessions_.counters().wait_timeouts;
+      std::string message = "query_wait_timeout: no server connection became free in time";
+      const PoolError& cause = session.pool_->last_error;
+      if (session.pool_->failures_count > 0) message += " (" + cause.message + ")";
+      return session.fail(sqlstate::too_many_connections, message);
+    }
+    case State::login: return session.fail(sqlstate::query_canceled, "client_login_timeout");
+    case State::welcome: {
+      const PoolError& cause = session.pool_->last_error;
+      if (session.pool_->failures_count > 0) return session.fail(cause.sqlstate, cause.message);
+      return session.fail(sqlstate::query_canceled, "client_login_timeout (no server connection became free in time)");
+    }
+    case State::ready: case State::leased: case State::leaving: UNREACHABLE("timer in a state without one");
+  }
+}
+
+void Session::warn_unfollowed(const char* what) noexcept {
+  if (warned_ || mode() == LeaseMode::session) return;
+  warned_ = true;
+  LOG_LIMITED(warning,
+              "client %u of %s@%s: %s does not follow it to other server connections in this pool mode (told once per session)",
+              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(), pool_->slice.spec().database.c_str(), what);
+}
+
+}  // namespace helios

@@ -1,0 +1,197 @@
+// A client's way in: start-up packets, authentication, and the welcome.
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "session/session_login.h"
+
+namespace helios {
+namespace {
+
+// Key of a pool's table of spellings.
+std::string spelling_key(const std::string& name, const std::string& value) { return name + '=' + value; }
+
+// More than this and the table is made anew: clients choose the values.
+constexpr size_t spellings_max = 1024;
+
+}  // namespace
+
+void Session::on_login_bytes(ByteSpan& input) noexcept {
+  while (state_ == State::login && !input.empty()) {
+    if (login_->is_cancelling) {
+      input = {};
+    } else if (!login_->has_started) {
+      on_startup_packet(input);
+    } else if (login_->waits_for_key) {
+      // Nothing is due from the client now.
+      return fail(sqlstate::protocol_violation, "unexpected message in the login");
+    } else {
+      on_login_step(login_->dialogue.on_input(input, login_->output));
+    }
+  }
+}
+
+void Session::on_startup_packet(ByteSpan& input) noexcept {
+  const FrameStatus status = login_->assembler.feed(input);
+  if (status == FrameStatus::need_more) return;
+  if (status == FrameStatus::malformed) {
+    const StartupError error = bad_startup_length();
+    return fail(error.sqlstate, error.message);
+  }
+  StartupPacket packet = decode_startup(login_->assembler.body());
+  if (auto* error = std::get_if<StartupError>(&packet)) return fail(error->sqlstate, error->message);
+  if (auto* cancel = std::get_if<CancelRequest>(&packet)) {
+    login_->is_cancelling = true;
+    return sessions_.on_cancel_request(*this, cancel->pid, cancel->key);
+  }
+  if (auto* startup = std::get_if<StartupMessage>(&packet)) return on_startup_message(*startup);
+
+  bool& refused = std::holds_alternative<SslRequest>(packet) ? login_->ssl_refused : login_->gss_refused;
+  // Bytes that came before our answer could have been put there by somebody in between.
+  if (!input.empty()) return fail(sqlstate::protocol_violation, "received unencrypted data after SSL or GSSAPI encryption request");
+  if (std::exchange(refused, true)) return fail(sqlstate::protocol_violation, "encryption was requested twice");
+  stream_.send(as_bytes("N"));
+}
+
+void Session::on_startup_message(StartupMessage& startup) noexcept {
+  login_->has_started = true;
+  login_->minor = startup.agreed_minor();
+  login_->user = startup.user;
+  login_->database = startup.database;
+  if (startup.replication != ReplicationMode::none)
+    return fail(sqlstate::feature_not_supported, "replication connections are not supported by this pooler");
+  if (sessions_.is_draining()) return fail(sqlstate::cannot_connect_now, "the pooler is shutting down");
+  SessionsShared& shared = sessions_.shared();
+  counted_ = true;
+  if (shared.clients_count.fetch_add(1, std::memory_order_relaxed) >= shared.clients_max) {
+    ++sessions_.counters().refused;
+    return fail(sqlstate::too_many_connections, "no more connections allowed (max_clients)");
+  }
+  for (StartupParameter& setting : startup.settings) {
+    ParameterList& list = is_settable_later(setting.name) ? login_->wanted : login_->settings;
+    list.emplace_back(std::move(setting.name), std::move(setting.value));
+  }
+  on_login_step(login_->dialogue.start(startup, shared.directory.secret_of(login_->user), login_->output));
+}
+
+void Session::on_login_step(ClientLoginStep step) noexcept {
+  send_login_output();
+  switch (step) {
+    case ClientLoginStep::more: return;
+    case ClientLoginStep::need_key:
+      login_->waits_for_key = true;
+      return sessions_.pools().context().keys.request(login_->dialogue.password(), as_bytes(login_->dialogue.salt()),
+                                                      login_->dialogue.rounds(), *this);
+    case ClientLoginStep::accepted: return on_logged_in();
+    case ClientLoginStep::refused:
+      ++sessions_.counters().refused;
+      LOG_LIMITED(warning, "login of user \"%s\" refused: %.*s", login_->user.c_str(),
+                  static_cast<int>(login_->dialogue.reason().size()), login_->dialogue.reason().data());
+      return end("login refused");
+  }
+}
+
+void Session::send_login_output() noexcept {
+  if (login_->output.empty()) return;
+  stream_.send(login_->output.bytes());
+  login_->output.clear();
+}
+
+void Session::on_key(const Sha256Digest& salted_password) noexcept {
+  ASSERT(state_ == State::login);
+  login_->waits_for_key = false;
+  on_login_step(login_->dialogue.on_key(salted_password, login_->output));
+}
+
+// Only now may the client learn which databases there are.
+void Session::on_logged_in() noexcept {
+  const Directory& directory = sessions_.shared().directory;
+  if (!directory.has_database(login_->database))
+    return fail(sqlstate::invalid_catalog_name, "database \"" + login_->database + "\" does not exist");
+  pool_ = &sessions_.pools().pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
+  ++pool_->slice.sessions_count;
+  uses_pool_ = true;
+  set_state(State::welcome);
+  if (know_welcome()) return send_welcome();
+  if (acquire()) start_welcome();
+}
+
+// The pool's server is known, and so is its spelling of everything the client asks for.
+bool Session::know_welcome() noexcept {
+  if (pool_->welcome.empty()) return false;
+  ParameterStore& store = sessions_.pools().parameters();
+  ParameterSetRef target = store.intern(pool_->welcome);
+  for (const auto& [name, value] : login_->wanted) {
+    const std::string* reported = find_parameter(pool_->welcome, name);
+    if (reported == nullptr) continue;  // This server does not report it.
+    const auto known = pool_->canonical_values.find(spelling_key(name, value));
+    if (known != pool_->canonical_values.end()) {
+      target = store.with(target, name, known->second);
+    } else if (*reported == value || is_canonical_value(name, value)) {
+      target = store.with(target, name, value);
+    } else {
+      return false;
+    }
+  }
+  parameters_ = target;
+  return true;
+}
+
+// A backend is there: it says what the server is like, and takes the client's parameters or refuses them.
+void Session::start_welcome() noexcept {
+  ASSERT(backend_ != nullptr);
+  if (know_welcome()) {
+    std::exchange(backend_, nullptr)->give_back(false);
+    return send_welcome();
+  }
+  ask_welcome();
+}
+
+void Session::ask_welcome() noexcept {
+  ParameterStore& store = sessions_.pools().parameters();
+  ParameterSetRef target = store.intern(pool_->welcome);
+  for (const auto& [name, value] : login_->wanted)
+    if (find_parameter(pool_->welcome, name) != nullptr) target = store.with(target, name, value);
+  if (backend_->apply_parameters(target)) return;  // Goes on in on_input_end, or in on_skipped_error.
+  // The backend has exactly these values already.
+  learn_spellings();
+  std::exchange(backend_, nullptr)->give_back(false);
+  send_welcome();
+}
+
+void Session::learn_spellings() noexcept {
+  parameters_ = backend_->parameters();
+  if (pool_->canonical_values.size() > spellings_max) pool_->canonical_values.clear();
+  for (const auto& [name, value] : login_->wanted) {
+    const std::string* reported = find_parameter(parameters_->list(), name);
+    if (reported != nullptr) pool_->canonical_values[spelling_key(name, value)] = *reported;
+  }
+}
+
+void Session::send_welcome() noexcept {
+  MessageWriter& writer = login_->output;
+  for (const auto& [name, value] : pool_->welcome) {
+    const std::string* own = find_parameter(parameters_->list(), name);
+    write_parameter_status(writer, name, own != nullptr ? *own : value);
+  }
+  const std::string key = sessions_.cancel_key_of(*this, login_->minor >= 2 ? 32 : 4);
+  write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));
+  write_ready_for_query(writer, 'I');
+  send_login_output();
+  LOG(debug, "client %u is user \"%s\" of database \"%s\"", sessions_.process_id_of(*this), login_->user.c_str(),
+      login_->database.c_str());
+  ++sessions_.counters().logged_in;
+  sessions_.timers().cancel(timer_);
+  login_.reset();
+  set_state(State::ready);
+  if (sessions_.is_draining()) return drain();
+  run_inbox();
+}
+
+void Session::on_cancel_finished() noexcept {
+  if (state_ != State::ending) end("cancel request done");
+}
+
+}  // namespace helios

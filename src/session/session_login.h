@@ -1,0 +1,33 @@
+// What a session needs until its client is welcome.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "helios/pool/parameters.h"
+#include "helios/session/client_login.h"
+#include "helios/wire/startup.h"
+#include "helios/wire/writer.h"
+
+namespace helios {
+
+struct SessionLogin {
+  SessionLogin(const Sha256Digest& secret, Random& random) noexcept : dialogue(secret, random) {}
+
+  StartupAssembler assembler;
+  ClientLogin dialogue;
+  MessageWriter output;
+  bool has_started = false;      // The start-up message came; the dialogue goes on.
+  bool waits_for_key = false;
+  bool is_cancelling = false;    // This connection brought a cancel request.
+  bool ssl_refused = false;
+  bool gss_refused = false;
+  uint16_t minor = 0;
+  std::string user;
+  std::string database;
+  ParameterList wanted;    // Start-up parameters that are set after the login, as the client spells them.
+  ParameterList settings;  // Those that belong to the pool's key.
+};
+
+}  // namespace helios

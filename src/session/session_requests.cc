@@ -1,0 +1,251 @@
+// What a client sends once it is logged in: from its stream or inbox to the backend.
+#include <cstring>
+
+#include "helios/base/assert.h"
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/message.h"
+#include "helios/wire/writer.h"
+#include "session/session_login.h"
+
+namespace helios {
+namespace {
+
+// Bytes kept for a client that cannot go on; its receive is stopped above this.
+constexpr size_t inbox_size_max = 16 * 1024;
+// Bytes at the beginning of a simple query in which the name of a PREPARE or DEALLOCATE is looked for.
+constexpr size_t query_text_max = 256;
+
+bool begins_work(uint8_t tag) {
+  switch (tag) {
+    case frontend_tag::query: case frontend_tag::parse: case frontend_tag::bind: case frontend_tag::describe:
+    case frontend_tag::execute: case frontend_tag::close: case frontend_tag::function_call:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+// Processes messages until the input is used up or something must be waited for. `buffer`: where the input lies; null when it is not in a receive buffer.
+// Returns how many bytes were used.
+size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
+  ByteSpan rest = input;
+  const uint8_t* run = nullptr;  // Start of bytes that go to the backend in one piece.
+  const auto flush = [&](const uint8_t* end) {
+    if (run == nullptr || run == end) return;
+    const ByteSpan piece(run, end);
+    if (buffer != nullptr) {
+      backend_->send_received(piece, *buffer);
+    } else {
+      backend_->send(piece);
+    }
+    run = nullptr;
+  };
+  const auto used = [&] { return input.size() - rest.size(); };
+
+  while (state_ == State::ready || state_ == State::leased) {
+    if (!in_message_) {
+      const uint8_t* start = rest.data();
+      bool is_split = true;
+      if (!header_pending_) {
+        if (rest.empty()) break;
+        is_split = reader_.held_header_size() > 0;
+        const FrameStatus status = reader_.read_header(rest);
+        if (status == FrameStatus::need_more) {
+          flush(start);
+          return used();
+        }
+        if (status == FrameStatus::malformed) {
+          flush(start);
+          fail(sqlstate::protocol_violation, "invalid message length");
+          return used();
+        }
+        header_pending_ = true;
+        if (run != nullptr && must_hold(reader_.header().tag)) flush(start);
+      }
+      if (!begin_message()) {
+        if (backend_ != nullptr) flush(start);
+        return used();
+      }
+      header_pending_ = false;
+      in_message_ = true;
+      if (!forwarding_) {
+        flush(start);
+      } else if (is_split) {
+        flush(start);
+        backend_->send(reader_.raw_header());
+        run = rest.data();
+      } else if (run == nullptr) {
+        run = start;
+      }
+    } else if (run == nullptr && forwarding_) {
+      run = rest.data();
+    }
+    const ByteSpan body = reader_.take_body(rest);
+    if (inspecting_) inspect(body);
+    if (reader_.body_left() > 0) break;
+    finish_message();
+    if (forwarding_ && backend_->is_above_high_mark()) {
+      flush(rest.data());
+      break;
+    }
+  }
+  flush(rest.data());
+  if (backend_ != nullptr && backend_->is_above_high_mark()) stream_.pause_receive();
+  return used();
+}
+
+// A header is complete. False: it cannot be begun now, or the session has ended.
+bool Session::begin_message() noexcept {
+  const uint8_t tag = reader_.header().tag;
+  forwarding_ = false;
+  inspecting_ = false;
+  if (!is_client_tag(tag)) {
+    fail(sqlstate::protocol_violation, "invalid frontend message type " + std::to_string(tag));
+    return false;
+  }
+  if (tag == frontend_tag::terminate) {
+    if (backend_ != nullptr && state_ == State::leased &&
+        (!backend_->ledger().empty() || backend_->has_unsent()) && !draining_) {
+      // What was asked for is finished, as a server would; then the backend is free again.
+      start_leaving();
+    } else {
+      end("client said goodbye");
+    }
+    return false;
+  }
+  if (backend_ == nullptr && begin_without_backend(tag)) return true;
+  if (must_hold(tag)) {
+    held_ = true;
+    return false;
+  }
+  if (backend_ == nullptr && !acquire()) return false;
+  if (state_ != State::leased) return false;
+  const bool is_copy_message = tag == frontend_tag::copy_data || tag == frontend_tag::copy_done || tag == frontend_tag::copy_fail;
+  if (is_copy_message && backend_->ledger().empty()) return true;  // Left over from a COPY that failed: the server would ignore it.
+  if (backend_->ledger().full()) {
+    held_ = true;
+    return false;
+  }
+  backend_->on_request(tag);
+  forwarding_ = true;
+  inspecting_ = tag == frontend_tag::parse || tag == frontend_tag::close || tag == frontend_tag::query;
+  if (tag == frontend_tag::query) {
+    query_text_.clear();
+    sql_name_ = SqlName();
+  } else if (inspecting_) {
+    name_reader_.start(tag);
+  }
+  return true;
+}
+
+// Messages of a client without a lease that need no server. True: dealt with, its body is dropped.
+bool Session::begin_without_backend(uint8_t tag) noexcept {
+  switch (tag) {
+    case frontend_tag::sync: {
+      // Outside of a batch and of a transaction: the answer is known.
+      MessageWriter writer;
+      write_ready_for_query(writer, transaction_status::idle);
+      stream_.send(writer.bytes());
+      return true;
+    }
+    case frontend_tag::flush:
+    case frontend_tag::copy_data:
+    case frontend_tag::copy_done:
+    case frontend_tag::copy_fail:
+      return true;  // Left over from a COPY that the server has ended: ignored, as by a server.
+    default:
+      return false;
+  }
+}
+
+// While others wait for a backend, nothing new is begun behind a Sync or Query that has not been answered: a client that pipelines without
+// end would never give its backend back. What belongs to work already begun goes on.
+bool Session::must_hold(uint8_t tag) noexcept {
+  return backend_ != nullptr && begins_work(tag) && backend_->ledger().ready_due_count() > 0 &&
+         !backend_->ledger().is_copying_in() && !backend_->ledger().is_skipping_to_sync() &&
+         mode() != LeaseMode::session && pool_->slice.has_waiters();
+}
+
+void Session::inspect(ByteSpan body) noexcept {
+  if (reader_.header().tag != frontend_tag::query) {
+    if (!name_reader_.is_done()) name_reader_.add(body);
+    if (reader_.header().tag == frontend_tag::parse) note_text(as_text(body));
+    return;
+  }
+  note_text(as_text(body));
+  // Most queries are told by their first letters.
+  if (query_text_.empty() && !body.empty()) {
+    const char first = static_cast<char>(body.front());
+    const bool may_name = first == 'P' || first == 'p' || first == 'D' || first == 'd' || first == ' ' || first == '\n' || first == '\t';
+    if (!may_name) {
+      inspecting_ = false;
+      return;
+    }
+  }
+  if (query_text_.size() + body.size() > query_text_max) {
+    inspecting_ = false;  // Too long for one that could be read.
+    query_text_.clear();
+    return;
+  }
+  query_text_.append(as_text(body));
+}
+
+// Looks for state that will stay behind on the backend and that no command tag tells of. For the log only.
+void Session::note_text(std::string_view text) noexcept {
+  if (warned_ || mode() == LeaseMode::session) return;
+  text = text.substr(0, 1024);
+  if (text.find("advisory") != std::string_view::npos && text.find("advisory_xact") == std::string_view::npos)
+    return warn_unfollowed("an advisory lock of the session");
+  const char first = text.empty() ? '\0' : text.front();
+  if (first != 'C' && first != 'c') return;
+  if (text.find(" TEMP") != std::string_view::npos || text.find(" temp") != std::string_view::npos)
+    warn_unfollowed("a temporary table");
+}
+
+void Session::finish_message() noexcept {
+  in_message_ = false;
+  if (!inspecting_ || !forwarding_) return;
+  const uint8_t tag = reader_.header().tag;
+  if (tag != frontend_tag::query) {
+    backend_->ledger().name_newest(tag, name_reader_.name());
+    return;
+  }
+  // With anything else in flight the next tag could belong to that.
+  if (!query_text_.empty() && backend_->ledger().ready_due_count() <= 1) sql_name_ = read_sql_name(query_text_);
+}
+
+bool Session::is_blocked() const noexcept {
+  return state_ == State::welcome || state_ == State::waiting || held_ ||
+         (backend_ != nullptr && backend_->is_above_high_mark());
+}
+
+void Session::keep(ByteSpan bytes) noexcept {
+  inbox_.append(bytes);
+  if (inbox_.size() > inbox_size_max) stream_.pause_receive();
+}
+
+// Goes on with what was kept, then with the stream.
+void Session::resume() noexcept {
+  if (state_ != State::ready && state_ != State::leased) return;
+  if (held_ && backend_ != nullptr && (must_hold(reader_.header().tag) || backend_->ledger().full())) return;
+  held_ = false;
+  run_inbox();
+}
+
+void Session::run_inbox() noexcept {
+  // A message without body may be pending with nothing behind it.
+  if (header_pending_ && inbox_.empty() && !is_blocked()) (void)consume({}, nullptr);
+  while (!is_blocked() && (state_ == State::ready || state_ == State::leased) && !inbox_.empty()) {
+    const ByteSpan piece = inbox_.front();
+    const size_t consumed = consume(piece, nullptr);
+    if (state_ == State::ending || state_ == State::leaving) return;  // The inbox is gone.
+    inbox_.consume(consumed);
+    if (consumed < piece.size() && is_blocked()) break;
+  }
+  if (inbox_.empty() && !is_blocked() && stream_.is_open() && stream_.is_receive_paused()) stream_.resume_receive();
+}
+
+}  // namespace helios
