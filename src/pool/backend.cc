@@ -30,16 +30,26 @@ struct Backend::Login {
 
 const char* to_text(Backend::State state) noexcept {
   switch (state) {
-    case Backend::State::connecting: return "connecting";
-    case Backend::State::login: return "login";
-    case Backend::State::idle: return "idle";
-    case Backend::State::leased: return "leased";
-    case Backend::State::cleaning: return "cleaning";
-    case Backend::State::testing: return "testing";
-    case Backend::State::held: return "held";
-    case Backend::State::moving: return "moving";
-    case Backend::State::closing: return "closing";
-    case Backend::State::ended: return "ended";
+    case Backend::State::connecting:
+      return "connecting";
+    case Backend::State::login:
+      return "login";
+    case Backend::State::idle:
+      return "idle";
+    case Backend::State::leased:
+      return "leased";
+    case Backend::State::cleaning:
+      return "cleaning";
+    case Backend::State::testing:
+      return "testing";
+    case Backend::State::held:
+      return "held";
+    case Backend::State::moving:
+      return "moving";
+    case Backend::State::closing:
+      return "closing";
+    case Backend::State::ended:
+      return "ended";
   }
   UNREACHABLE("backend state");
 }
@@ -110,16 +120,19 @@ void Backend::on_login_bytes(ByteSpan input) noexcept {
     if (login_->waits_for_key) {
       // A well-behaved server is silent now; what comes is bounded by its own timeout and ours.
       if (login_->early.size() + input.size() > BackendLogin::message_size_max)
-        return fail_login({std::string(sqlstate::protocol_violation), "the server sent more than its login allows"});
+        return fail_login({std::string(sqlstate::protocol_violation),
+                           "the server sent more than its login allows"});
       login_->early.insert(login_->early.end(), input.begin(), input.end());
       return;
     }
     const FrameStatus status = login_->assembler.feed(input);
     if (status == FrameStatus::need_more) return;
     if (status == FrameStatus::malformed)
-      return fail_login({std::string(sqlstate::protocol_violation), "the server sent a malformed message in the login"});
+      return fail_login({std::string(sqlstate::protocol_violation),
+                         "the server sent a malformed message in the login"});
     on_login_step(login_->dialogue.on_message(login_->assembler.tag(), login_->assembler.body()));
-    if (state_ != State::login && !input.empty() && state_ != State::closing && state_ != State::ended) {
+    if (state_ != State::login && !input.empty() && state_ != State::closing &&
+        state_ != State::ended) {
       // Messages behind the first ReadyForQuery (a notice, say).
       relay(input, BufferRef{});
       return;
@@ -135,13 +148,17 @@ void Backend::on_login_step(LoginStep step) noexcept {
     wipe(output);
   }
   switch (step) {
-    case LoginStep::more: return;
+    case LoginStep::more:
+      return;
     case LoginStep::need_key:
       login_->waits_for_key = true;
-      pools_.context().keys.request(dialogue.password(), as_bytes(dialogue.salt()), dialogue.rounds(), *this);
+      pools_.context().keys.request(dialogue.password(), as_bytes(dialogue.salt()),
+                                    dialogue.rounds(), *this);
       return;
-    case LoginStep::done: return on_logged_in();
-    case LoginStep::failed: return fail_login({dialogue.sqlstate(), dialogue.message()});
+    case LoginStep::done:
+      return on_logged_in();
+    case LoginStep::failed:
+      return fail_login({dialogue.sqlstate(), dialogue.message()});
   }
 }
 
@@ -216,8 +233,9 @@ void Backend::start_statement(std::string_view text) noexcept {
 }
 
 bool Backend::is_quiet() const noexcept {
-  return ledger_.empty() && !ledger_.is_copying_in() && !ledger_.is_skipping_to_sync() && !ledger_.is_ambiguous() &&
-         transaction_status_ != 0 && reader_.at_boundary() && stream_.unsent_size() == 0 && !fatal_seen_;
+  return ledger_.empty() && !ledger_.is_copying_in() && !ledger_.is_skipping_to_sync() &&
+         !ledger_.is_ambiguous() && transaction_status_ != 0 && reader_.at_boundary() &&
+         stream_.unsent_size() == 0 && !fatal_seen_;
 }
 
 void Backend::give_back(bool clean_up) noexcept {
@@ -322,7 +340,8 @@ void Backend::start_closing(bool mid_message) noexcept {
   set_state(State::closing);
   ++pools_.counters().closes;
   // A busy server reads nothing until its query has ended.
-  if (is_busy && process_id_ != 0 && !pools_.is_draining()) pools_.start_cancel(*this, nullptr, nullptr);
+  if (is_busy && process_id_ != 0 && !pools_.is_draining())
+    pools_.start_cancel(*this, nullptr, nullptr);
   if (!stream_.is_open()) return stream_.terminate();
   if (stream_.is_receive_paused()) stream_.resume_receive();
   if (!mid_message) {
@@ -338,7 +357,8 @@ void Backend::cut() noexcept {
   Lessee* lessee = std::exchange(lessee_, nullptr);
   if (state_ != State::closing && state_ != State::ended) close("stopped");
   if (lessee != nullptr)
-    lessee->on_backend_lost({std::string(sqlstate::admin_shutdown), "the pooler is shutting down"}, false);
+    lessee->on_backend_lost({std::string(sqlstate::admin_shutdown), "the pooler is shutting down"},
+                            false);
   stream_.terminate();
 }
 
@@ -346,24 +366,32 @@ void Backend::on_timeout(void* self) noexcept {
   Backend& backend = *static_cast<Backend*>(self);
   switch (backend.state_) {
     case State::connecting:
-      return backend.fail_login({std::string(sqlstate::connection_failure),
-                                 backend.resolve_error_.empty() ? "connect timeout" : backend.resolve_error_});
+      return backend.fail_login(
+          {std::string(sqlstate::connection_failure),
+           backend.resolve_error_.empty() ? "connect timeout" : backend.resolve_error_});
     case State::login:
       return backend.fail_login({std::string(sqlstate::connection_failure), "login timeout"});
-    case State::cleaning: return backend.close("DISCARD ALL took too long");
-    case State::testing: return backend.close("no answer to the test before use");
+    case State::cleaning:
+      return backend.close("DISCARD ALL took too long");
+    case State::testing:
+      return backend.close("no answer to the test before use");
     case State::closing:
       ++backend.pools_.counters().late_ends;
       LOG_LIMITED(warning, "server process %u on %s did not close in time; its connection is cut",
                   backend.process_id_, backend.address_.text().c_str());
       return backend.stream_.terminate();
-    case State::idle: case State::leased: case State::held: case State::moving: case State::ended:
+    case State::idle:
+    case State::leased:
+    case State::held:
+    case State::moving:
+    case State::ended:
       UNREACHABLE("timer in a state without one");
   }
 }
 
 void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
-  const char* text = end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
+  const char* text =
+      end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
   if (state_ == State::connecting || state_ == State::login) {
     fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();
@@ -378,8 +406,9 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
                   address_.text().c_str(), to_text(state_), text);
     set_state(State::closing);
     if (lessee != nullptr)
-      lessee->on_backend_lost({std::string(sqlstate::connection_failure), "server closed the connection unexpectedly"},
-                              fatal_seen_);
+      lessee->on_backend_lost(
+          {std::string(sqlstate::connection_failure), "server closed the connection unexpectedly"},
+          fatal_seen_);
   }
   stream.terminate();
 }

@@ -1,4 +1,5 @@
-// Reading what a server sends: which bytes go to the lessee, which are the pooler's own, and when the server is done.
+// Reading what a server sends: which bytes go to the lessee, which are the pooler's own, and when
+// the server is done.
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/pool/backend.h"
@@ -9,7 +10,8 @@
 namespace helios {
 namespace {
 
-// Bytes of a collected body that are kept. ErrorResponses may be longer: their first fields tell enough.
+// Bytes of a collected body that are kept. ErrorResponses may be longer: their first fields tell
+// enough.
 constexpr size_t collected_size_max = 16 * 1024;
 
 bool is_unasked(uint8_t tag) {
@@ -25,7 +27,8 @@ void Backend::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
   relay(bytes, buffer);
 }
 
-// Walks the messages of `input`. Bytes of neighbouring messages that go to the lessee are handed over in one run.
+// Walks the messages of `input`. Bytes of neighbouring messages that go to the lessee are handed
+// over in one run.
 void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
   const uint8_t* run = nullptr;  // Start of the run; null when there is none.
   const auto flush = [&](const uint8_t* end, bool at_boundary) {
@@ -83,7 +86,8 @@ void Backend::begin_message() noexcept {
   collected_.clear();
   if (is_unasked(tag)) {
     // During a statement of our own, its notices and parameters are ours; notifications never are.
-    const bool is_own = !ledger_.empty() && ledger_.is_head_skipped() && tag != backend_tag::notification_response;
+    const bool is_own =
+        !ledger_.empty() && ledger_.is_head_skipped() && tag != backend_tag::notification_response;
     forwarding_ = lessee_ != nullptr && !is_own;
     skipping_ = is_own;
     return;
@@ -93,7 +97,8 @@ void Backend::begin_message() noexcept {
   skipping_ = reply.verdict == ReplyVerdict::skip;
   forwarding_ = !skipping_ && lessee_ != nullptr;
   if (tag != backend_tag::ready_for_query) transaction_status_ = 0;
-  if (reply.completed && reply.entry.name != 0 && forwarding_) lessee_->on_statement(reply.entry.tag, reply.entry.name);
+  if (reply.completed && reply.entry.name != 0 && forwarding_)
+    lessee_->on_statement(reply.entry.tag, reply.entry.name);
 }
 
 bool Backend::is_collected(uint8_t tag) const noexcept {
@@ -110,10 +115,14 @@ void Backend::collect(ByteSpan body) noexcept {
 void Backend::finish_message() noexcept {
   const ByteSpan body = collected_;
   switch (reader_.header().tag) {
-    case backend_tag::ready_for_query: return finish_ready(body);
-    case backend_tag::error_response: return finish_error(body);
-    case backend_tag::parameter_status: return finish_parameter(body);
-    default: break;
+    case backend_tag::ready_for_query:
+      return finish_ready(body);
+    case backend_tag::error_response:
+      return finish_error(body);
+    case backend_tag::parameter_status:
+      return finish_parameter(body);
+    default:
+      break;
   }
   if (!forwarding_) return;
   if (const auto tag = read_command_complete(body)) lessee_->on_command_complete(*tag);
@@ -130,9 +139,10 @@ void Backend::finish_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   if (fields.is_fatal()) fatal_seen_ = true;
   if (lessee_ == nullptr) {
-    LOG_LIMITED(warning, "server process %u on %s while %s: %.*s: %.*s", process_id_, address_.text().c_str(),
-                to_text(state_), static_cast<int>(fields.severity.size()), fields.severity.data(),
-                static_cast<int>(fields.message.size()), fields.message.data());
+    LOG_LIMITED(warning, "server process %u on %s while %s: %.*s: %.*s", process_id_,
+                address_.text().c_str(), to_text(state_), static_cast<int>(fields.severity.size()),
+                fields.severity.data(), static_cast<int>(fields.message.size()),
+                fields.message.data());
     return close("the server reported an error");
   }
   if (skipping_) {
@@ -161,12 +171,13 @@ void Backend::on_end_of_input() noexcept {
 
 void Backend::violate(const char* what) noexcept {
   ++pools_.counters().violations;
-  LOG_LIMITED(warning, "server process %u on %s sent %s (tag 0x%02x, %s); its connection is closed", process_id_,
-              address_.text().c_str(), what, reader_.header().tag, to_text(state_));
+  LOG_LIMITED(warning, "server process %u on %s sent %s (tag 0x%02x, %s); its connection is closed",
+              process_id_, address_.text().c_str(), what, reader_.header().tag, to_text(state_));
   Lessee* lessee = lessee_;
   close("protocol violation");
   if (lessee != nullptr)
-    lessee->on_backend_lost({std::string(sqlstate::protocol_violation), "the server violated the protocol"}, false);
+    lessee->on_backend_lost(
+        {std::string(sqlstate::protocol_violation), "the server violated the protocol"}, false);
 }
 
 }  // namespace helios

@@ -26,11 +26,14 @@ void Canceller::start() noexcept {
   MessageWriter writer(request_);
   write_cancel_request(writer, backend_.process_id(), as_bytes(backend_.cancel_key()));
   pools_.context().timers.schedule(timer_, pools_.now() + cancel_timeout);
-  // The very address of the backend: with several addresses of one node any other would be another server.
+  // The very address of the backend: with several addresses of one node any other would be another
+  // server.
   stream_.start_connect(backend_.address().get(), backend_.address().size());
 }
 
-void Canceller::on_connected(Stream& stream) noexcept { stream.send(request_); }
+void Canceller::on_connected(Stream& stream) noexcept {
+  stream.send(request_);
+}
 
 void Canceller::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   if (end != StreamEnd::peer_closed)
@@ -39,7 +42,9 @@ void Canceller::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   stream.terminate();
 }
 
-void Canceller::on_timeout(void* self) noexcept { static_cast<Canceller*>(self)->stream_.terminate(); }
+void Canceller::on_timeout(void* self) noexcept {
+  static_cast<Canceller*>(self)->stream_.terminate();
+}
 
 void Canceller::on_closed(Stream&) noexcept {
   pools_.context().timers.cancel(timer_);

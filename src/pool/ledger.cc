@@ -5,13 +5,26 @@
 namespace helios {
 namespace {
 
-bool is_ready_request(uint8_t tag) { return tag == 'Q' || tag == 'S' || tag == 'F'; }
+bool is_ready_request(uint8_t tag) {
+  return tag == 'Q' || tag == 'S' || tag == 'F';
+}
 
-bool is_copy_end(uint8_t tag) { return tag == 'c' || tag == 'f'; }
+bool is_copy_end(uint8_t tag) {
+  return tag == 'c' || tag == 'f';
+}
 
 bool has_entry(uint8_t tag) {
   switch (tag) {
-    case 'Q': case 'F': case 'S': case 'P': case 'B': case 'D': case 'E': case 'C': case 'c': case 'f':
+    case 'Q':
+    case 'F':
+    case 'S':
+    case 'P':
+    case 'B':
+    case 'D':
+    case 'E':
+    case 'C':
+    case 'c':
+    case 'f':
       return true;
     default:
       return false;
@@ -25,7 +38,8 @@ Ledger::Ledger() : ring_(16) {}
 void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
   if (!has_entry(tag)) return;
   if (skipping_) {
-    // Sync ends the skipping; everything before it is ignored by the server, a simple Query included.
+    // Sync ends the skipping; everything before it is ignored by the server, a simple Query
+    // included.
     if (tag != 'S') return;
     skipping_ = false;
   }
@@ -43,32 +57,48 @@ void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
 Reply Ledger::on_reply(uint8_t tag) noexcept {
   drop_copy_ends();
   switch (tag) {
-    case 'Z': return on_ready();
-    case 'E': return on_error();
-    case '1': return complete('P');
-    case '2': return complete('B');
-    case '3': return complete('C');
-    case 'n': return complete('D');
+    case 'Z':
+      return on_ready();
+    case 'E':
+      return on_error();
+    case '1':
+      return complete('P');
+    case '2':
+      return complete('B');
+    case '3':
+      return complete('C');
+    case 'n':
+      return complete('D');
     case 'T': {
       if (size_ > 0 && at(0).tag == 'Q') return verdict_of_head();
       return complete('D');
     }
-    case 'C': case 'I': case 's': {
+    case 'C':
+    case 'I':
+    case 's': {
       Reply reply = verdict_of_head();
       if (reply.verdict == ReplyVerdict::violation) return reply;
       if (copying_in_) end_copy(false);
       if (at(0).tag == 'Q') return reply;
       return complete('E');
     }
-    case 'G': case 'W': {
+    case 'G':
+    case 'W': {
       Reply reply = verdict_of_head();
       if (reply.verdict == ReplyVerdict::violation) return reply;
       if (at(0).tag != 'E' && at(0).tag != 'Q') return {ReplyVerdict::violation, false, {}};
       copying_in_ = true;
       return reply;
     }
-    case 't': case 'D': case 'd': case 'c': case 'H': case 'V': return verdict_of_head();
-    default: return {ReplyVerdict::violation, false, {}};
+    case 't':
+    case 'D':
+    case 'd':
+    case 'c':
+    case 'H':
+    case 'V':
+      return verdict_of_head();
+    default:
+      return {ReplyVerdict::violation, false, {}};
   }
 }
 
@@ -101,11 +131,13 @@ Reply Ledger::complete(uint8_t tag) noexcept {
 }
 
 Reply Ledger::on_error() noexcept {
-  if (size_ == 0) return {ReplyVerdict::forward, false, {}};  // Unasked: the server is about to end.
+  if (size_ == 0)
+    return {ReplyVerdict::forward, false, {}};  // Unasked: the server is about to end.
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (copying_in_) end_copy(true);
-  // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence until Sync.
+  // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence
+  // until Sync.
   if (!is_ready_request(at(0).tag)) skip_to_sync();
   return reply;
 }
@@ -131,8 +163,9 @@ void Ledger::skip_to_sync() noexcept {
   skipping_ = size_ == 0;
 }
 
-// The COPY of the head is over. What was sent between it and CopyDone or CopyFail was read, and ignored, as part of the COPY.
-// A server that failed the COPY may have stopped reading earlier: when Syncs lie in between, nobody can tell how many of them it still answers.
+// The COPY of the head is over. What was sent between it and CopyDone or CopyFail was read, and
+// ignored, as part of the COPY. A server that failed the COPY may have stopped reading earlier:
+// when Syncs lie in between, nobody can tell how many of them it still answers.
 void Ledger::end_copy(bool failed) noexcept {
   ASSERT(copying_in_);
   ASSERT(size_ > 0);

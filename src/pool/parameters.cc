@@ -9,18 +9,29 @@
 namespace helios {
 namespace {
 
-// What PostgreSQL reports (GUC_REPORT) and a client may set. search_path is reported from PostgreSQL 18 on,
-// default_transaction_read_only from 14 on.
+// What PostgreSQL reports (GUC_REPORT) and a client may set. search_path is reported from
+// PostgreSQL 18 on, default_transaction_read_only from 14 on.
 constexpr std::string_view followed[] = {
-    "application_name", "client_encoding",   "DateStyle",  "default_transaction_read_only",
-    "IntervalStyle",    "scram_iterations",  "search_path", "session_authorization",
-    "standard_conforming_strings",           "TimeZone",
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "default_transaction_read_only",
+    "IntervalStyle",
+    "scram_iterations",
+    "search_path",
+    "session_authorization",
+    "standard_conforming_strings",
+    "TimeZone",
 };
 
 // Reported by every supported version and legal in a startup packet.
 constexpr std::string_view settable_later[] = {
-    "application_name", "client_encoding", "DateStyle", "IntervalStyle",
-    "standard_conforming_strings", "TimeZone",
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "standard_conforming_strings",
+    "TimeZone",
 };
 
 template <size_t count>
@@ -41,8 +52,8 @@ std::string key_of(const ParameterList& sorted) {
   return key;
 }
 
-// A literal that means the same whatever standard_conforming_strings is. The escapes are ASCII in every client encoding that
-// a server accepts for its literals.
+// A literal that means the same whatever standard_conforming_strings is. The escapes are ASCII in
+// every client encoding that a server accepts for its literals.
 void append_literal(std::string& out, std::string_view value) {
   const bool has_backslash = value.find('\\') != std::string_view::npos;
   out += has_backslash ? "E'" : "'";
@@ -73,9 +84,13 @@ bool equal_names(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
-bool is_followed_parameter(std::string_view name) noexcept { return contains(followed, name); }
+bool is_followed_parameter(std::string_view name) noexcept {
+  return contains(followed, name);
+}
 
-bool is_settable_later(std::string_view name) noexcept { return contains(settable_later, name); }
+bool is_settable_later(std::string_view name) noexcept {
+  return contains(settable_later, name);
+}
 
 const std::string* find_parameter(const ParameterList& list, std::string_view name) noexcept {
   for (const auto& [candidate, value] : list)
@@ -90,7 +105,9 @@ void ParameterSetRef::drop() noexcept {
   set_ = nullptr;
 }
 
-ParameterStore::~ParameterStore() { ASSERT(sets_.empty()); }
+ParameterStore::~ParameterStore() {
+  ASSERT(sets_.empty());
+}
 
 ParameterSetRef ParameterStore::intern(const ParameterList& list) {
   ParameterList sorted;
@@ -109,7 +126,8 @@ ParameterSetRef ParameterStore::intern(const ParameterList& list) {
   return ParameterSetRef(made);
 }
 
-ParameterSetRef ParameterStore::with(const ParameterSetRef& base, std::string_view name, std::string_view value) {
+ParameterSetRef ParameterStore::with(const ParameterSetRef& base, std::string_view name,
+                                     std::string_view value) {
   if (!is_followed_parameter(name)) return base;
   ParameterList list;
   if (!base.is_null()) list = base->list();

@@ -13,7 +13,8 @@ namespace {
 constexpr Nanoseconds sweep_interval = seconds(1);
 // After this long without sessions and backends a pool is forgotten.
 constexpr Nanoseconds pool_idle_timeout = seconds(60);
-// Pause between connects to a node that fails: doubled each time up to the maximum, less a random part.
+// Pause between connects to a node that fails: doubled each time up to the maximum, less a random
+// part.
 constexpr Nanoseconds retry_first = milliseconds(50);
 constexpr Nanoseconds retry_max = seconds(1);
 
@@ -93,7 +94,9 @@ void Pools::start_cancel(Backend& backend, Canceller::Done done, void* context) 
   canceller->start();
 }
 
-void Pools::on_canceller_closed(Canceller* canceller) noexcept { finished_cancellers_.push_back(canceller); }
+void Pools::on_canceller_closed(Canceller* canceller) noexcept {
+  finished_cancellers_.push_back(canceller);
+}
 
 // --- SlicePort ---
 
@@ -150,7 +153,8 @@ void Pools::give_back_limits(const PoolSpec& spec) noexcept {
 
 void Pools::tell_limit_freed() noexcept {
   for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
-    if (core != context_.postbox.core()) context_.postbox.send(core, make_message(MessageKind::limit_freed));
+    if (core != context_.postbox.core())
+      context_.postbox.send(core, make_message(MessageKind::limit_freed));
   on_limit_freed();
 }
 
@@ -164,7 +168,8 @@ Nanoseconds Pools::expiry(const PoolSpec& spec) noexcept {
   const Nanoseconds lifetime = spec.limits.max_lifetime;
   if (lifetime == 0) return never;
   // Up to a tenth less, so that connections made together do not end together.
-  const Nanoseconds jitter = static_cast<Nanoseconds>(random_number(context_.random) % static_cast<uint64_t>(lifetime / 10 + 1));
+  const Nanoseconds jitter = static_cast<Nanoseconds>(random_number(context_.random) %
+                                                      static_cast<uint64_t>(lifetime / 10 + 1));
   return now() + lifetime - jitter;
 }
 
@@ -182,11 +187,14 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   ++entry.failures_count;
   ++addresses_tried_;
   spec.node->resolver.refresh_soon(spec.node->resolver_id);
-  entry.last_error = {error.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" + spec.node->label +
-                                          ") as user \"" + spec.login.user + "\": " + error.message};
+  entry.last_error = {error.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" +
+                                          spec.node->label + ") as user \"" + spec.login.user +
+                                          "\": " + error.message};
   LOG_LIMITED(warning, "%s", entry.last_error.message.c_str());
-  // A server that is full or starting will have room later, and other backends may be in use meanwhile: wait.
-  const bool may_pass = error.sqlstate == sqlstate::too_many_connections || error.sqlstate == sqlstate::cannot_connect_now;
+  // A server that is full or starting will have room later, and other backends may be in use
+  // meanwhile: wait.
+  const bool may_pass = error.sqlstate == sqlstate::too_many_connections ||
+                        error.sqlstate == sqlstate::cannot_connect_now;
   if (!may_pass && entry.slice.backends_count() == 0) fail_waiters(entry, entry.last_error);
 }
 
@@ -196,7 +204,8 @@ void Pools::on_backend_gone(Backend& backend) noexcept {
   if (backend.was_ready()) return slice.on_gone();
   const uint32_t failures = entry_of(slice).failures_count;
   const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
-  const Nanoseconds pause = longest - static_cast<Nanoseconds>(random_number(context_.random) % static_cast<uint64_t>(longest / 4));
+  const Nanoseconds pause = longest - static_cast<Nanoseconds>(random_number(context_.random) %
+                                                               static_cast<uint64_t>(longest / 4));
   slice.on_connect_failed(now() + pause);
 }
 
@@ -207,9 +216,12 @@ void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
 }
 
 // Destruction waits for the end of the turn: the caller is a handler of the backend itself.
-void Pools::on_backend_destroyable(Backend& backend) noexcept { finished_.push_back(backends_.id_of(&backend)); }
+void Pools::on_backend_destroyable(Backend& backend) noexcept {
+  finished_.push_back(backends_.id_of(&backend));
+}
 
-void Pools::send_backend(Slice& slice, CoreId to, std::unique_ptr<BackendTransfer> transfer) noexcept {
+void Pools::send_backend(Slice& slice, CoreId to,
+                         std::unique_ptr<BackendTransfer> transfer) noexcept {
   ASSERT(&slice.spec() == &*transfer->spec);
   context_.transfers_count.fetch_add(1);
   Message message = make_message(MessageKind::backend);
@@ -218,7 +230,8 @@ void Pools::send_backend(Slice& slice, CoreId to, std::unique_ptr<BackendTransfe
 }
 
 void Pools::on_backend_arrived(const Message& message) noexcept {
-  const std::unique_ptr<BackendTransfer> transfer(reinterpret_cast<BackendTransfer*>(message.words[0]));
+  const std::unique_ptr<BackendTransfer> transfer(
+      reinterpret_cast<BackendTransfer*>(message.words[0]));
   ++counters_.moves_in;
   Slice& slice = pool_of(transfer->spec).slice;
   // Backends of all cores together are bounded by the slab of each (see server).
@@ -235,17 +248,31 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
 bool Pools::on_message(const Message& message) noexcept {
   const MessageKind kind = static_cast<MessageKind>(message.kind);
   switch (kind) {
-    case MessageKind::backend: on_backend_arrived(message); return true;
-    case MessageKind::limit_freed: on_limit_freed(); return true;
-    case MessageKind::want: case MessageKind::promise: case MessageKind::unpromise: case MessageKind::permits: break;
-    case MessageKind::none: case MessageKind::cancel: case MessageKind::cancel_done: case MessageKind::client_socket:
-    case MessageKind::drain: case MessageKind::stop: case MessageKind::settled:
+    case MessageKind::backend:
+      on_backend_arrived(message);
+      return true;
+    case MessageKind::limit_freed:
+      on_limit_freed();
+      return true;
+    case MessageKind::want:
+    case MessageKind::promise:
+    case MessageKind::unpromise:
+    case MessageKind::permits:
+      break;
+    case MessageKind::none:
+    case MessageKind::cancel:
+    case MessageKind::cancel_done:
+    case MessageKind::client_socket:
+    case MessageKind::drain:
+    case MessageKind::stop:
+    case MessageKind::settled:
       return false;
   }
   const PoolSpecRef spec = PoolSpecRef::take_word(message.words[0]);
   Slice& slice = pool_of(spec).slice;
   if (kind == MessageKind::want) {
-    slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]), message.words[2] != 0);
+    slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
+                  message.words[2] != 0);
   } else if (kind == MessageKind::promise) {
     slice.on_promise(message.from, message.count);
   } else if (kind == MessageKind::unpromise) {
@@ -299,7 +326,8 @@ void Pools::sweep(Nanoseconds time) noexcept {
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     Slice& slice = entry->second->slice;
     sweep_pool(*entry->second, time);
-    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0) slice.unused_since = time;
+    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0)
+      slice.unused_since = time;
     if (time - slice.unused_since < pool_idle_timeout) {
       ++entry;
       continue;
@@ -325,7 +353,8 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
       backend.close("idle for too long");
     }
   }
-  if (is_used && !draining_ && slice.backends_count() + slice.connecting_count() < slice.minimum()) slice.warm_up(time);
+  if (is_used && !draining_ && slice.backends_count() + slice.connecting_count() < slice.minimum())
+    slice.warm_up(time);
 }
 
 // --- The end ---

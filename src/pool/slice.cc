@@ -7,7 +7,11 @@
 namespace helios {
 
 Slice::Slice(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
-    : spec_(std::move(spec)), port_(port), postbox_(postbox), peers_(postbox.cores_count()), permits_free_(0) {
+    : spec_(std::move(spec)),
+      port_(port),
+      postbox_(postbox),
+      peers_(postbox.cores_count()),
+      permits_free_(0) {
   permits_free_ = share_of(spec_->limits.max_connections);
 }
 
@@ -61,9 +65,13 @@ void Slice::on_connect_failed(Nanoseconds retry_at) noexcept {
   port_.activate(*this);
 }
 
-void Slice::release(PooledBackend& backend, Nanoseconds now) noexcept { place(backend, now); }
+void Slice::release(PooledBackend& backend, Nanoseconds now) noexcept {
+  place(backend, now);
+}
 
-void Slice::take_idle(PooledBackend& backend) noexcept { idle_.remove(backend); }
+void Slice::take_idle(PooledBackend& backend) noexcept {
+  idle_.remove(backend);
+}
 
 void Slice::on_gone() noexcept {
   ASSERT(backends_count_ > 0);
@@ -81,7 +89,8 @@ void Slice::on_moved(CoreId to) noexcept {
 void Slice::on_move_failed(CoreId to) noexcept {
   Peer& peer = peers_[to];
   send(to, MessageKind::unpromise, 1);
-  // The wish is open again, unless it was withdrawn meanwhile; then this one more is harmless: the other core passes on what it does not need.
+  // The wish is open again, unless it was withdrawn meanwhile; then this one more is harmless: the
+  // other core passes on what it does not need.
   set_wish(peer, peer.wish_count + 1, peer.wish_count > 0 ? peer.wish_oldest : 0);
   port_.activate(*this);
 }
@@ -94,7 +103,8 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer
     port_.activate(*this);
     return;
   }
-  // The promise goes first: messages of a pair arrive in order, so the asker knows of each grant before it comes.
+  // The promise goes first: messages of a pair arrive in order, so the asker knows of each grant
+  // before it comes.
   const uint32_t before = peer.wish_count;
   uint32_t idle = static_cast<uint32_t>(idle_.size());
   uint32_t spare = permits_free_;
@@ -167,9 +177,13 @@ void Slice::give_back_loans() noexcept {
 }
 
 bool Slice::is_pristine() const noexcept {
-  if (backends_count_ > 0 || connecting_count_ > 0 || !waiters_.empty() || ask_in_flight_ || sessions_count > 0) return false;
+  if (backends_count_ > 0 || connecting_count_ > 0 || !waiters_.empty() || ask_in_flight_ ||
+      sessions_count > 0)
+    return false;
   for (const Peer& peer : peers_)
-    if (peer.balance != 0 || peer.wish_count > 0 || peer.promised_count > 0 || (peer.told && peer.told_count > 0)) return false;
+    if (peer.balance != 0 || peer.wish_count > 0 || peer.promised_count > 0 ||
+        (peer.told && peer.told_count > 0))
+      return false;
   ASSERT(permits_free_ == share_of(spec_->limits.max_connections));
   return true;
 }
@@ -189,7 +203,8 @@ Slice::Peer* Slice::oldest_wish() noexcept {
   if (wishes_count_ == 0) return nullptr;
   Peer* oldest = nullptr;
   for (Peer& peer : peers_)
-    if (peer.wish_count > 0 && (oldest == nullptr || peer.wish_oldest < oldest->wish_oldest)) oldest = &peer;
+    if (peer.wish_count > 0 && (oldest == nullptr || peer.wish_oldest < oldest->wish_oldest))
+      oldest = &peer;
   ASSERT(oldest != nullptr);
   return oldest;
 }
@@ -273,11 +288,13 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
   }
 }
 
-// Asks the other cores one at a time; once all have been told, renews what they know when it has changed enough to matter.
+// Asks the other cores one at a time; once all have been told, renews what they know when it has
+// changed enough to matter.
 void Slice::ask_others() noexcept {
   const uint32_t needed = needed_count();
   const Nanoseconds oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
-  // Also with a permit of its own (it may be waiting for the node or for a shared limit): others may have an idle backend.
+  // Also with a permit of its own (it may be waiting for the node or for a shared limit): others
+  // may have an idle backend.
   const bool wanting = needed > 0;
   for (size_t i = 0; i < peers_.size(); ++i) {
     Peer& peer = peers_[i];
@@ -302,7 +319,8 @@ void Slice::tell(Peer& peer, uint32_t count, bool answer) noexcept {
   peer.told = true;
   peer.told_count = count;
   peer.told_oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
-  send(id_of(peer), MessageKind::want, count, static_cast<uint64_t>(peer.told_oldest), answer ? 1 : 0);
+  send(id_of(peer), MessageKind::want, count, static_cast<uint64_t>(peer.told_oldest),
+       answer ? 1 : 0);
 }
 
 void Slice::set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept {
@@ -312,7 +330,8 @@ void Slice::set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept {
   peer.wish_oldest = count > 0 ? oldest : never;
 }
 
-void Slice::send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1, uint64_t word2) noexcept {
+void Slice::send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1,
+                 uint64_t word2) noexcept {
   Message message;
   message.kind = static_cast<uint16_t>(kind);
   message.count = count;

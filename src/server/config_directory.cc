@@ -11,9 +11,12 @@ namespace {
 
 LeaseMode to_lease_mode(PoolMode mode) {
   switch (mode) {
-    case PoolMode::session: return LeaseMode::session;
-    case PoolMode::transaction: return LeaseMode::transaction;
-    case PoolMode::statement: return LeaseMode::statement;
+    case PoolMode::session:
+      return LeaseMode::session;
+    case PoolMode::transaction:
+      return LeaseMode::transaction;
+    case PoolMode::statement:
+      return LeaseMode::statement;
   }
   UNREACHABLE("pool mode");
 }
@@ -44,7 +47,8 @@ ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : con
   for (const NodeConfig& node : config.nodes) {
     const size_t id = resolver.add(node.host, node.port);
     const std::string label = node.host + ":" + std::to_string(node.port);
-    nodes_.emplace(node.name, std::make_unique<Node>(node.name, label, resolver, id, node.max_connections));
+    nodes_.emplace(node.name,
+                   std::make_unique<Node>(node.name, label, resolver, id, node.max_connections));
   }
   for (const DatabaseConfig& database : config.databases)
     database_limits_.emplace(&database, limit_of(database.max_connections_total));
@@ -67,7 +71,8 @@ UserSecret ConfigDirectory::secret_of(std::string_view name) const {
     return secret;
   }
   switch (user->password_kind()) {
-    case PasswordKind::none: break;
+    case PasswordKind::none:
+      break;
     case PasswordKind::plain:
       if (user->auth == ClientAuth::md5) {
         secret.kind = UserSecret::Kind::md5_hash;
@@ -115,8 +120,11 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->limits = to_limits(config_.effective_pool(*database, *user));
   spec->login.user = login.user;
   spec->login.database = database->name_on_node(database_name);
-  // Of a verifier there is no password; the prefix makes the login say so when the node asks for one.
-  spec->login.password = login.kind == PasswordKind::scram_verifier ? std::string(scram_verifier_prefix) : login.password;
+  // Of a verifier there is no password; the prefix makes the login say so when the node asks for
+  // one.
+  spec->login.password = login.kind == PasswordKind::scram_verifier
+                             ? std::string(scram_verifier_prefix)
+                             : login.password;
   spec->login.password_is_plain = login.kind == PasswordKind::plain;
   spec->login.scram_rounds_max = node->scram_rounds_max;
 

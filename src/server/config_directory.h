@@ -1,6 +1,7 @@
 // The configuration as sessions and pools see it: users, databases, nodes and their limits.
 //
-// Made by the main thread before the cores start; immutable afterwards (but for the limits' counters), so that every core may read it.
+// Made by the main thread before the cores start; immutable afterwards (but for the limits'
+// counters), so that every core may read it.
 #pragma once
 
 #include <memory>

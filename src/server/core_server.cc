@@ -13,13 +13,15 @@ CoreServer::CoreServer(CoreContext& context, ServerShared& shared, CoreServerOpt
       options_(std::move(options)),
       net_{context.ring, chunks_, flush_list_},
       keys_(random_),
-      pools_(PoolsContext{net_, context.timers, context.clock, context.mailbox, keys_, random_, shared.transfers_count},
+      pools_(PoolsContext{net_, context.timers, context.clock, context.mailbox, keys_, random_,
+                          shared.transfers_count},
              options_.backends_max),
       sessions_(shared.sessions, pools_, net_, options_.sessions_max) {
   sessions_.set_load(&shared_.loads[context_.id]);
 }
 
-// Everything is back where it was at the start: the members' destructors assert it for slots, chunks and timers.
+// Everything is back where it was at the start: the members' destructors assert it for slots,
+// chunks and timers.
 CoreServer::~CoreServer() {
   ASSERT(context_.ring.lent_count(BufferGroup::client) == 0);
   ASSERT(context_.ring.lent_count(BufferGroup::backend) == 0);
@@ -29,7 +31,8 @@ CoreServer::~CoreServer() {
 void CoreServer::on_start() noexcept {
   if (context_.id == 0) LOG(info, "%s", context_.ring.describe().c_str());
   for (const ListenSocket& socket : options_.sockets) {
-    listeners_.push_back(std::make_unique<Listener>(context_.ring, context_.timers, context_.clock, *this));
+    listeners_.push_back(
+        std::make_unique<Listener>(context_.ring, context_.timers, context_.clock, *this));
     listeners_.back()->start(socket.fd, socket.family);
   }
   listening_count_ = listeners_.size();
@@ -70,15 +73,23 @@ void CoreServer::on_message(const Message& message) noexcept {
   switch (static_cast<MessageKind>(message.kind)) {
     case MessageKind::client_socket:
       return take_client(static_cast<int>(message.words[0]), static_cast<int>(message.words[1]));
-    case MessageKind::drain: return start_drain();
+    case MessageKind::drain:
+      return start_drain();
     case MessageKind::stop:
       start_drain();
       sessions_.stop();
       pools_.stop();
       return;
-    case MessageKind::settled: return;  // The turn that it caused looks again.
-    case MessageKind::none: case MessageKind::want: case MessageKind::promise: case MessageKind::unpromise:
-    case MessageKind::permits: case MessageKind::backend: case MessageKind::limit_freed: case MessageKind::cancel:
+    case MessageKind::settled:
+      return;  // The turn that it caused looks again.
+    case MessageKind::none:
+    case MessageKind::want:
+    case MessageKind::promise:
+    case MessageKind::unpromise:
+    case MessageKind::permits:
+    case MessageKind::backend:
+    case MessageKind::limit_freed:
+    case MessageKind::cancel:
     case MessageKind::cancel_done:
       UNREACHABLE("message that nobody took");
   }
@@ -100,15 +111,18 @@ void CoreServer::start_drain() noexcept {
 }
 
 bool CoreServer::has_nothing_left() const noexcept {
-  return draining_ && listening_count_ == 0 && sessions_.is_empty() && pools_.is_empty() && !keys_.has_work();
+  return draining_ && listening_count_ == 0 && sessions_.is_empty() && pools_.is_empty() &&
+         !keys_.has_work();
 }
 
 // The process ends when no core has anything left and no backend is on its way between two.
 bool CoreServer::is_finished() noexcept {
   if (!has_nothing_left()) return false;
   const CoreId cores = context_.mailbox.cores_count();
-  if (!std::exchange(settled_, true) && shared_.settled_count.fetch_add(1) + 1 == cores) tell_all(MessageKind::settled);
-  return shared_.settled_count.load() == cores && shared_.transfers_count.load() == 0 && !context_.mailbox.has_unsent();
+  if (!std::exchange(settled_, true) && shared_.settled_count.fetch_add(1) + 1 == cores)
+    tell_all(MessageKind::settled);
+  return shared_.settled_count.load() == cores && shared_.transfers_count.load() == 0 &&
+         !context_.mailbox.has_unsent();
 }
 
 void CoreServer::tell_all(MessageKind kind) noexcept {

@@ -18,12 +18,13 @@ namespace helios {
 
 // What all cores share. Outlives them.
 struct ServerShared {
-  ServerShared(const Directory& directory, uint32_t clients_max, Nanoseconds login_timeout, CoreId cores_count)
+  ServerShared(const Directory& directory, uint32_t clients_max, Nanoseconds login_timeout,
+               CoreId cores_count)
       : sessions{directory, clients_max, login_timeout, {}, {}, {}}, loads(cores_count) {}
   SessionsShared sessions;
-  std::vector<std::atomic<uint32_t>> loads;   // Clients of each core.
-  std::atomic<uint32_t> transfers_count{0};   // Backends in messages.
-  std::atomic<uint32_t> settled_count{0};     // Cores that have nothing left while the process stops.
+  std::vector<std::atomic<uint32_t>> loads;  // Clients of each core.
+  std::atomic<uint32_t> transfers_count{0};  // Backends in messages.
+  std::atomic<uint32_t> settled_count{0};  // Cores that have nothing left while the process stops.
 };
 
 struct CoreServerOptions {
@@ -44,7 +45,10 @@ class CoreServer final : public CoreApplication, public ListenerOwner {
 
  private:
   void on_accepted(Listener& listener, int fd, int family) noexcept override;
-  void on_stopped(Listener&) noexcept override { ASSERT(listening_count_ > 0); --listening_count_; }
+  void on_stopped(Listener&) noexcept override {
+    ASSERT(listening_count_ > 0);
+    --listening_count_;
+  }
 
   void take_client(int fd, int family) noexcept;
   [[nodiscard]] CoreId least_loaded() noexcept;

@@ -10,7 +10,9 @@
 namespace helios {
 namespace {
 
-int exit_code(ExitCode code) { return static_cast<int>(code); }
+int exit_code(ExitCode code) {
+  return static_cast<int>(code);
+}
 
 int run(const Config& config, const Arguments& arguments) {
   block_signals();
@@ -37,7 +39,8 @@ int main_with(int argc, char** argv) {
     return exit_code(ExitCode::done);
   }
   const LoadResult loaded = load_config_file(arguments.value().config_path);
-  for (const std::string& warning : loaded.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  for (const std::string& warning : loaded.warnings)
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
   for (const std::string& error : loaded.errors) std::fprintf(stderr, "error: %s\n", error.c_str());
   if (!loaded.config) return exit_code(ExitCode::usage);
   if (arguments.value().action == Action::check_config) {
@@ -50,4 +53,6 @@ int main_with(int argc, char** argv) {
 }  // namespace
 }  // namespace helios
 
-int main(int argc, char** argv) { return helios::main_with(argc, argv); }
+int main(int argc, char** argv) {
+  return helios::main_with(argc, argv);
+}

@@ -39,14 +39,26 @@ class DeadLetters final : public MessageHandler {
  public:
   void on_message(const Message& message) noexcept override {
     switch (static_cast<MessageKind>(message.kind)) {
-      case MessageKind::want: case MessageKind::promise: case MessageKind::unpromise: case MessageKind::permits:
+      case MessageKind::want:
+      case MessageKind::promise:
+      case MessageKind::unpromise:
+      case MessageKind::permits:
         (void)PoolSpecRef::take_word(message.words[0]);
         return;
-      case MessageKind::cancel: delete reinterpret_cast<CancelJob*>(message.words[0]); return;
-      case MessageKind::client_socket: ::close(static_cast<int>(message.words[0])); return;
-      case MessageKind::backend: UNREACHABLE("a backend was left behind");
-      case MessageKind::none: case MessageKind::limit_freed: case MessageKind::cancel_done: case MessageKind::drain:
-      case MessageKind::stop: case MessageKind::settled:
+      case MessageKind::cancel:
+        delete reinterpret_cast<CancelJob*>(message.words[0]);
+        return;
+      case MessageKind::client_socket:
+        ::close(static_cast<int>(message.words[0]));
+        return;
+      case MessageKind::backend:
+        UNREACHABLE("a backend was left behind");
+      case MessageKind::none:
+      case MessageKind::limit_freed:
+      case MessageKind::cancel_done:
+      case MessageKind::drain:
+      case MessageKind::stop:
+      case MessageKind::settled:
         return;
     }
   }
@@ -60,12 +72,13 @@ void send_to_all(Mailbox& mailbox, MessageKind kind) {
 }
 
 bool all_ended(const std::vector<std::unique_ptr<Core>>& cores) {
-  return std::all_of(cores.begin(), cores.end(), [](const auto& core) { return core->has_ended(); });
+  return std::all_of(cores.begin(), cores.end(),
+                     [](const auto& core) { return core->has_ended(); });
 }
 
 // Until every core has ended. First signal: drain; second, or the end of the patience: stop.
-void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mailbox, ListenSockets& sockets,
-                  Nanoseconds drain_timeout) {
+void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mailbox,
+                  ListenSockets& sockets, Nanoseconds drain_timeout) {
   MonotonicClock clock;
   Nanoseconds stop_at = never;
   bool draining = false;
@@ -76,13 +89,17 @@ void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mail
       LOG(warning, "SIGHUP: the configuration is read at start only; restart to change it");
     } else if (signal.has_value() && !draining) {
       draining = true;
-      LOG(info, "stopping: running transactions are finished, new clients are refused; a second signal stops at once");
+      LOG(info,
+          "stopping: running transactions are finished, new clients are refused; a second signal "
+          "stops at once");
       sockets.remove_files();
       send_to_all(mailbox, MessageKind::drain);
       if (drain_timeout > 0) stop_at = clock.now() + drain_timeout;
     } else if (!stopped && (signal.has_value() || (draining && clock.now() >= stop_at))) {
       stopped = true;
-      LOG(info, "%s", signal.has_value() ? "stopping at once" : "stopping: transactions took longer than drain_timeout");
+      LOG(info, "%s",
+          signal.has_value() ? "stopping at once"
+                             : "stopping: transactions took longer than drain_timeout");
       send_to_all(mailbox, MessageKind::stop);
     }
   }
@@ -107,7 +124,8 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
 
   std::vector<int> cpus = usable_cpus();
   const size_t cores_count = config.proxy.cores == 0 ? cpus.size() : config.proxy.cores;
-  if (auto limit = raise_descriptor_limit(descriptors_needed(config, cores_count)); !limit.ok()) return Error{limit.error()};
+  if (auto limit = raise_descriptor_limit(descriptors_needed(config, cores_count)); !limit.ok())
+    return Error{limit.error()};
 
   auto addresses = parse_listen_addresses(config.proxy.listen);
   if (!addresses.ok()) return Error{addresses.error()};
@@ -136,11 +154,13 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
     // More cores than CPUs (tests): they share them.
     options.cpu = cpus[id % cpus.size()];
     options.ring = ring_options(config.proxy, features_off.value());
-    auto core = Core::start(options, {mailboxes, wakes},
-                            [&, id](CoreContext& context) -> Result<std::unique_ptr<CoreApplication>> {
-                              CoreServerOptions own{sockets.value().take(static_cast<int>(id)), config.proxy.max_clients, backends_max};
-                              return std::unique_ptr<CoreApplication>(new CoreServer(context, shared, std::move(own)));
-                            });
+    auto core = Core::start(
+        options, {mailboxes, wakes},
+        [&, id](CoreContext& context) -> Result<std::unique_ptr<CoreApplication>> {
+          CoreServerOptions own{sockets.value().take(static_cast<int>(id)),
+                                config.proxy.max_clients, backends_max};
+          return std::unique_ptr<CoreApplication>(new CoreServer(context, shared, std::move(own)));
+        });
     if (core.ok()) {
       cores.push_back(std::move(core).value());
     } else {
@@ -148,7 +168,8 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
     }
   }
   if (failure.empty()) {
-    for (const SocketAddress& address : sockets.value().addresses()) LOG(info, "listening on %s", address.text().c_str());
+    for (const SocketAddress& address : sockets.value().addresses())
+      LOG(info, "listening on %s", address.text().c_str());
     LOG(info, "ready: %zu core%s", cores_count, cores_count == 1 ? "" : "s");
     wait_for_end(cores, mailbox, sockets.value(), config.proxy.drain_timeout);
   } else {

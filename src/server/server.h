@@ -9,8 +9,10 @@
 
 namespace helios {
 
-// Runs the proxy until a signal stops it. Called once, by the main thread, with signals blocked and the log started.
-// SIGTERM and SIGINT finish running transactions first; a second one stops at once. The error is a sentence for a person; nothing is left running then.
-[[nodiscard]] Result<bool> run_server(const Config& config, const std::vector<std::string>& io_features_off);
+// Runs the proxy until a signal stops it. Called once, by the main thread, with signals blocked and
+// the log started. SIGTERM and SIGINT finish running transactions first; a second one stops at
+// once. The error is a sentence for a person; nothing is left running then.
+[[nodiscard]] Result<bool> run_server(const Config& config,
+                                      const std::vector<std::string>& io_features_off);
 
 }  // namespace helios

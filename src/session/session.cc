@@ -22,13 +22,20 @@ constexpr Nanoseconds drain_login_timeout = seconds(1);
 
 const char* to_text(Session::State state) noexcept {
   switch (state) {
-    case Session::State::login: return "login";
-    case Session::State::welcome: return "welcome";
-    case Session::State::ready: return "ready";
-    case Session::State::waiting: return "waiting";
-    case Session::State::leased: return "leased";
-    case Session::State::leaving: return "leaving";
-    case Session::State::ending: return "ending";
+    case Session::State::login:
+      return "login";
+    case Session::State::welcome:
+      return "welcome";
+    case Session::State::ready:
+      return "ready";
+    case Session::State::waiting:
+      return "waiting";
+    case Session::State::leased:
+      return "leased";
+    case Session::State::leaving:
+      return "leaving";
+    case Session::State::ending:
+      return "ending";
   }
   UNREACHABLE("session state");
 }
@@ -45,7 +52,8 @@ Session::~Session() {
 }
 
 void Session::start(int fd, int family) noexcept {
-  login_ = std::make_unique<SessionLogin>(sessions_.shared().login_secret, sessions_.pools().context().random);
+  login_ = std::make_unique<SessionLogin>(sessions_.shared().login_secret,
+                                          sessions_.pools().context().random);
   Nanoseconds patience = sessions_.shared().login_timeout;
   // It will only be told that it is too late.
   if (sessions_.is_draining()) patience = drain_login_timeout;
@@ -65,12 +73,18 @@ void Session::set_state(State next) noexcept {
 
 void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
   switch (state_) {
-    case State::ending: case State::leaving: return;
+    case State::ending:
+    case State::leaving:
+      return;
     case State::login:
       on_login_bytes(bytes);
       if (state_ == State::ending || bytes.empty()) return;
       break;
-    case State::welcome: case State::ready: case State::waiting: case State::leased: break;
+    case State::welcome:
+    case State::ready:
+    case State::waiting:
+    case State::leased:
+      break;
   }
   if (is_blocked() || !inbox_.empty()) {
     keep(bytes);
@@ -126,7 +140,9 @@ void Session::on_leased(Backend& backend) noexcept {
   if (!is_acquiring_) resume();
 }
 
-void Session::on_wait_failed(const PoolError& error) noexcept { fail(error.sqlstate, error.message); }
+void Session::on_wait_failed(const PoolError& error) noexcept {
+  fail(error.sqlstate, error.message);
+}
 
 void Session::on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept {
   client_at_boundary_ = at_boundary;
@@ -181,15 +197,16 @@ void Session::on_ready(uint8_t status, bool skipped) noexcept {
     // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
     client_at_boundary_ = true;
     drop_backend("transaction block in statement mode");
-    fail(sqlstate::feature_not_supported, "transaction blocks not allowed in statement pooling mode");
+    fail(sqlstate::feature_not_supported,
+         "transaction blocks not allowed in statement pooling mode");
   }
 }
 
 void Session::on_skipped_error(const ErrorFields& fields) noexcept {
   const std::string code(fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error);
   const std::string message(fields.message);
-  // In the login the client has sent nothing yet and the backend is fit for others; later the client's own message may have run with
-  // other settings than it asked for.
+  // In the login the client has sent nothing yet and the backend is fit for others; later the
+  // client's own message may have run with other settings than it asked for.
   drop_backend("parameters refused");
   fail(code, message);
 }
@@ -225,15 +242,17 @@ void Session::on_backend_lost(const PoolError& error, bool told_by_server) noexc
   fail(error.sqlstate, error.message);
 }
 
-bool Session::is_pinned() const noexcept { return mode() == LeaseMode::session || !names_.empty(); }
+bool Session::is_pinned() const noexcept {
+  return mode() == LeaseMode::session || !names_.empty();
+}
 
 // Gives the backend back when nothing stands against it.
 void Session::try_release() noexcept {
   if (backend_ == nullptr || (state_ != State::leased && state_ != State::leaving)) return;
   Backend& backend = *backend_;
   const bool mid_message = in_message_ && forwarding_;
-  if (backend.ledger().is_ambiguous() && backend.ledger().empty() && !mid_message && state_ == State::leased &&
-      backend.transaction_status() == transaction_status::idle) {
+  if (backend.ledger().is_ambiguous() && backend.ledger().empty() && !mid_message &&
+      state_ == State::leased && backend.transaction_status() == transaction_status::idle) {
     // How many replies are still to come is not known: nobody else may get them.
     drop_backend("a COPY failed while a Sync was on its way");
     set_state(State::ready);
@@ -256,7 +275,8 @@ void Session::try_leave() noexcept {
   const Ledger& ledger = backend_->ledger();
   const bool is_answered = ledger.empty() && !backend_->has_unsent();
   // What only the client could end: a COPY, a batch without Sync.
-  const bool is_stuck = ledger.is_copying_in() || ledger.is_skipping_to_sync() || (is_answered && !backend_->is_quiet());
+  const bool is_stuck = ledger.is_copying_in() || ledger.is_skipping_to_sync() ||
+                        (is_answered && !backend_->is_quiet());
   if (!is_stuck && !backend_->is_quiet()) return;
   set_state(State::ending);
   if (!is_stuck && backend_->transaction_status() == transaction_status::idle) {
@@ -285,9 +305,11 @@ void Session::leave_queue() noexcept {
 // What the client was told last decides: an error may stand only between two messages.
 void Session::fail(std::string_view code, std::string_view message) noexcept {
   if (state_ == State::ending) return;
-  if (state_ == State::leaving || !client_at_boundary_) return end("failed in the middle of a reply");
-  LOG_LIMITED(info, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this), static_cast<int>(code.size()),
-              code.data(), static_cast<int>(message.size()), message.data());
+  if (state_ == State::leaving || !client_at_boundary_)
+    return end("failed in the middle of a reply");
+  LOG_LIMITED(info, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this),
+              static_cast<int>(code.size()), code.data(), static_cast<int>(message.size()),
+              message.data());
   MessageWriter writer;
   write_error(writer, Severity::fatal, code, message);
   stream_.send(writer.bytes());
@@ -335,7 +357,8 @@ void Session::start_leaving() noexcept {
 
 void Session::stop_counting() noexcept {
   if (pool_ != nullptr && std::exchange(uses_pool_, false)) --pool_->slice.sessions_count;
-  if (std::exchange(counted_, false)) sessions_.shared().clients_count.fetch_sub(1, std::memory_order_relaxed);
+  if (std::exchange(counted_, false))
+    sessions_.shared().clients_count.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Session::cut() noexcept {
@@ -353,8 +376,13 @@ void Session::drain() noexcept {
     case State::leased:
       try_release();
       return;
-    case State::leaving: case State::ending: return;
-    case State::login: case State::welcome: case State::ready: case State::waiting:
+    case State::leaving:
+    case State::ending:
+      return;
+    case State::login:
+    case State::welcome:
+    case State::ready:
+    case State::waiting:
       return fail(sqlstate::admin_shutdown, "the pooler is shutting down");
   }
 }
@@ -362,7 +390,8 @@ void Session::drain() noexcept {
 void Session::on_timeout(void* self) noexcept {
   Session& session = *static_cast<Session*>(self);
   switch (session.state_) {
-    case State::ending: return session.stream_.terminate();
+    case State::ending:
+      return session.stream_.terminate();
     case State::waiting: {
       ++session.sessions_.counters().wait_timeouts;
       std::string message = "query_wait_timeout: no server connection became free in time";
@@ -370,13 +399,18 @@ void Session::on_timeout(void* self) noexcept {
       if (session.pool_->failures_count > 0) message += " (" + cause.message + ")";
       return session.fail(sqlstate::too_many_connections, message);
     }
-    case State::login: return session.fail(sqlstate::query_canceled, "client_login_timeout");
+    case State::login:
+      return session.fail(sqlstate::query_canceled, "client_login_timeout");
     case State::welcome: {
       const PoolError& cause = session.pool_->last_error;
       if (session.pool_->failures_count > 0) return session.fail(cause.sqlstate, cause.message);
-      return session.fail(sqlstate::query_canceled, "client_login_timeout (no server connection became free in time)");
+      return session.fail(sqlstate::query_canceled,
+                          "client_login_timeout (no server connection became free in time)");
     }
-    case State::ready: case State::leased: case State::leaving: UNREACHABLE("timer in a state without one");
+    case State::ready:
+    case State::leased:
+    case State::leaving:
+      UNREACHABLE("timer in a state without one");
   }
 }
 
@@ -384,8 +418,10 @@ void Session::warn_unfollowed(const char* what) noexcept {
   if (warned_ || mode() == LeaseMode::session) return;
   warned_ = true;
   LOG_LIMITED(warning,
-              "client %u of %s@%s: %s does not follow it to other server connections in this pool mode (told once per session)",
-              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(), pool_->slice.spec().database.c_str(), what);
+              "client %u of %s@%s: %s does not follow it to other server connections in this pool "
+              "mode (told once per session)",
+              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(),
+              pool_->slice.spec().database.c_str(), what);
 }
 
 }  // namespace helios

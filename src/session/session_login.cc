@@ -11,7 +11,9 @@ namespace helios {
 namespace {
 
 // Key of a pool's table of spellings.
-std::string spelling_key(const std::string& name, const std::string& value) { return name + '=' + value; }
+std::string spelling_key(const std::string& name, const std::string& value) {
+  return name + '=' + value;
+}
 
 // More than this and the table is made anew: clients choose the values.
 constexpr size_t spellings_max = 1024;
@@ -41,17 +43,22 @@ void Session::on_startup_packet(ByteSpan& input) noexcept {
     return fail(error.sqlstate, error.message);
   }
   StartupPacket packet = decode_startup(login_->assembler.body());
-  if (auto* error = std::get_if<StartupError>(&packet)) return fail(error->sqlstate, error->message);
+  if (auto* error = std::get_if<StartupError>(&packet))
+    return fail(error->sqlstate, error->message);
   if (auto* cancel = std::get_if<CancelRequest>(&packet)) {
     login_->is_cancelling = true;
     return sessions_.on_cancel_request(*this, cancel->pid, cancel->key);
   }
   if (auto* startup = std::get_if<StartupMessage>(&packet)) return on_startup_message(*startup);
 
-  bool& refused = std::holds_alternative<SslRequest>(packet) ? login_->ssl_refused : login_->gss_refused;
+  bool& refused =
+      std::holds_alternative<SslRequest>(packet) ? login_->ssl_refused : login_->gss_refused;
   // Bytes that came before our answer could have been put there by somebody in between.
-  if (!input.empty()) return fail(sqlstate::protocol_violation, "received unencrypted data after SSL or GSSAPI encryption request");
-  if (std::exchange(refused, true)) return fail(sqlstate::protocol_violation, "encryption was requested twice");
+  if (!input.empty())
+    return fail(sqlstate::protocol_violation,
+                "received unencrypted data after SSL or GSSAPI encryption request");
+  if (std::exchange(refused, true))
+    return fail(sqlstate::protocol_violation, "encryption was requested twice");
   stream_.send(as_bytes("N"));
 }
 
@@ -61,8 +68,10 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
   login_->user = startup.user;
   login_->database = startup.database;
   if (startup.replication != ReplicationMode::none)
-    return fail(sqlstate::feature_not_supported, "replication connections are not supported by this pooler");
-  if (sessions_.is_draining()) return fail(sqlstate::cannot_connect_now, "the pooler is shutting down");
+    return fail(sqlstate::feature_not_supported,
+                "replication connections are not supported by this pooler");
+  if (sessions_.is_draining())
+    return fail(sqlstate::cannot_connect_now, "the pooler is shutting down");
   SessionsShared& shared = sessions_.shared();
   counted_ = true;
   if (shared.clients_count.fetch_add(1, std::memory_order_relaxed) >= shared.clients_max) {
@@ -73,22 +82,27 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
     ParameterList& list = is_settable_later(setting.name) ? login_->wanted : login_->settings;
     list.emplace_back(std::move(setting.name), std::move(setting.value));
   }
-  on_login_step(login_->dialogue.start(startup, shared.directory.secret_of(login_->user), login_->output));
+  on_login_step(
+      login_->dialogue.start(startup, shared.directory.secret_of(login_->user), login_->output));
 }
 
 void Session::on_login_step(ClientLoginStep step) noexcept {
   send_login_output();
   switch (step) {
-    case ClientLoginStep::more: return;
+    case ClientLoginStep::more:
+      return;
     case ClientLoginStep::need_key:
       login_->waits_for_key = true;
-      return sessions_.pools().context().keys.request(login_->dialogue.password(), as_bytes(login_->dialogue.salt()),
+      return sessions_.pools().context().keys.request(login_->dialogue.password(),
+                                                      as_bytes(login_->dialogue.salt()),
                                                       login_->dialogue.rounds(), *this);
-    case ClientLoginStep::accepted: return on_logged_in();
+    case ClientLoginStep::accepted:
+      return on_logged_in();
     case ClientLoginStep::refused:
       ++sessions_.counters().refused;
       LOG_LIMITED(warning, "login of user \"%s\" refused: %.*s", login_->user.c_str(),
-                  static_cast<int>(login_->dialogue.reason().size()), login_->dialogue.reason().data());
+                  static_cast<int>(login_->dialogue.reason().size()),
+                  login_->dialogue.reason().data());
       return end("login refused");
   }
 }
@@ -109,8 +123,10 @@ void Session::on_key(const Sha256Digest& salted_password) noexcept {
 void Session::on_logged_in() noexcept {
   const Directory& directory = sessions_.shared().directory;
   if (!directory.has_database(login_->database))
-    return fail(sqlstate::invalid_catalog_name, "database \"" + login_->database + "\" does not exist");
-  pool_ = &sessions_.pools().pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
+    return fail(sqlstate::invalid_catalog_name,
+                "database \"" + login_->database + "\" does not exist");
+  pool_ = &sessions_.pools().pool_of(
+      directory.pool_of(login_->database, login_->user, login_->settings));
   ++pool_->slice.sessions_count;
   uses_pool_ = true;
   set_state(State::welcome);
@@ -139,7 +155,8 @@ bool Session::know_welcome() noexcept {
   return true;
 }
 
-// A backend is there: it says what the server is like, and takes the client's parameters or refuses them.
+// A backend is there: it says what the server is like, and takes the client's parameters or refuses
+// them.
 void Session::start_welcome() noexcept {
   ASSERT(backend_ != nullptr);
   if (know_welcome()) {
@@ -154,7 +171,8 @@ void Session::ask_welcome() noexcept {
   ParameterSetRef target = store.intern(pool_->welcome);
   for (const auto& [name, value] : login_->wanted)
     if (find_parameter(pool_->welcome, name) != nullptr) target = store.with(target, name, value);
-  if (backend_->apply_parameters(target)) return;  // Goes on in on_input_end, or in on_skipped_error.
+  if (backend_->apply_parameters(target))
+    return;  // Goes on in on_input_end, or in on_skipped_error.
   // The backend has exactly these values already.
   learn_spellings();
   std::exchange(backend_, nullptr)->give_back(false);
@@ -180,8 +198,8 @@ void Session::send_welcome() noexcept {
   write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));
   write_ready_for_query(writer, 'I');
   send_login_output();
-  LOG(debug, "client %u is user \"%s\" of database \"%s\"", sessions_.process_id_of(*this), login_->user.c_str(),
-      login_->database.c_str());
+  LOG(debug, "client %u is user \"%s\" of database \"%s\"", sessions_.process_id_of(*this),
+      login_->user.c_str(), login_->database.c_str());
   ++sessions_.counters().logged_in;
   sessions_.timers().cancel(timer_);
   login_.reset();

@@ -18,15 +18,16 @@ struct SessionLogin {
   StartupAssembler assembler;
   ClientLogin dialogue;
   MessageWriter output;
-  bool has_started = false;      // The start-up message came; the dialogue goes on.
+  bool has_started = false;  // The start-up message came; the dialogue goes on.
   bool waits_for_key = false;
-  bool is_cancelling = false;    // This connection brought a cancel request.
+  bool is_cancelling = false;  // This connection brought a cancel request.
   bool ssl_refused = false;
   bool gss_refused = false;
   uint16_t minor = 0;
   std::string user;
   std::string database;
-  ParameterList wanted;    // Start-up parameters that are set after the login, as the client spells them.
+  ParameterList
+      wanted;  // Start-up parameters that are set after the login, as the client spells them.
   ParameterList settings;  // Those that belong to the pool's key.
 };
 

@@ -13,13 +13,19 @@ namespace {
 
 // Bytes kept for a client that cannot go on; its receive is stopped above this.
 constexpr size_t inbox_size_max = 16 * 1024;
-// Bytes at the beginning of a simple query in which the name of a PREPARE or DEALLOCATE is looked for.
+// Bytes at the beginning of a simple query in which the name of a PREPARE or DEALLOCATE is looked
+// for.
 constexpr size_t query_text_max = 256;
 
 bool begins_work(uint8_t tag) {
   switch (tag) {
-    case frontend_tag::query: case frontend_tag::parse: case frontend_tag::bind: case frontend_tag::describe:
-    case frontend_tag::execute: case frontend_tag::close: case frontend_tag::function_call:
+    case frontend_tag::query:
+    case frontend_tag::parse:
+    case frontend_tag::bind:
+    case frontend_tag::describe:
+    case frontend_tag::execute:
+    case frontend_tag::close:
+    case frontend_tag::function_call:
       return true;
     default:
       return false;
@@ -28,8 +34,8 @@ bool begins_work(uint8_t tag) {
 
 }  // namespace
 
-// Processes messages until the input is used up or something must be waited for. `buffer`: where the input lies; null when it is not in a receive buffer.
-// Returns how many bytes were used.
+// Processes messages until the input is used up or something must be waited for. `buffer`: where
+// the input lies; null when it is not in a receive buffer. Returns how many bytes were used.
 size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
   ByteSpan rest = input;
   const uint8_t* run = nullptr;  // Start of bytes that go to the backend in one piece.
@@ -123,15 +129,18 @@ bool Session::begin_message() noexcept {
   }
   if (backend_ == nullptr && !acquire()) return false;
   if (state_ != State::leased) return false;
-  const bool is_copy_message = tag == frontend_tag::copy_data || tag == frontend_tag::copy_done || tag == frontend_tag::copy_fail;
-  if (is_copy_message && backend_->ledger().empty()) return true;  // Left over from a COPY that failed: the server would ignore it.
+  const bool is_copy_message = tag == frontend_tag::copy_data || tag == frontend_tag::copy_done ||
+                               tag == frontend_tag::copy_fail;
+  if (is_copy_message && backend_->ledger().empty())
+    return true;  // Left over from a COPY that failed: the server would ignore it.
   if (backend_->ledger().full()) {
     held_ = true;
     return false;
   }
   backend_->on_request(tag);
   forwarding_ = true;
-  inspecting_ = tag == frontend_tag::parse || tag == frontend_tag::close || tag == frontend_tag::query;
+  inspecting_ =
+      tag == frontend_tag::parse || tag == frontend_tag::close || tag == frontend_tag::query;
   if (tag == frontend_tag::query) {
     query_text_.clear();
     sql_name_ = SqlName();
@@ -161,8 +170,9 @@ bool Session::begin_without_backend(uint8_t tag) noexcept {
   }
 }
 
-// While others wait for a backend, nothing new is begun behind a Sync or Query that has not been answered: a client that pipelines without
-// end would never give its backend back. What belongs to work already begun goes on.
+// While others wait for a backend, nothing new is begun behind a Sync or Query that has not been
+// answered: a client that pipelines without end would never give its backend back. What belongs to
+// work already begun goes on.
 bool Session::must_hold(uint8_t tag) noexcept {
   return backend_ != nullptr && begins_work(tag) && backend_->ledger().ready_due_count() > 0 &&
          !backend_->ledger().is_copying_in() && !backend_->ledger().is_skipping_to_sync() &&
@@ -179,7 +189,8 @@ void Session::inspect(ByteSpan body) noexcept {
   // Most queries are told by their first letters.
   if (query_text_.empty() && !body.empty()) {
     const char first = static_cast<char>(body.front());
-    const bool may_name = first == 'P' || first == 'p' || first == 'D' || first == 'd' || first == ' ' || first == '\n' || first == '\t';
+    const bool may_name = first == 'P' || first == 'p' || first == 'D' || first == 'd' ||
+                          first == ' ' || first == '\n' || first == '\t';
     if (!may_name) {
       inspecting_ = false;
       return;
@@ -193,11 +204,13 @@ void Session::inspect(ByteSpan body) noexcept {
   query_text_.append(as_text(body));
 }
 
-// Looks for state that will stay behind on the backend and that no command tag tells of. For the log only.
+// Looks for state that will stay behind on the backend and that no command tag tells of. For the
+// log only.
 void Session::note_text(std::string_view text) noexcept {
   if (warned_ || mode() == LeaseMode::session) return;
   text = text.substr(0, 1024);
-  if (text.find("advisory") != std::string_view::npos && text.find("advisory_xact") == std::string_view::npos)
+  if (text.find("advisory") != std::string_view::npos &&
+      text.find("advisory_xact") == std::string_view::npos)
     return warn_unfollowed("an advisory lock of the session");
   const char first = text.empty() ? '\0' : text.front();
   if (first != 'C' && first != 'c') return;
@@ -214,7 +227,8 @@ void Session::finish_message() noexcept {
     return;
   }
   // With anything else in flight the next tag could belong to that.
-  if (!query_text_.empty() && backend_->ledger().ready_due_count() <= 1) sql_name_ = read_sql_name(query_text_);
+  if (!query_text_.empty() && backend_->ledger().ready_due_count() <= 1)
+    sql_name_ = read_sql_name(query_text_);
 }
 
 bool Session::is_blocked() const noexcept {
@@ -230,7 +244,9 @@ void Session::keep(ByteSpan bytes) noexcept {
 // Goes on with what was kept, then with the stream.
 void Session::resume() noexcept {
   if (state_ != State::ready && state_ != State::leased) return;
-  if (held_ && backend_ != nullptr && (must_hold(reader_.header().tag) || backend_->ledger().full())) return;
+  if (held_ && backend_ != nullptr &&
+      (must_hold(reader_.header().tag) || backend_->ledger().full()))
+    return;
   held_ = false;
   run_inbox();
 }
@@ -245,7 +261,8 @@ void Session::run_inbox() noexcept {
     inbox_.consume(consumed);
     if (consumed < piece.size() && is_blocked()) break;
   }
-  if (inbox_.empty() && !is_blocked() && stream_.is_open() && stream_.is_receive_paused()) stream_.resume_receive();
+  if (inbox_.empty() && !is_blocked() && stream_.is_open() && stream_.is_receive_paused())
+    stream_.resume_receive();
 }
 
 }  // namespace helios

@@ -11,12 +11,17 @@ namespace {
 constexpr uint32_t slot_bits = 22;
 constexpr uint32_t slot_mask = (1U << slot_bits) - 1;
 
-uint64_t word_of(SlabId id) { return (static_cast<uint64_t>(id.generation) << 32) | id.index; }
-SlabId id_of_word(uint64_t word) { return {static_cast<uint32_t>(word), static_cast<uint32_t>(word >> 32)}; }
+uint64_t word_of(SlabId id) {
+  return (static_cast<uint64_t>(id.generation) << 32) | id.index;
+}
+SlabId id_of_word(uint64_t word) {
+  return {static_cast<uint32_t>(word), static_cast<uint32_t>(word >> 32)};
+}
 
 }  // namespace
 
-Sessions::Sessions(SessionsShared& shared, Pools& pools, NetContext& net, uint32_t sessions_max) noexcept
+Sessions::Sessions(SessionsShared& shared, Pools& pools, NetContext& net,
+                   uint32_t sessions_max) noexcept
     : shared_(shared), pools_(pools), net_(net), sessions_(sessions_max) {
   ASSERT(sessions_max <= slot_mask);
 }
@@ -40,7 +45,8 @@ void Sessions::accept(int fd, int family) noexcept {
 
 // The slot is never 0 in the number, so that core 0's first client is not process 0.
 uint32_t Sessions::process_id_of(const Session& session) noexcept {
-  return (static_cast<uint32_t>(pools_.context().postbox.core()) << slot_bits) | (sessions_.id_of(&session).index + 1);
+  return (static_cast<uint32_t>(pools_.context().postbox.core()) << slot_bits) |
+         (sessions_.id_of(&session).index + 1);
 }
 
 std::string Sessions::cancel_key_of(const Session& session, size_t size) noexcept {
@@ -57,7 +63,8 @@ std::string Sessions::cancel_key_of(const Session& session, size_t size) noexcep
 void Sessions::on_cancel_request(Session& asker, uint32_t process_id, ByteSpan key) noexcept {
   const uint32_t core = process_id >> slot_bits;
   if (core >= pools_.context().postbox.cores_count()) return asker.on_cancel_finished();
-  auto* job = new CancelJob{process_id, std::string(as_text(key)), pools_.context().postbox.core(), id_of(asker)};
+  auto* job = new CancelJob{process_id, std::string(as_text(key)), pools_.context().postbox.core(),
+                            id_of(asker)};
   if (core == pools_.context().postbox.core()) return deliver_cancel(job);
   Message message;
   message.kind = static_cast<uint16_t>(MessageKind::cancel);
@@ -79,12 +86,15 @@ struct CancelContext {
 void Sessions::deliver_cancel(CancelJob* job) noexcept {
   const uint32_t slot = job->process_id & slot_mask;
   Session* session = slot == 0 ? nullptr : sessions_.at(slot - 1);
-  const bool fits = session != nullptr && (job->key.size() == 4 || job->key.size() == 32) &&
-                    constant_time_equal(as_bytes(job->key), as_bytes(cancel_key_of(*session, job->key.size())));
+  const bool fits =
+      session != nullptr && (job->key.size() == 4 || job->key.size() == 32) &&
+      constant_time_equal(as_bytes(job->key), as_bytes(cancel_key_of(*session, job->key.size())));
   Backend* backend = fits ? session->backend() : nullptr;
   // Nothing runs: nothing to cancel. A session that waits in the queue goes on waiting.
-  if (backend == nullptr || backend->ledger().empty() || backend->process_id() == 0) return finish_cancel(job);
-  auto* context = new CancelContext{this, job, [](Sessions& self, CancelJob* done) noexcept { self.finish_cancel(done); }};
+  if (backend == nullptr || backend->ledger().empty() || backend->process_id() == 0)
+    return finish_cancel(job);
+  auto* context = new CancelContext{
+      this, job, [](Sessions& self, CancelJob* done) noexcept { self.finish_cancel(done); }};
   pools_.start_cancel(
       *backend,
       [](void* opaque) noexcept {
@@ -95,7 +105,8 @@ void Sessions::deliver_cancel(CancelJob* job) noexcept {
       context);
 }
 
-// Back to the connection that asked: it is closed when the server has taken the request, as a server does.
+// Back to the connection that asked: it is closed when the server has taken the request, as a
+// server does.
 void Sessions::finish_cancel(CancelJob* job) noexcept {
   if (job->asker_core != pools_.context().postbox.core()) {
     Message message;
@@ -114,17 +125,28 @@ bool Sessions::on_message(const Message& message) noexcept {
       deliver_cancel(reinterpret_cast<CancelJob*>(message.words[0]));
       return true;
     case MessageKind::cancel_done:
-      if (Session* asker = sessions_.find(id_of_word(message.words[0])); asker != nullptr) asker->on_cancel_finished();
+      if (Session* asker = sessions_.find(id_of_word(message.words[0])); asker != nullptr)
+        asker->on_cancel_finished();
       return true;
-    case MessageKind::none: case MessageKind::want: case MessageKind::promise: case MessageKind::unpromise:
-    case MessageKind::permits: case MessageKind::backend: case MessageKind::limit_freed: case MessageKind::client_socket:
-    case MessageKind::drain: case MessageKind::stop: case MessageKind::settled:
+    case MessageKind::none:
+    case MessageKind::want:
+    case MessageKind::promise:
+    case MessageKind::unpromise:
+    case MessageKind::permits:
+    case MessageKind::backend:
+    case MessageKind::limit_freed:
+    case MessageKind::client_socket:
+    case MessageKind::drain:
+    case MessageKind::stop:
+    case MessageKind::settled:
       return false;
   }
   return false;
 }
 
-void Sessions::on_turn_end() noexcept { destroy_finished(); }
+void Sessions::on_turn_end() noexcept {
+  destroy_finished();
+}
 
 void Sessions::start_drain() noexcept {
   draining_ = true;
@@ -136,7 +158,9 @@ void Sessions::stop() noexcept {
   sessions_.for_each([](Session& session) { session.cut(); });
 }
 
-void Sessions::on_session_destroyable(Session& session) noexcept { finished_.push_back(sessions_.id_of(&session)); }
+void Sessions::on_session_destroyable(Session& session) noexcept {
+  finished_.push_back(sessions_.id_of(&session));
+}
 
 void Sessions::destroy_finished() noexcept {
   for (const SlabId id : finished_) {

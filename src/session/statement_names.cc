@@ -7,11 +7,13 @@
 namespace helios {
 namespace {
 
-bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
+bool is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
+}
 
 bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$' ||
-         static_cast<unsigned char>(c) >= 0x80;
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '$' || static_cast<unsigned char>(c) >= 0x80;
 }
 
 void skip_space(std::string_view& text) {
@@ -28,7 +30,8 @@ std::string_view take_word(std::string_view& text) {
 }
 
 bool equals(std::string_view word, std::string_view keyword) {
-  return word.size() == keyword.size() && strncasecmp(word.data(), keyword.data(), word.size()) == 0;
+  return word.size() == keyword.size() &&
+         strncasecmp(word.data(), keyword.data(), word.size()) == 0;
 }
 
 // A name as PostgreSQL keeps it: quoted as it is, plain in lower case. Empty when it is neither.
@@ -50,7 +53,8 @@ std::string take_name(std::string_view& text) {
     return {};
   }
   for (char c : take_word(text)) {
-    if (static_cast<unsigned char>(c) >= 0x80) return {};  // Folding depends on the server's encoding.
+    if (static_cast<unsigned char>(c) >= 0x80)
+      return {};  // Folding depends on the server's encoding.
     name += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   }
   return name;
@@ -97,11 +101,13 @@ SqlName read_sql_name(std::string_view text) noexcept {
     std::string_view rest = text;
     if (equals(take_word(rest), "prepare") && !rest.empty() && rest.front() != ';') text = rest;
   }
-  // Names are cut at 63 bytes by the server, counted in its encoding: longer ones are left to the careful side.
+  // Names are cut at 63 bytes by the server, counted in its encoding: longer ones are left to the
+  // careful side.
   const std::string name = take_name(text);
   if (name.empty() || name.size() > 63) return {};
   if (is_deallocate && !text.empty() && text != ";") return {};
-  // Behind PREPARE follows any text; a second statement in it would end with a tag of its own, and be seen there.
+  // Behind PREPARE follows any text; a second statement in it would end with a tag of its own, and
+  // be seen there.
   return {true, hash_name(name)};
 }
 

@@ -139,7 +139,8 @@ TEST_CASE("trap 3: an Execute that fails before the COPY began keeps its Sync") 
   CHECK(!ledger.is_ambiguous());
 }
 
-TEST_CASE("trap 4: CopyDone that comes after the failed COPY's ReadyForQuery leaves nothing behind") {
+TEST_CASE(
+    "trap 4: CopyDone that comes after the failed COPY's ReadyForQuery leaves nothing behind") {
   Ledger ledger;
   send(ledger, "Q");
   CHECK(reply(ledger, "G") == 0);
@@ -242,7 +243,8 @@ TEST_CASE("swallowed and forwarded replies keep their order") {
 }
 
 TEST_CASE("replies that nobody asked for are violations") {
-  for (const char tag : {'Z', '1', '2', '3', 'n', 'T', 'C', 'I', 's', 'D', 'd', 'G', 'H', 'V', 'x'}) {
+  for (const char tag :
+       {'Z', '1', '2', '3', 'n', 'T', 'C', 'I', 's', 'D', 'd', 'G', 'H', 'V', 'x'}) {
     Ledger ledger;
     CAPTURE(tag);
     CHECK(ledger.on_reply(static_cast<uint8_t>(tag)).verdict == ReplyVerdict::violation);

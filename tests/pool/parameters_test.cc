@@ -29,11 +29,15 @@ TEST_CASE("values that differ only in case are different") {
 TEST_CASE("empty, long, quoted and backslashed values are set exactly") {
   ParameterStore store;
   ParameterSetRef base = store.intern({{"application_name", "x"}});
-  CHECK(set_statement(*base, *store.intern({{"application_name", ""}})) == "SET application_name=''");
-  CHECK(set_statement(*base, *store.intern({{"application_name", "it's"}})) == "SET application_name='it''s'");
-  CHECK(set_statement(*base, *store.intern({{"application_name", "a\\b'"}})) == "SET application_name=E'a\\\\b'''");
+  CHECK(set_statement(*base, *store.intern({{"application_name", ""}})) ==
+        "SET application_name=''");
+  CHECK(set_statement(*base, *store.intern({{"application_name", "it's"}})) ==
+        "SET application_name='it''s'");
+  CHECK(set_statement(*base, *store.intern({{"application_name", "a\\b'"}})) ==
+        "SET application_name=E'a\\\\b'''");
   const std::string text(200, 'y');
-  CHECK(set_statement(*base, *store.intern({{"application_name", text}})) == "SET application_name='" + text + "'");
+  CHECK(set_statement(*base, *store.intern({{"application_name", text}})) ==
+        "SET application_name='" + text + "'");
 }
 
 TEST_CASE("several differences make one statement, the encoding last") {
@@ -48,7 +52,8 @@ TEST_CASE("a search_path keeps its own quotes") {
   ParameterStore store;
   ParameterSetRef a = store.intern({{"search_path", "public"}});
   ParameterSetRef b = store.intern({{"search_path", "\"$user\", public"}});
-  CHECK(set_statement(*a, *b) == "SELECT pg_catalog.set_config('search_path','\"$user\", public',false)");
+  CHECK(set_statement(*a, *b) ==
+        "SELECT pg_catalog.set_config('search_path','\"$user\", public',false)");
 }
 
 TEST_CASE("a parameter that one side lacks is left alone") {

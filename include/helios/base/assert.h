@@ -1,8 +1,8 @@
 // Assertions that stay on in release builds.
 //
 // ASSERT(condition)        An invariant of our own code. Aborts with expression, place and core.
-// DEBUG_ASSERT(condition)  The same, compiled out when NDEBUG is set: for checks that walk a structure.
-// UNREACHABLE(text)        Code that cannot be reached. Aborts.
+// DEBUG_ASSERT(condition)  The same, compiled out when NDEBUG is set: for checks that walk a
+// structure. UNREACHABLE(text)        Code that cannot be reached. Aborts.
 //
 // Never assert on input: a peer must not be able to abort the process. Any thread may assert.
 #pragma once
@@ -19,9 +19,9 @@ void set_current_core(int core) noexcept;
 
 }  // namespace helios
 
-#define ASSERT(condition)                                                                      \
-  (__builtin_expect(static_cast<bool>(condition), 1)                                           \
-       ? static_cast<void>(0)                                                                  \
+#define ASSERT(condition)                            \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::helios::assertion_failed(#condition, __FILE__, __LINE__, __func__))
 
 #ifdef NDEBUG
@@ -30,4 +30,5 @@ void set_current_core(int core) noexcept;
 #define DEBUG_ASSERT(condition) ASSERT(condition)
 #endif
 
-#define UNREACHABLE(text) ::helios::assertion_failed("unreachable: " text, __FILE__, __LINE__, __func__)
+#define UNREACHABLE(text) \
+  ::helios::assertion_failed("unreachable: " text, __FILE__, __LINE__, __func__)

@@ -1,8 +1,8 @@
 // A doubly linked list whose links live in its elements: no allocation, O(1) removal.
 //
-// An element derives from ListNode<Tag> once for each list it can be in (the tag tells them apart). The list
-// owns nothing. One core's data: never shared between threads.
-// Invariant: a node is in at most one list of its tag; it is not in a list when it is destroyed.
+// An element derives from ListNode<Tag> once for each list it can be in (the tag tells them apart).
+// The list owns nothing. One core's data: never shared between threads. Invariant: a node is in at
+// most one list of its tag; it is not in a list when it is destroyed.
 #pragma once
 
 #include <cstddef>

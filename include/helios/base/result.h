@@ -1,7 +1,8 @@
 // A value or the reason why there is none.
 //
-// For functions whose failure is an ordinary outcome (parsers, address parsing, start-up steps). The error is a
-// sentence for a person, made where the failure is understood. Not for the path of a query.
+// For functions whose failure is an ordinary outcome (parsers, address parsing, start-up steps).
+// The error is a sentence for a person, made where the failure is understood. Not for the path of a
+// query.
 #pragma once
 
 #include <string>
@@ -19,8 +20,10 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}       // NOLINT: converts on purpose.
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}   // NOLINT: converts on purpose.
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: converts on purpose.
+  Result(Error error)
+      : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: converts on purpose.
 
   [[nodiscard]] bool ok() const noexcept { return state_.index() == 0; }
   [[nodiscard]] T& value() & noexcept {

@@ -1,8 +1,9 @@
 // A pool of objects with stable addresses, indices and generations.
 //
-// Memory is reserved once for `capacity` objects and touched only when a slot is first used, so an unused
-// slab costs address space and nothing else. The slot freed last is used first. One core's data.
-// Invariant: a slot's generation changes each time it is freed, so an (index, generation) pair never names two objects.
+// Memory is reserved once for `capacity` objects and touched only when a slot is first used, so an
+// unused slab costs address space and nothing else. The slot freed last is used first. One core's
+// data. Invariant: a slot's generation changes each time it is freed, so an (index, generation)
+// pair never names two objects.
 #pragma once
 
 #include <sys/mman.h>
@@ -91,7 +92,8 @@ class Slab {
     return object_in(slots_[index]);
   }
 
-  // Calls `visit(T&)` for each object, in slot order. The visitor may free the object that it is given.
+  // Calls `visit(T&)` for each object, in slot order. The visitor may free the object that it is
+  // given.
   template <typename Visit>
   void for_each(Visit visit) noexcept {
     for (uint32_t i = 0; i < touched_count_; ++i)
@@ -106,7 +108,9 @@ class Slab {
     uint32_t next_free;  // Index + 1 of the next free slot, 0 at the end, `in_use` when not free.
   };
 
-  static T* object_in(Slot& slot) noexcept { return std::launder(reinterpret_cast<T*>(slot.bytes)); }
+  static T* object_in(Slot& slot) noexcept {
+    return std::launder(reinterpret_cast<T*>(slot.bytes));
+  }
   Slot& slot_of(T* object) noexcept {
     Slot* slot = reinterpret_cast<Slot*>(object);  // `bytes` is the first member.
     ASSERT(slot >= slots_);

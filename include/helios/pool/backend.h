@@ -12,11 +12,13 @@
 // closing   | the server's end of file          | ended
 // ended     | on_closed of its stream           | destroyed by Pools
 //
-// A backend holds a permit of its pool (and one of each shared limit) from connect until the server has let go: it counts as gone when the
-// server's end of file has come, not when Terminate was sent.
+// A backend holds a permit of its pool (and one of each shared limit) from connect until the server
+// has let go: it counts as gone when the server's end of file has come, not when Terminate was
+// sent.
 //
 // Owned by the Pools of its core; used by that core only.
-// Invariant: idle, testing, cleaning and moving have no lessee; leased has one. Bytes go to a lessee only while it holds the lease.
+// Invariant: idle, testing, cleaning and moving have no lessee; leased has one. Bytes go to a
+// lessee only while it holds the lease.
 #pragma once
 
 #include <memory>
@@ -55,7 +57,16 @@ struct BackendTransfer {
 class Backend final : public PooledBackend, private StreamOwner, private KeyClient {
  public:
   enum class State : uint8_t {
-    connecting, login, idle, leased, cleaning, testing, held, moving, closing, ended,
+    connecting,
+    login,
+    idle,
+    leased,
+    cleaning,
+    testing,
+    held,
+    moving,
+    closing,
+    ended,
   };
 
   Backend(Pools& pools, Slice& slice) noexcept;
@@ -79,7 +90,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
 
   // --- For the lessee ---
 
-  // Makes the session's parameters those of `wanted` with one statement whose replies are swallowed. Returns false when they are already.
+  // Makes the session's parameters those of `wanted` with one statement whose replies are
+  // swallowed. Returns false when they are already.
   bool apply_parameters(const ParameterSetRef& wanted) noexcept;
   // Announces a message (Ledger::on_sent), then sends its bytes in pieces.
   void on_request(uint8_t tag) noexcept {
@@ -87,20 +99,25 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     transaction_status_ = 0;
   }
   void send(ByteSpan bytes) noexcept { stream_.send(bytes); }
-  void send_received(ByteSpan bytes, BufferRef buffer) noexcept { stream_.send_received(bytes, buffer); }
+  void send_received(ByteSpan bytes, BufferRef buffer) noexcept {
+    stream_.send_received(bytes, buffer);
+  }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return stream_.is_above_high_mark(); }
   [[nodiscard]] bool has_unsent() const noexcept { return stream_.unsent_size() > 0; }
   // The lessee's client reads too slowly, or again.
   void pause_receive() noexcept { stream_.pause_receive(); }
   void resume_receive() noexcept { stream_.resume_receive(); }
 
-  // The server owes nothing, nothing is buffered either way, and no COPY goes on: the lease may end if the transaction status allows it.
+  // The server owes nothing, nothing is buffered either way, and no COPY goes on: the lease may end
+  // if the transaction status allows it.
   [[nodiscard]] bool is_quiet() const noexcept;
-  // Ends the lease of a clean backend. `clean_up`: the session left state behind; DISCARD ALL comes before the next lessee.
-  // Requires: leased, is_quiet(), transaction status idle. Note: may lease it at once to another.
+  // Ends the lease of a clean backend. `clean_up`: the session left state behind; DISCARD ALL comes
+  // before the next lessee. Requires: leased, is_quiet(), transaction status idle. Note: may lease
+  // it at once to another.
   void give_back(bool clean_up) noexcept;
-  // Ends the lease and the connection. A server that is busy gets a cancel request first. Note: on_backend_lost is not called.
-  // `mid_message`: the last message to the server was sent in part only.
+  // Ends the lease and the connection. A server that is busy gets a cancel request first. Note:
+  // on_backend_lost is not called. `mid_message`: the last message to the server was sent in part
+  // only.
   void close(const char* reason, bool mid_message = false) noexcept;
 
   // --- For Pools ---
@@ -111,7 +128,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void on_cancel_started() noexcept { ++cancels_in_flight_; }
   void on_cancel_ended() noexcept;
   [[nodiscard]] bool is_destroyable() const noexcept {
-    return state_ == State::ended && stream_.state() == Stream::State::closed && cancels_in_flight_ == 0;
+    return state_ == State::ended && stream_.state() == Stream::State::closed &&
+           cancels_in_flight_ == 0;
   }
   [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }

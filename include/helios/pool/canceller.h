@@ -1,6 +1,8 @@
-// Sends one CancelRequest to a server: connect to the exact address of the backend, send, wait for the server to close.
+// Sends one CancelRequest to a server: connect to the exact address of the backend, send, wait for
+// the server to close.
 //
-// The server has delivered the signal when it closes (PostgreSQL documentation 55.2.8), so only then may the backend change hands. Owned by Pools of one core.
+// The server has delivered the signal when it closes (PostgreSQL documentation 55.2.8), so only
+// then may the backend change hands. Owned by Pools of one core.
 #pragma once
 
 #include <vector>

@@ -1,15 +1,18 @@
-// What a server still owes: one entry for each message that it will answer, in the order in which it was sent.
+// What a server still owes: one entry for each message that it will answer, in the order in which
+// it was sent.
 //
-// A backend may change hands only when its ledger is empty. Each entry says what happens to the reply:
-// FORWARD (the client asked), SKIP (the pooler asked; the reply is swallowed), FAKE (never sent to the
-// server; the pooler writes the reply when the entry gets to the head).
+// A backend may change hands only when its ledger is empty. Each entry says what happens to the
+// reply: FORWARD (the client asked), SKIP (the pooler asked; the reply is swallowed), FAKE (never
+// sent to the server; the pooler writes the reply when the entry gets to the head).
 //
-// The ledger follows the server's own rules (PostgreSQL documentation 55.2, "Message Flow"): after an error in an extended batch
-// everything up to the next Sync is ignored; in COPY FROM STDIN, Sync and Flush are ignored up to CopyDone or CopyFail.
-// Pure bookkeeping: no IO. Belongs to one backend, on one core.
+// The ledger follows the server's own rules (PostgreSQL documentation 55.2, "Message Flow"): after
+// an error in an extended batch everything up to the next Sync is ignored; in COPY FROM STDIN, Sync
+// and Flush are ignored up to CopyDone or CopyFail. Pure bookkeeping: no IO. Belongs to one
+// backend, on one core.
 //
-// Invariant: the entries are exactly the sent messages whose completion has not been seen, as far as the order of events allows to know;
-// where it does not (is_ambiguous), the backend must be closed instead of handed on.
+// Invariant: the entries are exactly the sent messages whose completion has not been seen, as far
+// as the order of events allows to know; where it does not (is_ambiguous), the backend must be
+// closed instead of handed on.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +24,8 @@ namespace helios {
 enum class LedgerAction : uint8_t { forward, skip, fake };
 
 struct LedgerEntry {
-  uint8_t tag = 0;  // The frontend message: Q F S P B D E C, or c f (the end of a COPY, which has no reply of its own).
+  uint8_t tag = 0;  // The frontend message: Q F S P B D E C, or c f (the end of a COPY, which has
+                    // no reply of its own).
   LedgerAction action = LedgerAction::forward;
   // A named Parse or Close: hash of the statement's name; 0 otherwise.
   uint64_t name = 0;
@@ -29,9 +33,9 @@ struct LedgerEntry {
 
 // What a reply means.
 enum class ReplyVerdict : uint8_t {
-  forward,      // Belongs to the client.
-  skip,         // Belongs to the pooler: swallow it.
-  violation,    // The server sent what nobody asked for: close it.
+  forward,    // Belongs to the client.
+  skip,       // Belongs to the pooler: swallow it.
+  violation,  // The server sent what nobody asked for: close it.
 };
 
 struct Reply {
@@ -51,17 +55,20 @@ class Ledger {
   [[nodiscard]] size_t size() const noexcept { return size_; }
   [[nodiscard]] bool full() const noexcept { return size_ >= entries_max; }
 
-  // A message is being sent (FORWARD, SKIP) or was answered without the server (FAKE). Call for every message that goes to the server;
-  // those without a reply (Flush, CopyData) are ignored here.
+  // A message is being sent (FORWARD, SKIP) or was answered without the server (FAKE). Call for
+  // every message that goes to the server; those without a reply (Flush, CopyData) are ignored
+  // here.
   void on_sent(uint8_t tag, LedgerAction action) noexcept;
-  // The name of the newest entry, known once its body was seen. Does nothing when the entry is gone already (ignored by the server).
+  // The name of the newest entry, known once its body was seen. Does nothing when the entry is gone
+  // already (ignored by the server).
   void name_newest(uint8_t tag, uint64_t name) noexcept;
 
-  // A message of the server begins. Not for NoticeResponse, ParameterStatus and NotificationResponse, which belong to no entry.
+  // A message of the server begins. Not for NoticeResponse, ParameterStatus and
+  // NotificationResponse, which belong to no entry.
   [[nodiscard]] Reply on_reply(uint8_t tag) noexcept;
 
-  // The head is a FAKE entry whose turn has come: takes it out and returns its tag; 0 when there is none.
-  // Call until 0 after each on_sent and on_reply.
+  // The head is a FAKE entry whose turn has come: takes it out and returns its tag; 0 when there is
+  // none. Call until 0 after each on_sent and on_reply.
   [[nodiscard]] uint8_t take_due_fake() noexcept;
 
   // The server works on a statement of the pooler's own.
@@ -72,7 +79,8 @@ class Ledger {
   [[nodiscard]] bool is_copying_in() const noexcept { return copying_in_; }
   // The server ignores everything until a Sync that has not been sent yet.
   [[nodiscard]] bool is_skipping_to_sync() const noexcept { return skipping_; }
-  // A failed COPY left it open whether a Sync was ignored: the number of replies to come is not known.
+  // A failed COPY left it open whether a Sync was ignored: the number of replies to come is not
+  // known.
   [[nodiscard]] bool is_ambiguous() const noexcept { return ambiguous_; }
   // Sync, Query or FunctionCall entries of the client (FORWARD): ReadyForQuery messages to come.
   [[nodiscard]] size_t ready_due_count() const noexcept { return ready_due_count_; }
@@ -81,7 +89,9 @@ class Ledger {
 
  private:
   [[nodiscard]] static bool is_counted(const LedgerEntry& entry) noexcept;
-  [[nodiscard]] LedgerEntry& at(size_t index) noexcept { return ring_[(head_ + index) & (ring_.size() - 1)]; }
+  [[nodiscard]] LedgerEntry& at(size_t index) noexcept {
+    return ring_[(head_ + index) & (ring_.size() - 1)];
+  }
   void push(LedgerEntry entry) noexcept;
   void pop() noexcept;
   void erase(size_t first, size_t count) noexcept;

@@ -1,7 +1,7 @@
 // Who holds, or waits for, a backend: the pool's view of a session.
 //
-// The backend calls these from its own handlers, on the lessee's core. Unless noted otherwise a lessee may give the backend back,
-// close it or end itself inside a call.
+// The backend calls these from its own handlers, on the lessee's core. Unless noted otherwise a
+// lessee may give the backend back, close it or end itself inside a call.
 #pragma once
 
 #include <string>
@@ -30,7 +30,8 @@ class Lessee : public Waiter {
   // There will be no backend. The lessee has left the queue.
   virtual void on_wait_failed(const PoolError& error) noexcept = 0;
 
-  // Bytes of replies, in order, in pieces of any size; `at_boundary`: they end with a message. Must not give the backend back.
+  // Bytes of replies, in order, in pieces of any size; `at_boundary`: they end with a message. Must
+  // not give the backend back.
   virtual void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept = 0;
   // The same for bytes that lie in no receive buffer.
   virtual void on_reply_copy(ByteSpan bytes) noexcept = 0;
@@ -47,13 +48,16 @@ class Lessee : public Waiter {
   // ReadyForQuery; `skipped`: it ends a statement of the pooler's own.
   virtual void on_ready(uint8_t status, bool skipped) noexcept = 0;
 
-  // A statement that the pooler sent for this lessee failed. May not go on with this backend: it must be closed.
+  // A statement that the pooler sent for this lessee failed. May not go on with this backend: it
+  // must be closed.
   virtual void on_skipped_error(const ErrorFields& fields) noexcept = 0;
-  // All that has come from the server is processed. The backend may be given back now (if it is_quiet) or closed.
+  // All that has come from the server is processed. The backend may be given back now (if it
+  // is_quiet) or closed.
   virtual void on_input_end() noexcept = 0;
   // The backend's outbox has room again, or is empty.
   virtual void on_backend_drained() noexcept = 0;
-  // The server's end is gone. The lease is over; the backend ends by itself. `error`: for the client, unless the server said FATAL itself.
+  // The server's end is gone. The lease is over; the backend ends by itself. `error`: for the
+  // client, unless the server said FATAL itself.
   virtual void on_backend_lost(const PoolError& error, bool told_by_server) noexcept = 0;
 
  protected:

@@ -1,8 +1,8 @@
 // A limit on server connections that several pools share: of a node, a database or a user.
 //
-// The permits of a pool are dealt out over the cores (slice.h). These totals are one counter for the process instead: it is touched only
-// when a server connection is made or has ended, never on the path of a query, so its cache line does not matter there, and it is exact.
-// Any thread.
+// The permits of a pool are dealt out over the cores (slice.h). These totals are one counter for
+// the process instead: it is touched only when a server connection is made or has ended, never on
+// the path of a query, so its cache line does not matter there, and it is exact. Any thread.
 #pragma once
 
 #include <atomic>
@@ -17,14 +17,16 @@ class Limit {
   // `max` 0: no limit.
   explicit Limit(uint32_t max) noexcept : max_(max) {}
 
-  // Takes one unless `max` are taken. On failure the caller is remembered as starved (see give_back).
+  // Takes one unless `max` are taken. On failure the caller is remembered as starved (see
+  // give_back).
   [[nodiscard]] bool try_take() noexcept {
     if (take()) return true;
     // Announce, then look again: whoever gives back after our announcement will see it.
     starved_.store(true);
     return take();
   }
-  // True when somebody was refused since the last time this returned true: tell every core to try again.
+  // True when somebody was refused since the last time this returned true: tell every core to try
+  // again.
   [[nodiscard]] bool give_back() noexcept {
     const uint32_t before = taken_.fetch_sub(1);
     ASSERT(before > 0);
@@ -44,7 +46,8 @@ class Limit {
 
   uint32_t max_;
   std::atomic<uint32_t> taken_{0};
-  // Partner of `taken_`: both sequentially consistent, so that a refusal and a give_back cannot miss each other.
+  // Partner of `taken_`: both sequentially consistent, so that a refusal and a give_back cannot
+  // miss each other.
   std::atomic<bool> starved_{false};
 };
 

@@ -1,10 +1,12 @@
 // Session parameters that follow a client from backend to backend.
 //
-// A server reports some parameters by ParameterStatus (PostgreSQL documentation 55.2.7). For those of them that a
-// client can set, each client and each backend has a ParameterSet; when a client gets a backend whose set differs, the difference goes out as one SET
-// ahead of the client's own first message.
+// A server reports some parameters by ParameterStatus (PostgreSQL documentation 55.2.7). For those
+// of them that a client can set, each client and each backend has a ParameterSet; when a client
+// gets a backend whose set differs, the difference goes out as one SET ahead of the client's own
+// first message.
 //
-// Sets are immutable and shared: equal sets of one core are one object, so comparing two is comparing two pointers. One core's data.
+// Sets are immutable and shared: equal sets of one core are one object, so comparing two is
+// comparing two pointers. One core's data.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +22,16 @@ namespace helios {
 // Name and value, as the server spells them.
 using ParameterList = std::vector<std::pair<std::string, std::string>>;
 
-// A reported parameter that a client can set, so that it is followed. Names compare case-insensitively, as in PostgreSQL.
+// A reported parameter that a client can set, so that it is followed. Names compare
+// case-insensitively, as in PostgreSQL.
 [[nodiscard]] bool is_followed_parameter(std::string_view name) noexcept;
-// A startup parameter that every server reports under this name, so that it may be set after the login instead of in it.
+// A startup parameter that every server reports under this name, so that it may be set after the
+// login instead of in it.
 [[nodiscard]] bool is_settable_later(std::string_view name) noexcept;
 [[nodiscard]] bool equal_names(std::string_view a, std::string_view b) noexcept;
 // The value of a parameter in a list; nullptr when it is not there.
-[[nodiscard]] const std::string* find_parameter(const ParameterList& list, std::string_view name) noexcept;
+[[nodiscard]] const std::string* find_parameter(const ParameterList& list,
+                                                std::string_view name) noexcept;
 
 class ParameterStore;
 
@@ -43,7 +48,8 @@ class ParameterSet {
   ParameterStore* store_ = nullptr;
 };
 
-// A counted reference to a set of this core. Null is the state of somebody who has no parameters yet.
+// A counted reference to a set of this core. Null is the state of somebody who has no parameters
+// yet.
 class ParameterSetRef {
  public:
   ParameterSetRef() = default;
@@ -80,8 +86,10 @@ class ParameterStore {
 
   // The set with these parameters; those that are not followed are left out.
   [[nodiscard]] ParameterSetRef intern(const ParameterList& list);
-  // The set that differs from `base` in this one value. `base` itself when the parameter is not followed or the value is the same.
-  [[nodiscard]] ParameterSetRef with(const ParameterSetRef& base, std::string_view name, std::string_view value);
+  // The set that differs from `base` in this one value. `base` itself when the parameter is not
+  // followed or the value is the same.
+  [[nodiscard]] ParameterSetRef with(const ParameterSetRef& base, std::string_view name,
+                                     std::string_view value);
   [[nodiscard]] size_t size() const noexcept { return sets_.size(); }
 
  private:
@@ -90,11 +98,13 @@ class ParameterStore {
   std::unordered_map<std::string_view, std::unique_ptr<ParameterSet>> sets_;
 };
 
-// The statement that turns a session with the parameters `from` into one with `to`; empty when there is nothing to do. Parameters that one
-// of them lacks are left alone: a server that does not report a parameter cannot be followed.
+// The statement that turns a session with the parameters `from` into one with `to`; empty when
+// there is nothing to do. Parameters that one of them lacks are left alone: a server that does not
+// report a parameter cannot be followed.
 [[nodiscard]] std::string set_statement(const ParameterSet& from, const ParameterSet& to);
 
-// True when a server takes this value of this parameter as it is, so that its own spelling of it is known without asking.
+// True when a server takes this value of this parameter as it is, so that its own spelling of it is
+// known without asking.
 [[nodiscard]] bool is_canonical_value(std::string_view name, std::string_view value) noexcept;
 
 }  // namespace helios

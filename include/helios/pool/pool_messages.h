@@ -8,7 +8,8 @@ namespace helios {
 enum class MessageKind : uint16_t {
   none,
   // Pool. words[0] of each is a PoolSpec reference (PoolSpecRef::to_word).
-  want,       // I have `count` waiters (0: none any more), the oldest since words[1]. words[2] = 1: answer me.
+  want,       // I have `count` waiters (0: none any more), the oldest since words[1]. words[2] = 1:
+              // answer me.
   promise,    // Answer to want: `count` grants are on their way to you.
   unpromise,  // One promised grant will not come.
   permits,    // `count` bare permits are yours now.
@@ -22,8 +23,8 @@ enum class MessageKind : uint16_t {
   // Listener. words[0] = descriptor, words[1] = address family: an accepted client is yours.
   client_socket,
   // Life.
-  drain,   // Finish transactions, then stop.
-  stop,    // Stop at once.
+  drain,    // Finish transactions, then stop.
+  stop,     // Stop at once.
   settled,  // Another core has nothing left; look whether all have.
 };
 

@@ -1,7 +1,7 @@
 // What defines a pool: who logs in where, and under which limits. The same on every core.
 //
-// Immutable after it was made and counted by references, because messages between cores carry it. Equal keys mean the same pool; two cores
-// may hold different objects for it.
+// Immutable after it was made and counted by references, because messages between cores carry it.
+// Equal keys mean the same pool; two cores may hold different objects for it.
 #pragma once
 
 #include <atomic>
@@ -23,8 +23,8 @@ enum class LeaseMode : uint8_t { session, transaction, statement };
 
 // A PostgreSQL server, as all cores share it. Lives as long as the process.
 struct Node {
-  Node(std::string node_name, std::string node_label, Resolver& node_resolver, size_t node_resolver_id,
-       uint32_t connections_max)
+  Node(std::string node_name, std::string node_label, Resolver& node_resolver,
+       size_t node_resolver_id, uint32_t connections_max)
       : name(std::move(node_name)),
         label(std::move(node_label)),
         resolver(node_resolver),
@@ -65,7 +65,8 @@ struct PoolSpec {
 
  private:
   friend class PoolSpecRef;
-  // Relaxed to add, acquire-release to drop: the last one deletes what the others have finished reading.
+  // Relaxed to add, acquire-release to drop: the last one deletes what the others have finished
+  // reading.
   mutable std::atomic<uint32_t> references_{0};
 };
 
@@ -82,7 +83,8 @@ class PoolSpecRef {
     return *this;
   }
   ~PoolSpecRef() {
-    if (spec_ != nullptr && spec_->references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete spec_;
+    if (spec_ != nullptr && spec_->references_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+      delete spec_;
   }
 
   [[nodiscard]] const PoolSpec* operator->() const noexcept { return spec_; }

@@ -1,7 +1,7 @@
 // All pools of one core: slices, backends, their timers, and their share of the mailbox.
 //
-// Slices are made when the first session needs them or another core asks for a loan, and go when nobody has used them for a while.
-// One object per core, used by its thread only.
+// Slices are made when the first session needs them or another core asks for a loan, and go when
+// nobody has used them for a while. One object per core, used by its thread only.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,8 @@ struct PoolsContext {
   Postbox& postbox;
   KeyDerivation& keys;
   Random& random;
-  // Backends that are in messages between cores, over all cores: the process must not end before they have arrived.
+  // Backends that are in messages between cores, over all cores: the process must not end before
+  // they have arrived.
   std::atomic<uint32_t>& transfers_count;
 };
 
@@ -39,9 +40,11 @@ struct PoolEntry {
   explicit PoolEntry(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
       : slice(std::move(spec), port, postbox) {}
   Slice slice;
-  // What the newest backend's server reported at login: the welcome of clients. Empty until the first login.
+  // What the newest backend's server reported at login: the welcome of clients. Empty until the
+  // first login.
   ParameterList welcome;
-  // Spellings that servers have given values of start-up parameters: (name, value as asked) -> value as reported.
+  // Spellings that servers have given values of start-up parameters: (name, value as asked) ->
+  // value as reported.
   std::unordered_map<std::string, std::string> canonical_values;
   uint32_t failures_count = 0;  // Connects that failed in a row.
   PoolError last_error;
@@ -78,14 +81,19 @@ class Pools final : public SlicePort {
   void on_turn_end(Nanoseconds now) noexcept;
 
   // Something is left for the next turn, which must come at once.
-  [[nodiscard]] bool has_work() const noexcept { return !active_.empty() || !finished_.empty() || !finished_cancellers_.empty(); }
+  [[nodiscard]] bool has_work() const noexcept {
+    return !active_.empty() || !finished_.empty() || !finished_cancellers_.empty();
+  }
 
-  // Closes what is idle and lets nothing become idle any more. Leases go on until they are given back.
+  // Closes what is idle and lets nothing become idle any more. Leases go on until they are given
+  // back.
   void start_drain() noexcept;
   // Cuts every connection.
   void stop() noexcept;
   [[nodiscard]] bool is_draining() const noexcept { return draining_; }
-  [[nodiscard]] bool is_empty() const noexcept { return backends_.used_count() == 0 && cancellers_count_ == 0; }
+  [[nodiscard]] bool is_empty() const noexcept {
+    return backends_.used_count() == 0 && cancellers_count_ == 0;
+  }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
   [[nodiscard]] const PoolsCounters& counters() const noexcept { return counters_; }
 

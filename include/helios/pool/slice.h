@@ -1,19 +1,26 @@
-// One core's part of one pool: its permits, its idle backends and its waiters, and the borrowing from other cores.
+// One core's part of one pool: its permits, its idle backends and its waiters, and the borrowing
+// from other cores.
 //
-// A pool's limit is dealt out over the cores as permits. A permit is the right to one server connection and is held by that connection for
-// its whole life, until the server has let go. Acquire takes, in this order: an idle backend of this core, a permit of this core, a loan
-// from another core, a place in the queue.
+// A pool's limit is dealt out over the cores as permits. A permit is the right to one server
+// connection and is held by that connection for its whole life, until the server has let go.
+// Acquire takes, in this order: an idle backend of this core, a permit of this core, a loan from
+// another core, a place in the queue.
 //
-// Borrowing: a core whose waiters outnumber what is on its way tells the others, one at a time, how many it has and since when the oldest
-// waits (`want`). A core that is asked sends idle backends, else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From then on, whatever it
-// frees goes to the oldest waiter it knows of, here or there. The record is renewed when the asker's oldest waiter has changed by more than half of fairness_bound.
+// Borrowing: a core whose waiters outnumber what is on its way tells the others, one at a time, how
+// many it has and since when the oldest waits (`want`). A core that is asked sends idle backends,
+// else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From
+// then on, whatever it frees goes to the oldest waiter it knows of, here or there. The record is
+// renewed when the asker's oldest waiter has changed by more than half of fairness_bound.
 //
-// Fairness: a waiter is overtaken by a younger one of another core by at most fairness_bound plus the time a message and a turn take.
+// Fairness: a waiter is overtaken by a younger one of another core by at most fairness_bound plus
+// the time a message and a turn take.
 //
-// Belongs to one core. Does no IO itself: it says what is to be done through SlicePort, so that a test can run many slices in one thread.
+// Belongs to one core. Does no IO itself: it says what is to be done through SlicePort, so that a
+// test can run many slices in one thread.
 //
 // Invariants:
-// - permits free + connecting + held by backends (idle, leased, moving, closing), over all cores, + in messages = the limit.
+// - permits free + connecting + held by backends (idle, leased, moving, closing), over all cores, +
+// in messages = the limit.
 // - While a backend is idle, nobody waits that this slice knows of.
 // - A waiter is in exactly one list.
 #pragma once
@@ -53,11 +60,12 @@ class Waiter : public ListNode<WaiterTag> {
   ~Waiter() = default;
 };
 
-// What a slice wants done. None of these may call back into the slice before it returns, except where noted.
+// What a slice wants done. None of these may call back into the slice before it returns, except
+// where noted.
 class SlicePort {
  public:
-  // Begin a connect; ends in on_connected or on_connect_failed. Returns false when a shared limit has no room: the permit stays free and
-  // the slice tries again at on_limit_freed.
+  // Begin a connect; ends in on_connected or on_connect_failed. Returns false when a shared limit
+  // has no room: the permit stays free and the slice tries again at on_limit_freed.
   virtual bool connect(Slice& slice) noexcept = 0;
   // The waiter has left the queue and gets this backend. May call back (release, enqueue).
   virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
@@ -121,7 +129,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_arrived(PooledBackend& backend, CoreId from, Nanoseconds now) noexcept;
   void on_limit_freed() noexcept;
 
-  // Connects, lends and asks as far as needed. Once per turn for each active slice. Returns the time at which it wants to be called again; `never` when only on events.
+  // Connects, lends and asks as far as needed. Once per turn for each active slice. Returns the
+  // time at which it wants to be called again; `never` when only on events.
   Nanoseconds pump(Nanoseconds now) noexcept;
 
   // Gives permits that it owes back to their lenders. For slices that nobody uses.
@@ -135,9 +144,13 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_count_; }
   [[nodiscard]] size_t idle_count() const noexcept { return idle_.size(); }
   // Backends this core keeps open: its share of min_connections.
-  [[nodiscard]] uint32_t minimum() const noexcept { return share_of(spec_->limits.min_connections); }
+  [[nodiscard]] uint32_t minimum() const noexcept {
+    return share_of(spec_->limits.min_connections);
+  }
   [[nodiscard]] PooledBackend* least_recently_used() noexcept { return idle_.front(); }
-  [[nodiscard]] PooledBackend* next_idle(PooledBackend& backend) noexcept { return idle_.next(backend); }
+  [[nodiscard]] PooledBackend* next_idle(PooledBackend& backend) noexcept {
+    return idle_.next(backend);
+  }
   // Opens one more connection than waiters need (warm-up), if a permit is free here.
   void warm_up(Nanoseconds now) noexcept;
 
@@ -164,7 +177,9 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   [[nodiscard]] uint32_t share_of(uint32_t total) const noexcept;
   [[nodiscard]] Peer* oldest_wish() noexcept;
-  [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept { return static_cast<CoreId>(&peer - peers_.data()); }
+  [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
+    return static_cast<CoreId>(&peer - peers_.data());
+  }
   [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
   [[nodiscard]] uint32_t needed_count() const noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
@@ -177,7 +192,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   void ask_others() noexcept;
   void tell(Peer& peer, uint32_t count, bool answer) noexcept;
   void set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept;
-  void send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1 = 0, uint64_t word2 = 0) noexcept;
+  void send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1 = 0,
+            uint64_t word2 = 0) noexcept;
 
   PoolSpecRef spec_;
   SlicePort& port_;

@@ -1,6 +1,7 @@
 // What sessions ask about the configuration: who may come in, and which pool serves them.
 //
-// Implemented by `server` over the configuration. One immutable object for all cores; any thread may ask.
+// Implemented by `server` over the configuration. One immutable object for all cores; any thread
+// may ask.
 #pragma once
 
 #include <memory>

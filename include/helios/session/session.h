@@ -2,18 +2,21 @@
 //
 // State   | what it is                                            | ends by
 // login   | start-up packets and authentication (session_login.cc) | welcome, ready
-// welcome | logged in; waits for a backend of its pool: what the server reports goes into the welcome | ready
-// ready   | no lease; the client may be silent, or in the middle of a message that needs no backend | waiting, leased, ended
-// waiting | in the queue of its slice; bytes are kept in the inbox  | leased, ended
-// leased  | holds a backend                                        | ready, leaving, ended
-// leaving | the client said Terminate while the server still worked: the replies are dropped, then the backend goes back | ended
-// ending  | waits for its stream to close                           | destroyed by Sessions
+// welcome | logged in; waits for a backend of its pool: what the server reports goes into the
+// welcome | ready ready   | no lease; the client may be silent, or in the middle of a message that
+// needs no backend | waiting, leased, ended waiting | in the queue of its slice; bytes are kept in
+// the inbox  | leased, ended leased  | holds a backend                                        |
+// ready, leaving, ended leaving | the client said Terminate while the server still worked: the
+// replies are dropped, then the backend goes back | ended ending  | waits for its stream to close
+// | destroyed by Sessions
 //
-// Requests are forwarded in the pieces in which they come; a message is never held whole. What cannot be forwarded at once (no lease, a full
-// backend outbox, a pause for fairness) is copied to the inbox; beyond a small size the client's receive is stopped.
+// Requests are forwarded in the pieces in which they come; a message is never held whole. What
+// cannot be forwarded at once (no lease, a full backend outbox, a pause for fairness) is copied to
+// the inbox; beyond a small size the client's receive is stopped.
 //
 // Owned by the Sessions of its core; used by that core only.
-// Invariants: a waiting session holds no receive buffer. A lease is given back only when the backend is quiet and no message is half forwarded.
+// Invariants: a waiting session holds no receive buffer. A lease is given back only when the
+// backend is quiet and no message is half forwarded.
 #pragma once
 
 #include <memory>
@@ -47,7 +50,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] bool is_destroyable() const noexcept {
-    return state_ == State::ending && backend_ == nullptr && stream_.state() == Stream::State::closed;
+    return state_ == State::ending && backend_ == nullptr &&
+           stream_.state() == Stream::State::closed;
   }
   // The backend that works for this client at the moment; nullptr when there is none.
   [[nodiscard]] Backend* backend() noexcept { return state_ == State::leased ? backend_ : nullptr; }
@@ -56,7 +60,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void drain() noexcept;
   // Ends now, whatever goes on.
   void cut() noexcept;
-  // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for the log.
+  // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for
+  // the log.
   void fail(std::string_view sqlstate, std::string_view message) noexcept;
   // A cancel request that this connection brought has been dealt with.
   void on_cancel_finished() noexcept;
@@ -142,18 +147,18 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   std::string query_text_;  // The beginning of a simple query that may be PREPARE or DEALLOCATE.
   SqlName sql_name_;
   State state_ = State::login;
-  bool in_message_ = false;       // A header was begun (begin_message) and its body is not complete.
-  bool header_pending_ = false;   // A header is complete and not begun: no lease yet, or held.
-  bool forwarding_ = false;       // The current message goes to the backend.
+  bool in_message_ = false;      // A header was begun (begin_message) and its body is not complete.
+  bool header_pending_ = false;  // A header is complete and not begun: no lease yet, or held.
+  bool forwarding_ = false;      // The current message goes to the backend.
   bool inspecting_ = false;
-  bool held_ = false;             // Waits for a ReadyForQuery before more work is begun.
+  bool held_ = false;  // Waits for a ReadyForQuery before more work is begun.
   bool is_acquiring_ = false;
   bool client_at_boundary_ = true;
   bool draining_ = false;
-  bool parameter_seen_ = false;   // A ParameterStatus came in the current command.
+  bool parameter_seen_ = false;  // A ParameterStatus came in the current command.
   bool warned_ = false;
-  bool counted_ = false;          // Counts against max_clients.
-  bool uses_pool_ = false;        // Counts in its slice's sessions_count.
+  bool counted_ = false;    // Counts against max_clients.
+  bool uses_pool_ = false;  // Counts in its slice's sessions_count.
   std::unique_ptr<SessionLogin> login_;
 };
 

@@ -1,6 +1,7 @@
 // All sessions of one core.
 //
-// Makes them for accepted sockets, finds them for cancel requests (of any core), drains them. One object per core, used by its thread only.
+// Makes them for accepted sockets, finds them for cancel requests (of any core), drains them. One
+// object per core, used by its thread only.
 #pragma once
 
 #include <atomic>
@@ -21,7 +22,8 @@ struct SessionsShared {
   Nanoseconds login_timeout;
   Sha256Digest login_secret;   // For salts of unknown users (ClientLogin).
   Sha256Digest cancel_secret;  // Cancel keys are made of it.
-  // Clients that have sent a start-up message, over all cores: touched at login and at the end only.
+  // Clients that have sent a start-up message, over all cores: touched at login and at the end
+  // only.
   std::atomic<uint32_t> clients_count{0};
 };
 
@@ -77,7 +79,9 @@ class Sessions {
   [[nodiscard]] std::string cancel_key_of(const Session& session, size_t size) noexcept;
   void on_cancel_request(Session& asker, uint32_t process_id, ByteSpan key) noexcept;
   void on_session_destroyable(Session& session) noexcept;
-  [[nodiscard]] SlabId id_of(const Session& session) const noexcept { return sessions_.id_of(&session); }
+  [[nodiscard]] SlabId id_of(const Session& session) const noexcept {
+    return sessions_.id_of(&session);
+  }
 
  private:
   void deliver_cancel(CancelJob* job) noexcept;

@@ -1,7 +1,8 @@
 // The prepared statements that a client has by name on its backend.
 //
-// While there is one, the backend stays with the client (named statements do not follow a client from backend to backend yet). Names are kept as hashes: a collision can only
-// keep a backend longer than needed or, with a chance of 2^-64 per pair, too short. One session's data.
+// While there is one, the backend stays with the client (named statements do not follow a client
+// from backend to backend yet). Names are kept as hashes: a collision can only keep a backend
+// longer than needed or, with a chance of 2^-64 per pair, too short. One session's data.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ class NameHash {
 
 [[nodiscard]] uint64_t hash_name(std::string_view name) noexcept;
 
-// Reads the name out of the body of a Parse ("name\0...") or Close ("S" or "P", "name\0"), whatever the pieces it comes in.
+// Reads the name out of the body of a Parse ("name\0...") or Close ("S" or "P", "name\0"), whatever
+// the pieces it comes in.
 class NameReader {
  public:
   // `tag`: P or C.
@@ -33,7 +35,9 @@ class NameReader {
   void add(ByteSpan body) noexcept;
   [[nodiscard]] bool is_done() const noexcept { return state_ == State::done; }
   // 0: the unnamed statement, or a portal.
-  [[nodiscard]] uint64_t name() const noexcept { return is_statement_ && has_name_ ? hash_.value() : 0; }
+  [[nodiscard]] uint64_t name() const noexcept {
+    return is_statement_ && has_name_ ? hash_.value() : 0;
+  }
 
  private:
   enum class State : uint8_t { kind, name, done };
@@ -48,7 +52,8 @@ struct SqlName {
   bool is_known = false;
   uint64_t name = 0;
 };
-// `text`: the beginning of a simple query. Known only when it is a single plain PREPARE name or DEALLOCATE [PREPARE] name.
+// `text`: the beginning of a simple query. Known only when it is a single plain PREPARE name or
+// DEALLOCATE [PREPARE] name.
 [[nodiscard]] SqlName read_sql_name(std::string_view text) noexcept;
 
 class StatementNames {
