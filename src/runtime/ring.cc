@@ -4,7 +4,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,7 +13,6 @@
 #include <new>
 
 #include "helios/base/assert.h"
-#include "helios/base/log.h"
 #include "helios/runtime/ring_waker.h"
 #include "helios/runtime/uring_abi.h"
 
