@@ -173,8 +173,8 @@ def test_too_few_descriptors():
             plain()
             drop_capability_to_raise_limits()
 
-    text = check_no_start(configuration, "1000", preexec)
-    assert "RLIMIT_NOFILE" in text or "nofile" in text.lower() or "descriptor" in text, text
+    text = check_no_start(configuration, "300", preexec)
+    assert "descriptor" in text and "max_clients" in text, text
 
 
 def drop_capability_to_raise_limits():
@@ -208,8 +208,11 @@ def test_descriptors_run_out():
         with proxy.client() as client:
             client.value("select 1")
             used = proxy.fds()
-            hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)[1]
-            resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (used + 10, hard))
+            try:
+                hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)[1]
+                resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (used + 10, hard))
+            except PermissionError as error:
+                raise runner.Skip("no right to limit the descriptors of the proxy") from error
             waiting = []
             for _ in range(40):
                 waiting.append(proxy.open())
@@ -288,7 +291,7 @@ def test_features_are_told():
 def test_with_the_features_of_6_1(cores):
     """With the features of kernel 6.1 only, everything works as before."""
     configuration = proxy_module.config(runner.cluster(), cores=cores, max_connections=3)
-    with runner.fresh_proxy(configuration, ["--io-features-off", "6.1"]) as proxy:
+    with runner.fresh_proxy(configuration, ["--io-features-off", "kernel_6_1"]) as proxy:
 
         def work(number):
             with proxy.client() as client:
@@ -453,8 +456,15 @@ def test_signal_during_logins():
         proxy.finish(proxy.wait(20))
 
 
+def no_server_connections():
+    """Waits until the server has let go what earlier proxies, some of them killed, had."""
+    runner.cluster().kill_idle()
+    runner.eventually(lambda: not runner.cluster().backends(), what="a server without clients")
+
+
 def test_stop_gives_the_server_connections_back():
     """After the end of the proxy the server lists none of its connections."""
+    no_server_connections()
     with runner.fresh_proxy(cores=2, max_connections=5) as proxy:
         clients = [proxy.client() for _ in range(5)]
         for client in clients:
@@ -466,6 +476,7 @@ def test_stop_gives_the_server_connections_back():
 
 def test_idle_backends_are_closed():
     """Idle server connections beyond min_connections are closed after idle_timeout."""
+    no_server_connections()
     pool = {"min_connections": 1, "idle_timeout": "1s"}
     with runner.fresh_proxy(max_connections=5, pool=pool) as proxy:
         clients = [proxy.client() for _ in range(5)]

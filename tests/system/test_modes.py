@@ -3,6 +3,7 @@
 
 import random
 import threading
+import time
 
 from harness import runner, wire
 from harness.wire import SYNC, bind, execute, extended, parse, query
@@ -82,13 +83,20 @@ def test_session_waits_for_a_session(cores):
     with runner.fresh_proxy(mode="session", cores=cores, max_connections=1) as proxy:
         with proxy.client() as first:
             first.query("select 1")
-            second = proxy.client()
-            second.send(query("select 'second'"))
-            second.recv_quiet(0.3)
-            assert first.value("select 'still'") == "still"
-            first.terminate()
-            assert second.result() == [["second"]]
-            second.close()
+            answers = []
+
+            def second():
+                with proxy.client() as client:
+                    answers.append(client.value("select 'second'"))
+
+            def leave():
+                time.sleep(0.4)
+                assert not answers, "the second session did not wait"
+                assert first.value("select 'still'") == "still"
+                first.terminate()
+
+            runner.in_threads([second, leave])
+            assert answers == ["second"]
 
 
 @runner.cases(1, 2)

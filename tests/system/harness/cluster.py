@@ -277,14 +277,19 @@ class Cluster:
 
 
 class LimitWatch:
-    """A thread that looks again and again how many connections of the proxy the server lists."""
+    """A thread that looks again and again how many connections of the proxy the server lists.
+
+    The server does not list them in one instant: one that ended and its successor may both be in
+    one list. So only connections that are in two lists, one right behind the other, count.
+    """
 
     def __init__(self, cluster, condition="true", pause=0.005):
         self.most = 0
         self.looks = 0
         self._conn = cluster.connect("postgres")
         self._sql = (
-            "select count(*) from pg_stat_activity where backend_type = 'client backend'"
+            "select pid, backend_start from pg_stat_activity"
+            " where backend_type = 'client backend'"
             f" and usename is distinct from 'postgres' and {condition}"
         )
         self._pause = pause
@@ -304,11 +309,16 @@ class LimitWatch:
     def _run(self):
         try:
             while not self._stop.is_set():
-                self.most = max(self.most, int(self._conn.value(self._sql)))
+                seen = self._look()
+                if len(seen) > self.most:
+                    self.most = max(self.most, len(seen & self._look()))
                 self.looks += 1
                 self._stop.wait(self._pause)
         except Exception as error:  # pylint: disable=broad-except
             self._failure = error
+
+    def _look(self):
+        return {tuple(row) for row in self._conn.query(self._sql).rows}
 
     def check(self, limit):
         if self._failure:

@@ -129,6 +129,8 @@ class Proxy:
         self.stopped = False
         with open(self.config_path, "w", encoding="utf-8") as file:
             file.write(to_toml(configuration))
+        os.chmod(self.config_path, 0o600)
+        self.log_seen = 0
         command = [executable(), "--config", self.config_path, *arguments]
         if io_features_off() and "--io-features-off" not in arguments:
             command += ["--io-features-off", io_features_off()]
@@ -267,10 +269,18 @@ class Proxy:
         found = BAD_LOG.search(self.log())
         assert not found, "the log holds: " + self.log()[max(0, found.start() - 200) :][:2000]
 
+    def forget_log(self):
+        """What the log holds now is of no interest to the next `show_log`."""
+        self.log_seen = len(self.log())
+
     def show_log(self, lines=25):
-        print("    --- the proxy's log")
-        for line in self.log().splitlines()[-lines:]:
-            print("    " + line[:400])
+        """Prints the end of what came into the log since `forget_log`; nothing if nothing came."""
+        recent = self.log()[self.log_seen :].splitlines()[-lines:]
+        if recent:
+            print(f"    --- log of the proxy at port {self.address[1]}, process {self.pid}")
+        for line in recent:
+            if "(trust)" not in line:
+                print("    " + line[:400])
 
     # What the kernel says.
 

@@ -183,6 +183,8 @@ def _run_one(label, function, seconds):
     watchdog = _watch(seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     failure, skipped = None, None
+    for running in _alive:
+        running.forget_log()
     try:
         function()
         for running in list(_proxies.values()):
