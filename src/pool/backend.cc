@@ -211,6 +211,7 @@ void Backend::lease_to(Lessee& lessee) noexcept {
   ASSERT(transaction_status_ == 'I');
   ASSERT(stream_.unsent_size() == 0);
   set_state(State::leased);
+  is_ready_held_ = false;
   lessee_ = &lessee;
   lessee.on_leased(*this);
 }
@@ -374,7 +375,9 @@ void Backend::on_timeout(void* self) noexcept {
     case State::cleaning:
       return backend.close("DISCARD ALL took too long");
     case State::testing:
-      return backend.close("no answer to the test before use");
+      // Whoever waits must not wait for its end of file too.
+      backend.close("no answer to the test before use");
+      return backend.stream_.terminate();
     case State::closing:
       ++backend.pools_.counters().late_ends;
       LOG_LIMITED(warning, "server process %u on %s did not close in time; its connection is cut",

@@ -6,6 +6,7 @@
 #include "helios/pool/pools.h"
 #include "helios/wire/backend_messages.h"
 #include "helios/wire/message.h"
+#include "helios/wire/writer.h"
 
 namespace helios {
 namespace {
@@ -57,7 +58,7 @@ void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
       if (!forwarding_) {
         flush(start, true);
       } else if (is_split) {
-        lessee_->on_reply_copy(reader_.raw_header());
+        lessee_->on_reply_copy(reader_.raw_header(), reader_.body_left() == 0);
         run = input.data();
       } else if (!was_forwarding) {
         run = start;
@@ -96,7 +97,11 @@ void Backend::begin_message() noexcept {
   if (reply.verdict == ReplyVerdict::violation) return violate("a message that nothing asked for");
   skipping_ = reply.verdict == ReplyVerdict::skip;
   forwarding_ = !skipping_ && lessee_ != nullptr;
-  if (tag != backend_tag::ready_for_query) transaction_status_ = 0;
+  if (tag != backend_tag::ready_for_query) {
+    transaction_status_ = 0;
+  } else if (forwarding_ && is_ready_held_) {
+    forwarding_ = false;  // finish_ready sends it.
+  }
   if (reply.completed && reply.entry.name != 0 && forwarding_)
     lessee_->on_statement(reply.entry.tag, reply.entry.name);
 }
@@ -132,7 +137,12 @@ void Backend::finish_ready(ByteSpan body) noexcept {
   const auto status = read_ready_for_query(body);
   if (!status) return violate("a malformed ReadyForQuery");
   transaction_status_ = *status;
-  if (lessee_ != nullptr) lessee_->on_ready(*status, skipping_);
+  if (lessee_ == nullptr) return;
+  lessee_->on_ready(*status, skipping_);
+  if (lessee_ == nullptr || skipping_ || !is_ready_held_) return;
+  MessageWriter writer;
+  write_ready_for_query(writer, *status);
+  lessee_->on_reply_copy(writer.bytes(), true);
 }
 
 void Backend::finish_error(ByteSpan body) noexcept {

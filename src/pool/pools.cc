@@ -72,7 +72,8 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
   const Nanoseconds time = now();
   while (PooledBackend* pooled = slice.try_acquire()) {
     Backend& backend = static_cast<Backend&>(*pooled);
-    if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout) {
+    if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
+        slice.backends_count() > slice.minimum()) {
       backend.close("idle for too long");
     } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
       // It comes back through release, which serves the queue.
@@ -223,6 +224,7 @@ void Pools::on_backend_destroyable(Backend& backend) noexcept {
 void Pools::send_backend(Slice& slice, CoreId to,
                          std::unique_ptr<BackendTransfer> transfer) noexcept {
   ASSERT(&slice.spec() == &*transfer->spec);
+  transfer->welcome = entry_of(slice).welcome;
   context_.transfers_count.fetch_add(1);
   Message message = make_message(MessageKind::backend);
   message.words[0] = reinterpret_cast<uint64_t>(transfer.release());
@@ -233,7 +235,9 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
   const std::unique_ptr<BackendTransfer> transfer(
       reinterpret_cast<BackendTransfer*>(message.words[0]));
   ++counters_.moves_in;
-  Slice& slice = pool_of(transfer->spec).slice;
+  PoolEntry& entry = pool_of(transfer->spec);
+  Slice& slice = entry.slice;
+  if (entry.welcome.empty()) entry.welcome = std::move(transfer->welcome);
   // Backends of all cores together are bounded by the slab of each (see server).
   Backend* backend = backends_.make(*this, slice);
   ASSERT(backend != nullptr);

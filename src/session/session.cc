@@ -137,6 +137,7 @@ void Session::on_leased(Backend& backend) noexcept {
   set_state(State::leased);
   // Leaves together with the client's own first message; its replies are swallowed.
   backend.apply_parameters(parameters_);
+  if (mode() == LeaseMode::statement) backend.hold_ready();
   if (!is_acquiring_) resume();
 }
 
@@ -151,8 +152,8 @@ void Session::on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexc
   if (stream_.is_above_high_mark() && backend_ != nullptr) backend_->pause_receive();
 }
 
-void Session::on_reply_copy(ByteSpan bytes) noexcept {
-  client_at_boundary_ = false;  // A header; more follows, or on_input_end says that it was all.
+void Session::on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept {
+  client_at_boundary_ = at_boundary;
   if (state_ != State::leaving) stream_.send(bytes);
 }
 
@@ -166,15 +167,18 @@ void Session::on_statement(uint8_t tag, uint64_t name) noexcept {
 
 void Session::on_command_complete(std::string_view tag) noexcept {
   const bool parameter_seen = std::exchange(parameter_seen_, false);
+  // The name belongs to one command only.
+  const bool names_statement = tag == "PREPARE" || tag == "DEALLOCATE";
+  const SqlName sql_name = names_statement ? std::exchange(sql_name_, SqlName()) : SqlName();
   if (tag == "PREPARE") {
-    if (sql_name_.is_known) {
-      names_.add(sql_name_.name);
+    if (sql_name.is_known) {
+      names_.add(sql_name.name);
     } else {
       names_.add_unknown();
     }
   } else if (tag == "DEALLOCATE") {
     // Of a name that could not be read: one of those that are kept, so all of them are.
-    if (sql_name_.is_known) names_.remove(sql_name_.name);
+    if (sql_name.is_known) names_.remove(sql_name.name);
   } else if (tag == "DEALLOCATE ALL" || tag == "DISCARD ALL") {
     names_.clear();
   } else if (tag == "LISTEN") {
@@ -195,7 +199,6 @@ void Session::on_ready(uint8_t status, bool skipped) noexcept {
   if (skipped || state_ != State::leased) return;
   if (mode() == LeaseMode::statement && status != transaction_status::idle) {
     // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
-    client_at_boundary_ = true;
     drop_backend("transaction block in statement mode");
     fail(sqlstate::feature_not_supported,
          "transaction blocks not allowed in statement pooling mode");
@@ -220,7 +223,6 @@ void Session::on_input_end() noexcept {
     send_welcome();
     return;
   }
-  if (!client_at_boundary_ && backend_->is_quiet()) client_at_boundary_ = true;
   try_release();
   if (held_ || backend_ == nullptr) resume();
 }

@@ -143,10 +143,10 @@ bool Session::begin_message() noexcept {
       tag == frontend_tag::parse || tag == frontend_tag::close || tag == frontend_tag::query;
   if (tag == frontend_tag::query) {
     query_text_.clear();
-    sql_name_ = SqlName();
   } else if (inspecting_) {
     name_reader_.start(tag);
   }
+  if (begins_work(tag)) sql_name_ = SqlName();
   return true;
 }
 
@@ -182,7 +182,9 @@ bool Session::must_hold(uint8_t tag) noexcept {
 void Session::inspect(ByteSpan body) noexcept {
   if (reader_.header().tag != frontend_tag::query) {
     if (!name_reader_.is_done()) name_reader_.add(body);
-    if (reader_.header().tag == frontend_tag::parse) note_text(as_text(body));
+    const size_t name_end = as_text(body).find('\0');
+    if (reader_.header().tag == frontend_tag::parse && name_end != std::string_view::npos)
+      note_text(as_text(body).substr(name_end + 1));
     return;
   }
   note_text(as_text(body));

@@ -49,6 +49,7 @@ struct BackendTransfer {
   uint32_t process_id = 0;
   std::string cancel_key;
   ParameterList parameters;
+  ParameterList welcome;  // What its server reported at login: the other core may not know it yet.
   Nanoseconds created_at = 0;
   Nanoseconds expires_at = never;
   Nanoseconds idle_since = 0;
@@ -104,6 +105,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return stream_.is_above_high_mark(); }
   [[nodiscard]] bool has_unsent() const noexcept { return stream_.unsent_size() > 0; }
+  // During this lease each ReadyForQuery is shown to the lessee before it is forwarded; a lessee
+  // that closes the backend then keeps it from the client.
+  void hold_ready() noexcept { is_ready_held_ = true; }
   // The lessee's client reads too slowly, or again.
   void pause_receive() noexcept { stream_.pause_receive(); }
   void resume_receive() noexcept { stream_.resume_receive(); }
@@ -181,6 +185,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool forwarding_ = false;         // The current message goes to the lessee.
   bool skipping_ = false;           // The current message answers a statement of the pooler's own.
   bool wants_body_ = false;         // The current message's body is collected.
+  bool is_ready_held_ = false;
   bool clean_up_ = false;
   bool fatal_seen_ = false;
   bool was_ready_ = false;

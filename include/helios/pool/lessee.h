@@ -34,7 +34,7 @@ class Lessee : public Waiter {
   // not give the backend back.
   virtual void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept = 0;
   // The same for bytes that lie in no receive buffer.
-  virtual void on_reply_copy(ByteSpan bytes) noexcept = 0;
+  virtual void on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept = 0;
 
   // What the replies say. Must not give the backend back.
   // A named Parse ('P') or Close ('C') has succeeded.
@@ -45,7 +45,8 @@ class Lessee : public Waiter {
   virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
   // An ErrorResponse goes to the client.
   virtual void on_error(const ErrorFields& fields) noexcept = 0;
-  // ReadyForQuery; `skipped`: it ends a statement of the pooler's own.
+  // ReadyForQuery; `skipped`: it ends a statement of the pooler's own. Comes before the message
+  // itself goes to the client when the lessee asked for that (Backend::hold_ready).
   virtual void on_ready(uint8_t status, bool skipped) noexcept = 0;
 
   // A statement that the pooler sent for this lessee failed. May not go on with this backend: it

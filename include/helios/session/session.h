@@ -71,7 +71,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_leased(Backend& backend) noexcept override;
   void on_wait_failed(const PoolError& error) noexcept override;
   void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept override;
-  void on_reply_copy(ByteSpan bytes) noexcept override;
+  void on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept override;
   void on_statement(uint8_t tag, uint64_t name) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
