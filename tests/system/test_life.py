@@ -478,7 +478,8 @@ def test_idle_backends_are_closed():
     """Idle server connections beyond min_connections are closed after idle_timeout."""
     no_server_connections()
     pool = {"min_connections": 1, "idle_timeout": "1s"}
-    with runner.fresh_proxy(max_connections=5, pool=pool) as proxy:
+    database = [{"name": "app", "node": "main"}]
+    with runner.fresh_proxy(max_connections=5, pool=pool, database=database) as proxy:
         clients = [proxy.client() for _ in range(5)]
         for client in clients:
             client.query("begin")

@@ -40,7 +40,7 @@ def test_pgbench_with_one_client(protocol, cores):
     """pgbench's transactions work through the proxy, one client at a time."""
     bench_tables()
     with runner.fresh_proxy(cores=cores) as proxy:
-        count = bench(proxy, "-c", 1, "-M", protocol, limit=1)
+        count = bench(proxy, "-c", 1, "-M", protocol, limit=cores)
     assert runner.cluster().check_bank() == count
 
 
@@ -123,11 +123,10 @@ def test_limits_of_node_database_and_user(cores):
         {"name": "bob", "auth": "trust", "max_connections": 1},
     ]
     node = {"max_connections": 8}
-    stop = threading.Event()
 
     def work(proxy, name, database_name):
         with proxy.client(name, database_name) as client:
-            while not stop.is_set():
+            for _ in range(runner.scaled(50, 10)):
                 client.query("select pg_sleep(0.003)")
 
     with runner.fresh_proxy(cores=cores, node=node, database=database, user=user) as proxy:
@@ -141,17 +140,14 @@ def test_limits_of_node_database_and_user(cores):
         running = {n: LimitWatch(runner.cluster(), c, 0.02) for n, c in watches.items()}
         for watch in running.values():
             watch.__enter__()
-        pairs = [(u, d) for u in ("bench", "alice", "bob") for d in ("app", "other")] * 6
-        timer = threading.Timer(max(1.0, QUICK), stop.set)
-        timer.start()
-        try:
-            runner.in_threads([lambda p=p: work(proxy, *p) for p in pairs])
-        finally:
-            stop.set()
+        # One pool's idle connections make room for the next pool, then all pools at once.
+        pairs = [(u, d) for u in ("bench", "alice", "bob") for d in ("app", "other")]
+        for pair in pairs:
+            runner.in_threads([lambda p=pair: work(proxy, *p) for _ in range(6)])
+        runner.in_threads([lambda p=p: work(proxy, *p) for p in pairs * 6])
         for limit, watch in running.items():
             watch.__exit__()
             watch.check(limit)
-            assert watch.most >= 1, limit
 
 
 @runner.cases(1, 2)
@@ -161,8 +157,8 @@ def test_waiters_time_out(cores):
         cores=cores, max_connections=1, pool={"acquire_timeout": "700ms"}
     ) as proxy:
         with proxy.client() as holder:
-            holder.query("begin")
             waiters = [proxy.client() for _ in range(6)]
+            holder.query("begin")
             for client in waiters:
                 client.send(query("select 1"))
             for client in waiters:
@@ -176,6 +172,19 @@ def test_waiters_time_out(cores):
 
 
 @runner.cases(1, 2)
+def test_login_needs_no_backend(cores):
+    """Once a pool has met its server, clients log in while every backend is taken."""
+    with runner.fresh_proxy(cores=cores, max_connections=1) as proxy:
+        with proxy.client() as holder:
+            holder.query("begin")
+            clients = [proxy.client() for _ in range(10)]
+            holder.query("commit")
+            for client in clients:
+                assert client.value("select 1") == "1"
+                client.close()
+
+
+@runner.cases(1, 2)
 def test_waiter_that_leaves(cores):
     """A waiter that goes away gives its place up at once, and its query is never run."""
     runner.cluster().run("drop table if exists visits")
@@ -183,10 +192,10 @@ def test_waiter_that_leaves(cores):
     runner.cluster().run("grant all on visits to public")
     with runner.fresh_proxy(cores=cores, max_connections=1) as proxy:
         with proxy.client() as holder, proxy.client() as patient:
+            leavers = {end: proxy.client() for end in ("close", "reset", "terminate")}
             holder.query("begin")
-            before = proxy.fds()
-            for end in ("close", "reset", "terminate"):
-                gone = proxy.client()
+            before = proxy.fds() - len(leavers)
+            for end, gone in leavers.items():
                 gone.send(query("insert into visits values (1)"))
                 time.sleep(0.05)
                 if end == "terminate":
@@ -205,8 +214,8 @@ def test_oldest_waiter_first():
     """Waiters are served in the order in which they came."""
     with runner.fresh_proxy(cores=1, max_connections=1) as proxy:
         with proxy.client() as holder:
-            holder.query("begin")
             clients = [proxy.client() for _ in range(40)]
+            holder.query("begin")
             for number, client in enumerate(clients):
                 client.send(query(f"select {number}, clock_timestamp()"))
                 time.sleep(0.003)
@@ -227,8 +236,8 @@ def test_oldest_waiter_first_over_two_cores():
     """Waiters on two cores are served oldest first, but for those that came at about the same time."""
     with runner.fresh_proxy(cores=2, max_connections=1) as proxy:
         with proxy.client() as holder:
-            holder.query("begin")
             clients = [proxy.client() for _ in range(40)]
+            holder.query("begin")
             for number, client in enumerate(clients):
                 client.send(query(f"select {number}, clock_timestamp()"))
                 time.sleep(0.02)
