@@ -59,7 +59,7 @@ size_t pieces_count(const Outbox& outbox) {
   return outbox.gather(parts);
 }
 
-std::string random_bytes(SeededRandom& random, size_t size) {
+std::string random_bytes(SimRandom& random, size_t size) {
   std::string bytes(size, '\0');
   for (char& byte : bytes) byte = static_cast<char>(random.next());
   return bytes;
@@ -198,7 +198,7 @@ TEST_CASE("the chunk pool keeps a bounded number of free chunks") {
 TEST_CASE("an outbox equals a string of bytes under random work") {
   for (uint64_t seed = 1; seed <= 200; ++seed) {
     CAPTURE(seed);
-    SeededRandom random(seed);
+    SimRandom random(seed);
     Fixture f;
     {
       Lender lender(f.io);

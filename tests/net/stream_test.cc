@@ -845,7 +845,7 @@ struct Pump final : StreamOwner {
   int ended[2] = {0, 0};
 };
 
-std::string pattern(SeededRandom& random, size_t size) {
+std::string pattern(SimRandom& random, size_t size) {
   std::string bytes(size, '\0');
   for (char& byte : bytes) byte = static_cast<char>(random.next());
   return bytes;
@@ -863,7 +863,7 @@ struct Relayed {
 
 // Six relays on two cores with four buffers for each group; everybody sends at once.
 std::vector<Relayed> run_relays(SimNetwork& network, Core (&cores)[2]) {
-  SeededRandom random(network.options().seed * 7);
+  SimRandom random(network.options().seed * 7);
   std::vector<Relayed> relays;
   for (size_t i = 0; i < 6; ++i) {
     Core& core = cores[i % 2];

@@ -43,7 +43,7 @@ size_t size_of(std::span<const iovec> parts) {
 
 }  // namespace
 
-uint64_t SeededRandom::next() noexcept {
+uint64_t SimRandom::next() noexcept {
   state_ += 0x9e3779b97f4a7c15;
   uint64_t z = state_;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;

@@ -33,9 +33,9 @@ class FakeIo;
 enum class More : uint8_t { no, yes };
 
 // Random numbers that depend on the seed only (splitmix64).
-class SeededRandom {
+class SimRandom {
  public:
-  explicit SeededRandom(uint64_t seed) noexcept : state_(seed) {}
+  explicit SimRandom(uint64_t seed) noexcept : state_(seed) {}
   [[nodiscard]] uint64_t next() noexcept;
   // 0 <= result < bound. Requires: bound > 0.
   [[nodiscard]] uint64_t below(uint64_t bound) noexcept { return next() % bound; }
@@ -75,7 +75,7 @@ class SimNetwork {
       end_of_turn(*io);
     return steps;
   }
-  [[nodiscard]] SeededRandom& random() noexcept { return random_; }
+  [[nodiscard]] SimRandom& random() noexcept { return random_; }
   [[nodiscard]] SimOptions& options() noexcept { return options_; }
 
   // A listening descriptor. Several on one address share its connections at random, as with
@@ -144,7 +144,7 @@ class SimNetwork {
   void end_inbox_of(int fd);
 
   SimOptions options_;
-  SeededRandom random_;
+  SimRandom random_;
   std::map<int, Socket> sockets_;
   std::vector<FakeIo*> cores_;
 };
