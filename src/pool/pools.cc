@@ -192,10 +192,9 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
                                           spec.node->label + ") as user \"" + spec.login.user +
                                           "\": " + error.message};
   LOG_LIMITED(warning, "%s", entry.last_error.message.c_str());
-  // A server that is full or starting will have room later, and other backends may be in use
-  // meanwhile: wait.
-  const bool may_pass = error.sqlstate == sqlstate::too_many_connections ||
-                        error.sqlstate == sqlstate::cannot_connect_now;
+  // A server that is starting up will be there soon; and while other backends live, they serve
+  // those who wait.
+  const bool may_pass = error.sqlstate == sqlstate::cannot_connect_now;
   if (!may_pass && entry.slice.backends_count() == 0) fail_waiters(entry, entry.last_error);
 }
 

@@ -27,8 +27,14 @@ constexpr uint32_t backends_max = 16'384;
 constexpr uint32_t node_connections_guess = 500;
 constexpr Nanoseconds signal_poll_interval = milliseconds(50);
 
+// Connections of one core: its clients, those that are still logging in or will be told that there
+// is no room, and cancel requests.
+uint32_t sessions_max(const Config& config) {
+  return config.proxy.max_clients + config.proxy.max_clients / 4 + 128;
+}
+
 uint64_t descriptors_needed(const Config& config, size_t cores) {
-  uint64_t needed = config.proxy.max_clients + 64 + 16 * cores;
+  uint64_t needed = sessions_max(config) + 64 + 16 * cores;
   for (const NodeConfig& node : config.nodes)
     needed += node.max_connections > 0 ? node.max_connections : node_connections_guess;
   return needed;
@@ -105,9 +111,10 @@ void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mail
   }
 }
 
-RingOptions ring_options(const ProxyConfig& proxy, FeatureMask features_off) {
+RingOptions ring_options(const Config& config, FeatureMask features_off) {
+  const ProxyConfig& proxy = config.proxy;
   RingOptions options;
-  options.targets_max = proxy.max_clients + backends_max + 256;
+  options.targets_max = sessions_max(config) + backends_max + 256;
   options.client_buffers = {proxy.client_buffers, proxy.client_buffer_size};
   options.backend_buffers = {proxy.backend_buffers, proxy.backend_buffer_size};
   options.features_off = features_off;
@@ -153,12 +160,12 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
     options.id = static_cast<CoreId>(id);
     // More cores than CPUs (tests): they share them.
     options.cpu = cpus[id % cpus.size()];
-    options.ring = ring_options(config.proxy, features_off.value());
+    options.ring = ring_options(config, features_off.value());
     auto core = Core::start(
         options, {mailboxes, wakes},
         [&, id](CoreContext& context) -> Result<std::unique_ptr<CoreApplication>> {
-          CoreServerOptions own{sockets.value().take(static_cast<int>(id)),
-                                config.proxy.max_clients, backends_max};
+          CoreServerOptions own{sockets.value().take(static_cast<int>(id)), sessions_max(config),
+                                backends_max};
           return std::unique_ptr<CoreApplication>(new CoreServer(context, shared, std::move(own)));
         });
     if (core.ok()) {

@@ -118,10 +118,11 @@ bool Session::acquire() noexcept {
   if (leased) return true;
   ++sessions_.counters().waits;
   const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
-  if (state_ == State::ready) {
-    set_state(State::waiting);
-    if (patience > 0) sessions_.timers().schedule(timer_, sessions_.now() + patience);
-  }
+  if (state_ == State::ready) set_state(State::waiting);
+  // In the login its own deadline stands too: the earlier one counts.
+  const Nanoseconds deadline = sessions_.now() + patience;
+  if (patience > 0 && (!timer_.is_scheduled() || deadline < timer_.deadline()))
+    sessions_.timers().schedule(timer_, deadline);
   return false;
 }
 
@@ -394,26 +395,26 @@ void Session::on_timeout(void* self) noexcept {
   switch (session.state_) {
     case State::ending:
       return session.stream_.terminate();
-    case State::waiting: {
-      ++session.sessions_.counters().wait_timeouts;
-      std::string message = "query_wait_timeout: no server connection became free in time";
-      const PoolError& cause = session.pool_->last_error;
-      if (session.pool_->failures_count > 0) message += " (" + cause.message + ")";
-      return session.fail(sqlstate::too_many_connections, message);
-    }
+    case State::welcome:
+    case State::waiting:
+      return session.fail_wait();
     case State::login:
       return session.fail(sqlstate::query_canceled, "client_login_timeout");
-    case State::welcome: {
-      const PoolError& cause = session.pool_->last_error;
-      if (session.pool_->failures_count > 0) return session.fail(cause.sqlstate, cause.message);
-      return session.fail(sqlstate::query_canceled,
-                          "client_login_timeout (no server connection became free in time)");
-    }
     case State::ready:
     case State::leased:
     case State::leaving:
       UNREACHABLE("timer in a state without one");
   }
+}
+
+// No backend came in time. While the node fails its own error tells more than the wait.
+void Session::fail_wait() noexcept {
+  ++sessions_.counters().wait_timeouts;
+  const PoolError& cause = pool_->last_error;
+  if (pool_->failures_count > 0)
+    return fail(cause.sqlstate, "query_wait_timeout: " + cause.message);
+  fail(sqlstate::too_many_connections,
+       "query_wait_timeout: no server connection became free in time");
 }
 
 void Session::warn_unfollowed(const char* what) noexcept {

@@ -132,6 +132,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  void fail_wait() noexcept;
   static void on_timeout(void* self) noexcept;
 
   Sessions& sessions_;
