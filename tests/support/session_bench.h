@@ -1,0 +1,308 @@
+// Sessions and pools without a kernel: real Sessions, Pools and KeyDerivation on simulated cores,
+// scripted clients on one side and a scripted PostgreSQL on the other, all in one thread.
+//
+// A test speaks as a client (TestClient) and, when it wants to, as the server (ServerSession with
+// is_silent). settle() runs everything until nothing can happen any more without it. The order of
+// events depends on the seed only. By default the network cuts, delays and breaks nothing.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "helios/net/resolver.h"
+#include "helios/net/stream.h"
+#include "helios/pool/pools.h"
+#include "helios/runtime/timer_wheel.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/crypto.h"
+#include "helios/wire/key_derivation.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_io.h"
+
+namespace helios::test {
+
+class SessionBench;
+
+// One message, as either side sends it.
+struct WireMessage {
+  char tag = 0;
+  std::string body;
+};
+
+[[nodiscard]] std::string frame(char tag, std::string_view body);
+[[nodiscard]] std::string query_message(std::string_view text);
+[[nodiscard]] std::string parse_message(std::string_view name, std::string_view text);
+[[nodiscard]] std::string bind_message(std::string_view portal, std::string_view statement);
+[[nodiscard]] std::string execute_message(std::string_view portal = {});
+[[nodiscard]] std::string close_message(std::string_view statement);
+[[nodiscard]] std::string sync_message();
+[[nodiscard]] std::string flush_message();
+[[nodiscard]] std::string startup_packet(
+    std::string_view user, std::string_view database,
+    const std::vector<std::pair<std::string, std::string>>& parameters = {});
+[[nodiscard]] std::string ready(char status = 'I');
+[[nodiscard]] std::string complete(std::string_view tag);
+[[nodiscard]] std::string error_reply(std::string_view severity, std::string_view sqlstate,
+                                      std::string_view message);
+// What the scripted server answers to a query that it only echoes, without ReadyForQuery.
+[[nodiscard]] std::string echo(std::string_view text);
+
+// Takes the complete messages off the front of `bytes`.
+[[nodiscard]] std::vector<WireMessage> take_messages(std::string& bytes);
+[[nodiscard]] std::string tags_of(const std::vector<WireMessage>& messages);
+// Field `code` of an ErrorResponse or NoticeResponse; empty when it has none.
+[[nodiscard]] std::string field_of(const WireMessage& error, char code);
+
+// One connection to the scripted server, seen from the server.
+class ServerSession {
+ public:
+  enum class Kind : uint8_t { fresh, session, cancel };
+
+  explicit ServerSession(SimNetwork& network, int fd, uint32_t process_id);
+
+  [[nodiscard]] int fd() const { return fd_; }
+  [[nodiscard]] Kind kind() const { return kind_; }
+  [[nodiscard]] bool is_open() const { return fd_ >= 0; }
+  [[nodiscard]] uint32_t process_id() const { return process_id_; }
+  [[nodiscard]] const std::string& cancel_key() const { return cancel_key_; }
+  [[nodiscard]] char status() const { return status_; }
+  [[nodiscard]] bool is_batch_open() const { return batch_open_; }
+  [[nodiscard]] const std::map<std::string, std::string>& parameters() const { return parameters_; }
+
+  // Everything that came behind the login, whether it was answered or not.
+  std::vector<WireMessage> log;
+  // For a cancel connection: what it asked for.
+  uint32_t cancelled_process_id = 0;
+  std::string cancelled_key;
+
+  bool is_silent = false;  // Reads, and answers nothing: the test does.
+  bool is_deaf = false;    // Does not even read.
+  // Is told to leave the connection of a cancel request, or of a Terminate, open.
+  bool stays_open = false;
+
+  // Each returns at once; settle() delivers.
+  void write(std::string_view bytes);
+  void end();    // Our end of file, and closed.
+  void reset();  // Both ends fail.
+
+  // Texts of the simple queries that came, without the pooler's own.
+  [[nodiscard]] std::vector<std::string> queries() const;
+  [[nodiscard]] std::string tags() const { return tags_of(log); }
+
+ private:
+  friend class ScriptedServer;
+
+  SimNetwork& network_;
+  int fd_;
+  uint32_t process_id_;
+  Kind kind_ = Kind::fresh;
+  std::string cancel_key_;
+  std::string inbox_;
+  std::map<std::string, std::string> parameters_;
+  std::map<std::string, std::string> statements_;
+  std::string bound_;  // Text of the statement bound last.
+  char status_ = 'I';
+  bool skipping_ = false;
+  bool copying_ = false;
+  bool copy_is_extended_ = false;
+  bool batch_open_ = false;
+};
+
+// A server that knows enough of PostgreSQL for these tests. Statements it understands: BEGIN,
+// COMMIT, ROLLBACK, SET name='value', DISCARD ALL, PREPARE, DEALLOCATE, FAIL (an error), COPYIN,
+// LONG n (a row of n bytes); everything else comes back as one row with its text.
+class ScriptedServer {
+ public:
+  explicit ScriptedServer(SimNetwork& network, uint16_t port);
+
+  // Accepts, reads and answers what is there. True when something happened.
+  bool pump();
+
+  [[nodiscard]] std::vector<std::unique_ptr<ServerSession>>& sessions() { return sessions_; }
+  // The connections that are sessions of PostgreSQL and open, in the order of their making.
+  [[nodiscard]] std::vector<ServerSession*> open_sessions();
+  [[nodiscard]] std::vector<ServerSession*> cancels();
+  // The only open session. Requires: there is exactly one.
+  [[nodiscard]] ServerSession& only();
+
+  void stop_listening();
+  void start_listening();
+
+  // The server refuses logins with this error; empty: it accepts them.
+  std::string login_error;
+  // Connections are accepted and not answered.
+  bool holds_logins = false;
+  // New sessions begin like this.
+  bool new_is_silent = false;
+  // Cancel connections stay open until the test ends them.
+  bool holds_cancels = false;
+  // A connection stays open after Terminate and after our end of file.
+  bool holds_ends = false;
+  // Behind the login's ReadyForQuery, in the same bytes.
+  std::string after_login;
+
+ private:
+  bool pump_one(ServerSession& session);
+  void on_startup(ServerSession& session, std::string_view packet);
+  void on_message(ServerSession& session, const WireMessage& message);
+  void on_query(ServerSession& session, std::string_view text);
+  [[nodiscard]] std::string run(ServerSession& session, std::string_view text);
+  void on_extended(ServerSession& session, const WireMessage& message);
+  void fail(ServerSession& session);
+  void end_copy(ServerSession& session, bool failed);
+
+  SimNetwork& network_;
+  uint16_t port_;
+  int listen_fd_ = -1;
+  uint32_t next_process_id_ = 4000;
+  std::vector<std::unique_ptr<ServerSession>> sessions_;
+};
+
+// Who may come in: everybody but "stranger", to every database but "missing".
+class BenchDirectory final : public Directory {
+ public:
+  BenchDirectory(Node& node, PoolLimits pool_limits) : limits(pool_limits), node_(node) {}
+  [[nodiscard]] UserSecret secret_of(std::string_view user) const override;
+  [[nodiscard]] bool has_database(std::string_view database) const override {
+    return database != "missing";
+  }
+  [[nodiscard]] PoolSpecRef pool_of(std::string_view database, std::string_view user,
+                                    const ParameterList& settings) const override;
+
+  PoolLimits limits;
+
+ private:
+  Node& node_;
+};
+
+struct BenchOptions {
+  CoreId cores_count = 1;
+  uint32_t clients_max = 10'000;
+  uint32_t node_max = 100;
+  uint32_t buffers_count = 64;
+  Nanoseconds login_timeout = seconds(60);
+  PoolLimits limits;
+  // What the network does to the bytes. By default nothing.
+  SimOptions network = {1, 0, 0, 0, 0, 0, 16384};
+};
+
+// A core: everything that server/core_server.h has, less the listeners.
+class BenchCore final : public Postbox {
+ public:
+  BenchCore(SessionBench& bench, CoreId id);
+  ~BenchCore() override;
+
+  void end_turn();
+  [[nodiscard]] bool has_work() const;
+  void deliver(const Message& message);
+
+  [[nodiscard]] CoreId core() const noexcept override { return id_; }
+  [[nodiscard]] CoreId cores_count() const noexcept override;
+  void send(CoreId to, const Message& message) noexcept override;
+
+ private:
+  SessionBench& bench_;
+  CoreId id_;
+
+ public:
+  FakeIo io;
+  ChunkPool chunks;
+  IntrusiveList<Stream, FlushTag> flush_list;
+  NetContext net;
+  TimerWheel timers;
+  SeededRandom random;
+  KeyDerivation keys;
+  Pools pools;
+  Sessions sessions;
+  // Timers that are not a session's or backend's: the sweep of the pools.
+  [[nodiscard]] size_t timers_count() const { return timers.size(); }
+};
+
+class SessionBench {
+ public:
+  explicit SessionBench(BenchOptions options = {});
+  // Everything must be given back: finishes first, if the test has not.
+  ~SessionBench();
+
+  // Runs until nothing happens any more by itself.
+  void settle();
+  // One event somewhere, for tests that interleave by chance. False: nothing can happen.
+  bool step();
+  // Time passes; then settles.
+  void advance(Nanoseconds difference);
+  // Cuts everything and checks that nothing is left: slots, chunks, buffers, operations, timers.
+  void finish();
+  void start_drain();
+  // No session and no backend is left.
+  [[nodiscard]] bool is_empty();
+
+  [[nodiscard]] BenchCore& core(CoreId id = 0) { return *cores_[id]; }
+  [[nodiscard]] Pools& pools() { return cores_[0]->pools; }
+  [[nodiscard]] Sessions& sessions() { return cores_[0]->sessions; }
+  // The pool of user and database of core 0.
+  [[nodiscard]] Slice& slice(CoreId id = 0, std::string_view user = "me",
+                             std::string_view database = "db");
+
+  BenchOptions options;
+  SimNetwork network;
+  FakeClock clock;
+  Resolver resolver;
+  Node node;
+  BenchDirectory directory;
+  SessionsShared shared;
+  std::atomic<uint32_t> transfers_count{0};
+  ScriptedServer server;
+
+ private:
+  friend class BenchCore;
+  friend class TestClient;
+  bool deliver_one();
+
+  std::vector<std::unique_ptr<BenchCore>> cores_;
+  std::map<std::pair<CoreId, CoreId>, std::deque<Message>> mail_;
+  bool finished_ = false;
+};
+
+// One application. Every function that writes settles, unless it says otherwise.
+class TestClient {
+ public:
+  // Connects to a core; says nothing yet.
+  explicit TestClient(SessionBench& bench, CoreId core = 0);
+  // Connects and logs in, and takes the welcome.
+  TestClient(SessionBench& bench, CoreId core, std::string_view user,
+             const std::vector<std::pair<std::string, std::string>>& parameters = {});
+  TestClient(TestClient&& other) noexcept
+      : bench_(other.bench_), fd_(std::exchange(other.fd_, -1)), inbox_(std::move(other.inbox_)) {}
+  TestClient& operator=(TestClient&&) = delete;
+
+  void write(std::string_view bytes);
+  void write_later(std::string_view bytes);  // Does not settle.
+  void query(std::string_view text) { write(query_message(text)); }
+
+  // The messages that have come since the last call. Requires: no part of one.
+  [[nodiscard]] std::vector<WireMessage> take();
+  // Bytes, of messages or not.
+  [[nodiscard]] std::string take_bytes();
+  [[nodiscard]] std::string take_tags() { return tags_of(take()); }
+  // The SQLSTATE of the one error among what has come; empty when there is none.
+  [[nodiscard]] std::string take_error();
+
+  [[nodiscard]] bool is_closed() const;
+  void close();
+  void reset();
+  [[nodiscard]] int fd() const { return fd_; }
+
+ private:
+  SessionBench& bench_;
+  int fd_;
+  std::string inbox_;
+};
+
+}  // namespace helios::test
