@@ -316,7 +316,7 @@ void Backend::on_detachable(Stream& stream) noexcept {
   transfer->idle_since = idle_since;
   transfer->fd = stream.release_fd();
   set_state(State::ended);
-  slice_.on_moved(moving_to_);
+  transfer->permit_home = slice_.on_moved(moving_to_);
   pools_.send_backend(slice_, moving_to_, std::move(transfer));
   pools_.on_backend_destroyable(*this);
 }

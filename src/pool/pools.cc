@@ -242,7 +242,7 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
   ASSERT(backend != nullptr);
   backend->start(*transfer);
   context_.transfers_count.fetch_sub(1);
-  slice.on_arrived(*backend, message.from, now());
+  slice.on_arrived(*backend, message.from, transfer->permit_home, now());
   if (draining_ && backend->state() == Backend::State::idle) backend->close("shutting down");
 }
 
@@ -281,7 +281,7 @@ bool Pools::on_message(const Message& message) noexcept {
   } else if (kind == MessageKind::unpromise) {
     slice.on_unpromise(message.from);
   } else {
-    slice.on_permits(message.from, message.count);
+    slice.on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
   }
   return true;
 }

@@ -13,6 +13,7 @@ Slice::Slice(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
       peers_(postbox.cores_count()),
       permits_free_(0) {
   permits_free_ = share_of(spec_->limits.max_connections);
+  peers_[postbox.core()].held_count = permits_free_;
 }
 
 Slice::~Slice() {
@@ -80,17 +81,17 @@ void Slice::on_gone() noexcept {
   port_.activate(*this);
 }
 
-void Slice::on_moved(CoreId to) noexcept {
+CoreId Slice::on_moved(CoreId to) noexcept {
   ASSERT(backends_count_ > 0);
   --backends_count_;
-  ++peers_[to].balance;
+  return let_go_of_permit(to);
 }
 
 void Slice::on_move_failed(CoreId to) noexcept {
   Peer& peer = peers_[to];
   send(to, MessageKind::unpromise, 1);
-  // The wish is open again, unless it was withdrawn meanwhile; then this one more is harmless: the
-  // other core passes on what it does not need.
+  // The wish is open again. If it was withdrawn meanwhile, the other core answers unpromise with
+  // another withdrawal.
   set_wish(peer, peer.wish_count + 1, peer.wish_count > 0 ? peer.wish_oldest : 0);
   port_.activate(*this);
 }
@@ -134,22 +135,26 @@ void Slice::on_promise(CoreId from, uint32_t count) noexcept {
 void Slice::on_unpromise(CoreId from) noexcept {
   Peer& peer = peers_[from];
   if (peer.promised_count > 0) --peer.promised_count;
+  if (!peer.told) {
+    // We withdrew the wish that it has opened again: the next pump withdraws or renews it.
+    peer.told = true;
+    peer.told_count = 1;
+    peer.told_oldest = 0;
+  }
   port_.activate(*this);
 }
 
-void Slice::on_permits(CoreId from, uint32_t count) noexcept {
-  Peer& peer = peers_[from];
-  peer.balance -= static_cast<int32_t>(count);
+void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
+  peers_[home].held_count += count;
   permits_free_ += count;
-  receive_grants(peer, count);
+  receive_grants(peers_[from], count);
   port_.activate(*this);
 }
 
-void Slice::on_arrived(PooledBackend& backend, CoreId from, Nanoseconds now) noexcept {
-  Peer& peer = peers_[from];
-  --peer.balance;
+void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept {
+  ++peers_[home].held_count;
   ++backends_count_;
-  receive_grants(peer, 1);
+  receive_grants(peers_[from], 1);
   place(backend, now);
 }
 
@@ -168,11 +173,13 @@ Nanoseconds Slice::pump(Nanoseconds now) noexcept {
 
 void Slice::give_back_loans() noexcept {
   for (Peer& peer : peers_) {
-    if (peer.balance >= 0 || permits_free_ == 0) continue;
-    const uint32_t count = std::min(permits_free_, static_cast<uint32_t>(-peer.balance));
+    const CoreId home = id_of(peer);
+    if (home == postbox_.core()) continue;
+    const uint32_t count = std::min(permits_free_, peer.held_count);
+    if (count == 0) continue;
     permits_free_ -= count;
-    peer.balance += static_cast<int32_t>(count);
-    send(id_of(peer), MessageKind::permits, count);
+    peer.held_count -= count;
+    send(home, MessageKind::permits, count, home);
   }
 }
 
@@ -180,12 +187,11 @@ bool Slice::is_pristine() const noexcept {
   if (backends_count_ > 0 || connecting_count_ > 0 || !waiters_.empty() || ask_in_flight_ ||
       sessions_count > 0)
     return false;
+  if (permits_free_ != share_of(spec_->limits.max_connections)) return false;
   for (const Peer& peer : peers_)
-    if (peer.balance != 0 || peer.wish_count > 0 || peer.promised_count > 0 ||
-        (peer.told && peer.told_count > 0))
+    if (peer.wish_count > 0 || peer.promised_count > 0 || (peer.told && peer.told_count > 0))
       return false;
-  ASSERT(permits_free_ == share_of(spec_->limits.max_connections));
-  return true;
+  return peers_[postbox_.core()].held_count == permits_free_;
 }
 
 void Slice::warm_up(Nanoseconds now) noexcept {
@@ -225,6 +231,8 @@ uint32_t Slice::needed_count() const noexcept {
 void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
   Peer* peer = oldest_wish();
   if (peer != nullptr && is_before_local(*peer)) {
+    // A waiter here may have counted on it.
+    if (!waiters_.empty()) port_.activate(*this);
     grant_backend(*peer, backend);
   } else if (Waiter* waiter = waiters_.pop_front(); waiter != nullptr) {
     port_.activate(*this);
@@ -243,10 +251,24 @@ void Slice::grant_backend(Peer& peer, PooledBackend& backend) noexcept {
 
 void Slice::grant_permit(Peer& peer) noexcept {
   ASSERT(permits_free_ > 0);
+  const CoreId to = id_of(peer);
   --permits_free_;
-  ++peer.balance;
   note_grant(peer);
-  send(id_of(peer), MessageKind::permits, 1);
+  send(to, MessageKind::permits, 1, let_go_of_permit(to));
+}
+
+// One permit leaves for `to`: its own if we hold one, else another core's, ours last. Returns its
+// home.
+CoreId Slice::let_go_of_permit(CoreId to) noexcept {
+  Peer* chosen = &peers_[to];
+  if (chosen->held_count == 0) {
+    chosen = &peers_[postbox_.core()];
+    for (Peer& peer : peers_)
+      if (peer.held_count > 0 && &peer != &peers_[postbox_.core()]) chosen = &peer;
+  }
+  ASSERT(chosen->held_count > 0);
+  --chosen->held_count;
+  return id_of(*chosen);
 }
 
 void Slice::note_grant(Peer& peer) noexcept {
@@ -301,8 +323,11 @@ void Slice::ask_others() noexcept {
     if (i == postbox_.core()) continue;
     if (!wanting) {
       if (peer.told && !(ask_in_flight_ && asked_ == i)) {
-        if (peer.told_count > 0) tell(peer, 0, false);
+        // After a renewal the other side may have more on record than we think: a grant may have
+        // been under way.
+        if (peer.told_count > 0 || peer.renewed) tell(peer, 0, false);
         peer.told = false;
+        peer.renewed = false;
       }
     } else if (!peer.told) {
       if (ask_in_flight_) continue;
@@ -310,6 +335,7 @@ void Slice::ask_others() noexcept {
       asked_ = static_cast<CoreId>(i);
       tell(peer, needed, true);
     } else if (oldest - peer.told_oldest > fairness_bound / 2 || needed > 2 * peer.told_count) {
+      peer.renewed = true;
       tell(peer, needed, false);
     }
   }

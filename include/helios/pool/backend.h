@@ -43,6 +43,7 @@ class Pools;
 // A backend on its way to another core: its whole state. Owned by the message that carries it.
 struct BackendTransfer {
   PoolSpecRef spec;
+  CoreId permit_home = 0;  // See slice.h.
   int fd = -1;
   int family = 0;
   SocketAddress address;

@@ -12,7 +12,7 @@ enum class MessageKind : uint16_t {
               // answer me.
   promise,    // Answer to want: `count` grants are on their way to you.
   unpromise,  // One promised grant will not come.
-  permits,    // `count` bare permits are yours now.
+  permits,    // `count` bare permits are yours now; they were dealt to core words[1].
   // words[0] = BackendTransfer*: a live connection is yours now, and its permit.
   backend,
   // A shared limit has room again: try to connect. No words.

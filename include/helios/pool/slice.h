@@ -12,6 +12,9 @@
 // then on, whatever it frees goes to the oldest waiter it knows of, here or there. The record is
 // renewed when the asker's oldest waiter has changed by more than half of fairness_bound.
 //
+// Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
+// permits home, so that slices can be forgotten and made anew.
+//
 // Fairness: a waiter is overtaken by a younger one of another core by at most fairness_bound plus
 // the time a message and a turn take.
 //
@@ -114,8 +117,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   void take_idle(PooledBackend& backend) noexcept;
   // The server has let the connection of a former backend go: its permit is free.
   void on_gone() noexcept;
-  // `backend` is on its way to `to` with its permit; the caller sends the message.
-  void on_moved(CoreId to) noexcept;
+  // A backend is on its way to `to` with its permit; the caller sends the message. Returns the
+  // permit's home, which the message carries.
+  [[nodiscard]] CoreId on_moved(CoreId to) noexcept;
   // It ended before it could leave (its permit comes back by on_gone).
   void on_move_failed(CoreId to) noexcept;
 
@@ -124,16 +128,16 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer) noexcept;
   void on_promise(CoreId from, uint32_t count) noexcept;
   void on_unpromise(CoreId from) noexcept;
-  void on_permits(CoreId from, uint32_t count) noexcept;
-  // A backend came from another core.
-  void on_arrived(PooledBackend& backend, CoreId from, Nanoseconds now) noexcept;
+  void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
+  // A backend came from another core, with a permit of `home`.
+  void on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept;
   void on_limit_freed() noexcept;
 
   // Connects, lends and asks as far as needed. Once per turn for each active slice. Returns the
   // time at which it wants to be called again; `never` when only on events.
   Nanoseconds pump(Nanoseconds now) noexcept;
 
-  // Gives permits that it owes back to their lenders. For slices that nobody uses.
+  // Sends the free permits of other cores home. For slices that nobody uses.
   void give_back_loans() noexcept;
   // Holds its dealt share and nothing else: forgetting it and making it anew changes nothing.
   [[nodiscard]] bool is_pristine() const noexcept;
@@ -171,8 +175,11 @@ class Slice : public ListNode<ActiveSliceTag> {
     Nanoseconds told_oldest = never;
     // Grants that it promised and that have not come.
     uint32_t promised_count = 0;
-    // Permits that we sent it minus those that it sent us.
-    int32_t balance = 0;
+    // A renewal went out since it was asked.
+    bool renewed = false;
+    // Permits that we hold, in whatever form, and that were dealt to it. (Debts between pairs of
+    // cores would not do: they can form a circle in which nobody has anything to give back.)
+    uint32_t held_count = 0;
   };
 
   [[nodiscard]] uint32_t share_of(uint32_t total) const noexcept;
@@ -185,6 +192,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;
+  [[nodiscard]] CoreId let_go_of_permit(CoreId to) noexcept;
   void note_grant(Peer& peer) noexcept;
   void receive_grants(Peer& peer, uint32_t count) noexcept;
   void serve_wishes() noexcept;
