@@ -384,7 +384,7 @@ def check_after_fault(proxy, settled_fds=None):
             assert client.value(f"select {number}") == str(number)
     _, _, count = proxy_module.pgbench(proxy, ["-c", "8", "-T", "1"])
     assert count > 0
-    assert len(cluster.backends()) <= 20
+    assert len(cluster.backends("datname = 'bench'")) <= 6
     assert cluster.check_bank() > 0
     if settled_fds is not None:
         runner.eventually(lambda: proxy.fds() <= settled_fds + 25, what="descriptors closed")
@@ -400,7 +400,7 @@ def survive(fault, cores, seconds=6, before_proxy=False, behind_proxy=False, pau
         base = proxy.fds()
         client_relay = Relay(proxy.address) if before_proxy else None
         with Load(client_relay.address if client_relay else proxy.address) as load:
-            with cluster_module.LimitWatch(cluster) as watch:
+            with cluster_module.LimitWatch(cluster, "datname = 'bench'") as watch:
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
                     fault(load, client_relay or node_relay)

@@ -26,6 +26,8 @@ def bench_tables():
 
 def bench(proxy, *arguments, limit=10, seconds=QUICK):
     """pgbench under the eyes of a watch of the limit: its transactions."""
+    cluster = runner.cluster()
+    runner.eventually(lambda: len(cluster.backends()) <= limit, what="the last proxy's end")
     with LimitWatch(runner.cluster()) as watch:
         words = [str(a) for a in arguments] + ["-T", str(seconds)]
         _, text, count = proxy_module.pgbench(proxy, words)
