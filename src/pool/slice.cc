@@ -229,18 +229,26 @@ uint32_t Slice::needed_count() const noexcept {
 }
 
 void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
-  Peer* peer = oldest_wish();
-  if (peer != nullptr && is_before_local(*peer)) {
-    // A waiter here may have counted on it.
-    if (!waiters_.empty()) port_.activate(*this);
-    grant_backend(*peer, backend);
-  } else if (Waiter* waiter = waiters_.pop_front(); waiter != nullptr) {
-    port_.activate(*this);
-    port_.hand_over(*this, backend, *waiter);
-  } else {
-    backend.idle_since = now;
-    idle_.push_back(backend);
+  backend.idle_since = now;
+  idle_.push_back(backend);
+  // A waiter may give its backend back at once (to learn the welcome only); the outer call goes on then, so that thousands of them do not
+  // nest.
+  if (is_placing_) return;
+  is_placing_ = true;
+  while (!idle_.empty()) {
+    Peer* peer = oldest_wish();
+    const bool is_remote = peer != nullptr && is_before_local(*peer);
+    if (!is_remote && waiters_.empty()) break;
+    PooledBackend& next = *idle_.pop_back();
+    if (is_remote) {
+      grant_backend(*peer, next);
+    } else {
+      Waiter& waiter = *waiters_.pop_front();
+      port_.activate(*this);
+      port_.hand_over(*this, next, waiter);
+    }
   }
+  is_placing_ = false;
 }
 
 void Slice::grant_backend(Peer& peer, PooledBackend& backend) noexcept {
@@ -334,7 +342,7 @@ void Slice::ask_others() noexcept {
       ask_in_flight_ = true;
       asked_ = static_cast<CoreId>(i);
       tell(peer, needed, true);
-    } else if (oldest - peer.told_oldest > fairness_bound / 2 || needed > 2 * peer.told_count) {
+    } else if (oldest - peer.told_oldest > fairness_bound / 2 || needed > peer.told_count) {
       peer.renewed = true;
       tell(peer, needed, false);
     }

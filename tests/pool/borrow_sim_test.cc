@@ -63,6 +63,8 @@ struct Client final : Waiter {
   CoreId core = 0;
   uint32_t pool = 0;
   Nanoseconds due = 0;  // Thinking: when it asks. Waiting: when it gives up.
+  // Waiting: since when no backend or permit is on its way for it.
+  Nanoseconds uncovered_since = never;
 };
 
 // What a seed decides once.
@@ -157,15 +159,18 @@ class Simulation {
     serve_everybody();
     become_quiet();
     end();
+    // A waiter is told to the others one after the other: a message and its answer for each.
+    if (excess_hops() > 2.0 * settings_.cores) fail("somebody was overtaken beyond the bound");
     return error_;
   }
 
-  // By how much more than fairness_bound somebody was overtaken, in hops of a message.
+  // By how much more than fairness_bound somebody was overtaken: times the longest way of a message
+  // into the receiver's turn.
   [[nodiscard]] double excess_hops() const noexcept {
     const Nanoseconds hop = settings_.turn_max + settings_.message_max;
-    return static_cast<double>(gap_max_ - Slice::fairness_bound) / static_cast<double>(hop);
+    return static_cast<double>(excess_max_) / static_cast<double>(hop);
   }
-  [[nodiscard]] Nanoseconds gap_max() const noexcept { return gap_max_; }
+  [[nodiscard]] CoreId cores_count() const noexcept { return settings_.cores; }
   [[nodiscard]] uint64_t served_count() const noexcept { return served_count_; }
   [[nodiscard]] uint64_t moves_count() const noexcept { return moves_count_; }
   [[nodiscard]] uint64_t messages_count() const noexcept { return messages_count_; }
@@ -427,6 +432,7 @@ class Simulation {
       } else {
         client.state = Client::State::waiting;
         client.due = now_ + dice_.between<Nanoseconds>(0, settings_.patience_max);
+        client.uncovered_since = never;
         cores_[client.core]->queues[client.pool].push_back(&client);
         slice.enqueue(client, now_);
       }
@@ -479,17 +485,40 @@ class Simulation {
     return count;
   }
 
-  // How much older somebody on another core is for whom nothing is on its way.
-  void measure_fairness(const Client& served) {
+  // The waiters of a slice for whom nothing is on its way are the youngest.
+  void note_covered() {
     for (auto& core : cores_) {
-      const auto& waiting = core->queues[served.pool];
-      if (waiting.empty() || waiting.back() == &served) continue;
-      if (core->core() == served.core) continue;
-      if (waiting.front()->waiting_since >= served.waiting_since) continue;
-      const uint32_t coming = coming_count(core->core(), served.pool);
-      if (waiting.size() <= coming) continue;
-      gap_max_ = std::max(gap_max_, served.waiting_since - waiting[coming]->waiting_since);
+      for (uint32_t pool = 0; pool < settings_.pools; ++pool) {
+        auto& waiting = core->queues[pool];
+        if (waiting.empty()) continue;
+        uint32_t coming = coming_count(core->core(), pool);
+        for (Client* client : waiting) {
+          const bool is_covered = coming > 0;
+          coming -= is_covered ? 1 : 0;
+          client->uncovered_since = is_covered ? never : std::min(client->uncovered_since, now_);
+        }
+      }
     }
+  }
+
+  // By how much more than fairness_bound somebody on another core is older than `served` who has
+  // been waiting in vain for as long.
+  void measure_fairness(const Client& served) {
+    if (overtaking_excess(served) <= excess_max_) return;
+    note_covered();  // What was granted earlier in this turn counts.
+    excess_max_ = std::max(excess_max_, overtaking_excess(served));
+  }
+  [[nodiscard]] Nanoseconds overtaking_excess(const Client& served) const {
+    Nanoseconds excess = 0;
+    for (auto& core : cores_) {
+      if (core->core() == served.core) continue;
+      for (const Client* other : core->queues[served.pool])
+        if (other->uncovered_since != never)
+          excess = std::max(
+              excess, std::min(served.waiting_since - other->waiting_since - Slice::fairness_bound,
+                               now_ - other->uncovered_since));
+    }
+    return excess;
   }
 
   static uint32_t permits_in(const Message& message, uint32_t pool) {
@@ -507,6 +536,7 @@ class Simulation {
   }
 
   void check() {
+    note_covered();
     for (uint32_t pool = 0; pool < settings_.pools; ++pool) check_pool(pool);
     if (settings_.shared_max != 0 && backends_.size() > settings_.shared_max)
       fail("more connections than the shared limit allows");
@@ -651,7 +681,7 @@ class Simulation {
   uint64_t messages_count_ = 0;
   uint64_t served_count_ = 0;
   uint64_t moves_count_ = 0;
-  Nanoseconds gap_max_ = 0;
+  Nanoseconds excess_max_ = 0;
   bool faults_ = true;
   bool closing_time_ = false;  // Clients that have been served do not come back.
   bool reclaims_ = true;

@@ -10,13 +10,16 @@
 // many it has and since when the oldest waits (`want`). A core that is asked sends idle backends,
 // else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From
 // then on, whatever it frees goes to the oldest waiter it knows of, here or there. The record is
-// renewed when the asker's oldest waiter has changed by more than half of fairness_bound.
+// renewed when the asker's oldest waiter has changed by more than half of fairness_bound, or when it
+// has more waiters than the record says.
 //
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.
 //
-// Fairness: a waiter is overtaken by a younger one of another core by at most fairness_bound plus
-// the time a message and a turn take.
+// Fairness: a waiter for whom nothing is on its way is overtaken by one of another core that is
+// younger by more than fairness_bound only until its core has told the others: a message and its
+// answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
+// tests/pool measures it.)
 //
 // Belongs to one core. Does no IO itself: it says what is to be done through SlicePort, so that a
 // test can run many slices in one thread.
@@ -215,6 +218,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   uint32_t wishes_count_ = 0;    // Peers with wish_count > 0.
   Nanoseconds retry_at_ = 0;
   bool is_limit_full_ = false;
+  bool is_placing_ = false;
   bool ask_in_flight_ = false;
   CoreId asked_ = 0;
 };

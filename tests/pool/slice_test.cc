@@ -1,0 +1,681 @@
+#include "helios/pool/slice.h"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "helios/pool/limit.h"
+
+namespace helios {
+namespace {
+
+struct TestBackend final : PooledBackend {};
+struct TestWaiter final : Waiter {};
+
+struct HandOver {
+  PooledBackend* backend;
+  Waiter* waiter;
+};
+struct Move {
+  PooledBackend* backend;
+  CoreId to;
+};
+
+// One core with one slice: does nothing by itself, and keeps what the slice asked for.
+class TestCore final : public SlicePort, public Postbox {
+ public:
+  TestCore(CoreId id, CoreId cores_count, uint32_t max) : id_(id), cores_count_(cores_count) {
+    auto* spec = new PoolSpec;
+    spec->key = "pool";
+    spec->limits.max_connections = max;
+    spec->limits.min_connections = max / 2;
+    slice_ = std::make_unique<Slice>(PoolSpecRef(spec), *this, *this);
+  }
+  ~TestCore() override {
+    while (active.pop_front() != nullptr) {
+    }
+    for (const auto& [to, message] : outbox)
+      if (message.kind != static_cast<uint16_t>(MessageKind::backend))
+        static_cast<void>(PoolSpecRef::take_word(message.words[0]));
+  }
+  Slice& operator*() { return *slice_; }
+  Slice* operator->() { return slice_.get(); }
+
+  [[nodiscard]] CoreId core() const noexcept override { return id_; }
+  [[nodiscard]] CoreId cores_count() const noexcept override { return cores_count_; }
+  void send(CoreId to, const Message& message) noexcept override {
+    outbox.emplace_back(to, message);
+    outbox.back().second.from = id_;
+  }
+  bool connect(Slice&) noexcept override {
+    if (has_room) ++connects;
+    return has_room;
+  }
+  void hand_over(Slice&, PooledBackend& backend, Waiter& waiter) noexcept override {
+    hand_overs.push_back({&backend, &waiter});
+  }
+  void move(Slice&, PooledBackend& backend, CoreId to) noexcept override {
+    moves.push_back({&backend, to});
+  }
+  void activate(Slice& slice) noexcept override {
+    if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active.push_back(slice);
+  }
+
+  // One turn's end: pumps the slice if it asked for it.
+  Nanoseconds pump(Nanoseconds now) {
+    Slice* slice = active.pop_front();
+    return slice == nullptr ? never : slice->pump(now);
+  }
+  // Makes `backend` a backend of this slice that is leased.
+  void own(TestBackend& backend, Nanoseconds now) {
+    slice_->warm_up(now);
+    slice_->on_connected(backend, now);
+    CHECK(slice_->try_acquire() == &backend);
+  }
+  // Ends backends that nobody else refers to.
+  void end(std::initializer_list<TestBackend*> backends) {
+    for (TestBackend* backend : backends) {
+      if (static_cast<ListNode<IdleTag>*>(backend)->is_linked()) slice_->take_idle(*backend);
+      slice_->on_gone();
+    }
+  }
+
+  bool has_room = true;  // Of a shared limit.
+  uint32_t connects = 0;
+  std::vector<HandOver> hand_overs;
+  std::vector<Move> moves;
+  std::deque<std::pair<CoreId, Message>> outbox;
+  IntrusiveList<Slice, ActiveSliceTag> active;
+
+ private:
+  CoreId id_;
+  CoreId cores_count_;
+  std::unique_ptr<Slice> slice_;
+};
+
+// Several cores whose mail the test delivers.
+class TestCores {
+ public:
+  TestCores(CoreId count, uint32_t max) {
+    for (CoreId id = 0; id < count; ++id)
+      cores_.push_back(std::make_unique<TestCore>(id, count, max));
+  }
+  TestCore& operator[](size_t id) { return *cores_[id]; }
+
+  // Sends the backends on their way that are to move, and delivers every message, until there is
+  // none; pumps whoever wants it.
+  void settle(Nanoseconds now) {
+    for (bool again = true; again;) {
+      again = false;
+      for (auto& core : cores_) {
+        again |= !core->active.empty() || !core->moves.empty() || !core->outbox.empty();
+        core->pump(now);
+        depart(*core);
+        while (!core->outbox.empty()) deliver(*core, now);
+      }
+    }
+  }
+  void depart(TestCore& core) {
+    for (const Move& move : core.moves) {
+      Message message;
+      message.kind = static_cast<uint16_t>(MessageKind::backend);
+      message.words[0] = reinterpret_cast<uint64_t>(move.backend);
+      message.words[1] = core->on_moved(move.to);
+      core.send(move.to, message);
+    }
+    core.moves.clear();
+  }
+  // The oldest message of `core`.
+  MessageKind deliver(TestCore& core, Nanoseconds now) {
+    const auto [id, message] = core.outbox.front();
+    core.outbox.pop_front();
+    TestCore& to = *cores_[id];
+    const auto kind = static_cast<MessageKind>(message.kind);
+    if (kind == MessageKind::backend) {
+      to->on_arrived(*reinterpret_cast<PooledBackend*>(message.words[0]), message.from,
+                     static_cast<CoreId>(message.words[1]), now);
+      return kind;
+    }
+    static_cast<void>(PoolSpecRef::take_word(message.words[0]));
+    if (kind == MessageKind::want)
+      to->on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
+                  message.words[2] != 0);
+    if (kind == MessageKind::promise) to->on_promise(message.from, message.count);
+    if (kind == MessageKind::unpromise) to->on_unpromise(message.from);
+    if (kind == MessageKind::permits)
+      to->on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
+    return kind;
+  }
+
+ private:
+  std::vector<std::unique_ptr<TestCore>> cores_;
+};
+
+constexpr Nanoseconds start = seconds(5);
+
+TEST_CASE("the idle backend that was used last is leased first") {
+  TestCore core(0, 1, 2);
+  TestBackend older;
+  TestBackend newer;
+  core.own(older, start);
+  core.own(newer, start);
+  core->release(older, start + 1);
+  core->release(newer, start + 2);
+  CHECK(newer.idle_since == start + 2);
+  CHECK(core->least_recently_used() == &older);
+  CHECK(core->next_idle(older) == &newer);
+  CHECK(core->try_acquire() == &newer);
+  CHECK(core->try_acquire() == &older);
+  CHECK(core->try_acquire() == nullptr);
+  core.end({&older, &newer});
+  CHECK(core->is_pristine());
+}
+
+TEST_CASE("a core uses its own permits before it asks others") {
+  TestCores cores(2, 4);
+  TestWaiter waiter;
+  cores[0]->enqueue(waiter, start);
+  cores[0].pump(start);
+  CHECK(cores[0].connects == 1);
+  CHECK(cores[0].outbox.empty());
+  CHECK(cores[0]->permits_free() == 1);
+  CHECK(cores[0]->connecting_count() == 1);
+  TestBackend backend;
+  cores[0]->on_connected(backend, start);
+  REQUIRE(cores[0].hand_overs.size() == 1);
+  CHECK(cores[0].hand_overs[0].waiter == &waiter);
+  CHECK(cores[0]->backends_count() == 1);
+  cores[0].end({&backend});
+}
+
+TEST_CASE("one waiter makes one connect, however often the slice is pumped") {
+  TestCore core(0, 1, 5);
+  TestWaiter waiter;
+  core->enqueue(waiter, start);
+  core.pump(start);
+  core->pump(start);
+  core->pump(start);
+  CHECK(core.connects == 1);
+  core->remove(waiter);
+  core->on_connect_failed(start);
+}
+
+TEST_CASE("waiters of one core are served in the order in which they came") {
+  TestCore core(0, 1, 1);
+  TestBackend backend;
+  core.own(backend, start);
+  TestWaiter waiters[3];
+  for (TestWaiter& waiter : waiters) core->enqueue(waiter, start);
+  core->remove(waiters[1]);  // It gave up.
+  core->release(backend, start);
+  core->release(backend, start);
+  REQUIRE(core.hand_overs.size() == 2);
+  CHECK(core.hand_overs[0].waiter == &waiters[0]);
+  CHECK(core.hand_overs[1].waiter == &waiters[2]);
+  CHECK(core->waiters_count() == 0);
+  core.end({&backend});
+}
+
+TEST_CASE("nobody gets a backend past those who wait") {
+  TestCore core(0, 1, 1);
+  TestBackend backend;
+  core.own(backend, start);
+  TestWaiter waiter;
+  core->enqueue(waiter, start);
+  CHECK(core->try_acquire() == nullptr);
+  core->release(backend, start);
+  CHECK(core->idle_count() == 0);
+  CHECK(core.hand_overs.size() == 1);
+  core.end({&backend});
+}
+
+TEST_CASE("the oldest waiter can be taken out to be told of a failure") {
+  TestCore core(0, 1, 1);
+  TestWaiter first;
+  TestWaiter second;
+  core->enqueue(first, start);
+  core->enqueue(second, start);
+  CHECK(core->take_oldest_waiter() == &first);
+  CHECK(core->take_oldest_waiter() == &second);
+  CHECK(core->take_oldest_waiter() == nullptr);
+}
+
+TEST_CASE(
+    "a connect that fails gives its permit back and is tried again at the time that was set") {
+  TestCore core(0, 1, 3);
+  TestWaiter waiters[2];
+  for (TestWaiter& waiter : waiters) core->enqueue(waiter, start);
+  core.pump(start);
+  CHECK(core.connects == 2);
+  const Nanoseconds retry_at = start + milliseconds(50);
+  core->on_connect_failed(retry_at);
+  core->on_connect_failed(retry_at);
+  CHECK(core->permits_free() == 3);
+  CHECK(core.pump(start) == retry_at);
+  CHECK(core.connects == 2);
+  CHECK(core->pump(retry_at - 1) == retry_at);
+  CHECK(core.connects == 2);
+  // One attempt shows whether the node is back.
+  CHECK(core->pump(retry_at) == never);
+  CHECK(core.connects == 3);
+  TestBackend backend;
+  core->on_connected(backend, retry_at);
+  core.pump(retry_at);
+  CHECK(core.connects == 4);
+  core->on_connect_failed(0);
+  core->remove(waiters[1]);
+  core.end({&backend});
+}
+
+TEST_CASE("a full shared limit keeps the permit and is tried again when it was freed") {
+  TestCore core(0, 1, 3);
+  TestWaiter waiter;
+  core.has_room = false;
+  core->enqueue(waiter, start);
+  CHECK(core.pump(start) == never);
+  CHECK(core->permits_free() == 3);
+  core.has_room = true;
+  core->pump(start);
+  CHECK(core.connects == 0);
+  core->on_limit_freed();
+  core.pump(start);
+  CHECK(core.connects == 1);
+  CHECK(core->permits_free() == 2);
+  core->on_connect_failed(0);
+  core->remove(waiter);
+}
+
+TEST_CASE("warm-up takes a free permit and no more, and leaves a failing node alone") {
+  TestCore core(0, 1, 2);
+  CHECK(core->minimum() == 1);
+  core->warm_up(start);
+  core->warm_up(start);
+  core->warm_up(start);
+  CHECK(core.connects == 2);
+  core->on_connect_failed(start + seconds(1));
+  core->warm_up(start);
+  CHECK(core.connects == 2);
+  core->warm_up(start + seconds(1));
+  CHECK(core.connects == 3);
+  core->on_connect_failed(0);
+  core.has_room = false;
+  core->warm_up(start);
+  CHECK(core->permits_free() == 1);
+  core->on_connect_failed(0);
+}
+
+TEST_CASE("the permits of all cores together are the limit") {
+  for (const CoreId count : {CoreId{1}, CoreId{2}, CoreId{3}, CoreId{8}}) {
+    for (uint32_t max = 1; max <= 20; ++max) {
+      TestCores cores(count, max);
+      uint32_t permits = 0;
+      uint32_t minimum = 0;
+      for (CoreId id = 0; id < count; ++id) {
+        permits += cores[id]->permits_free();
+        minimum += cores[id]->minimum();
+        CHECK(cores[id]->is_pristine());
+      }
+      CHECK(permits == max);
+      CHECK(minimum == max / 2);
+    }
+  }
+}
+
+TEST_CASE("a core without permits is sent the idle backend of another") {
+  TestCores cores(2, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  cores[0]->release(backend, start);
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[1].hand_overs[0].backend == &backend);
+  CHECK(cores[0]->backends_count() == 0);
+  CHECK(cores[1]->backends_count() == 1);
+  CHECK(cores[1].connects == 0);
+  cores[1].end({&backend});
+}
+
+TEST_CASE("a core without permits is sent a bare one when nothing is idle") {
+  for (const CoreId count : {CoreId{2}, CoreId{8}}) {
+    TestCores cores(count, 1);
+    TestWaiter waiter;
+    TestCore& last = cores[count - 1];
+    last->enqueue(waiter, start);
+    cores.settle(start);
+    CHECK(last.connects == 1);
+    CHECK(cores[0]->permits_free() == 0);
+    TestBackend backend;
+    last->on_connected(backend, start);
+    CHECK(last.hand_overs.size() == 1);
+    // Nobody else holds a wish of this core any more.
+    cores.settle(start);
+    for (CoreId id = 0; id < count; ++id) CHECK_FALSE(cores[id]->has_waiters());
+    last.end({&backend});
+    last->give_back_loans();
+    cores.settle(start);
+    for (CoreId id = 0; id < count; ++id) CHECK(cores[id]->is_pristine());
+  }
+}
+
+TEST_CASE("a waiter on one core is served by a backend that is freed on another") {
+  for (const CoreId count : {CoreId{2}, CoreId{8}}) {
+    TestCores cores(count, 1);
+    TestBackend backend;
+    cores[0].own(backend, start);
+    TestWaiter waiter;
+    cores[1]->enqueue(waiter, start);
+    cores.settle(start);
+    CHECK(cores[0]->has_waiters());
+    CHECK(cores[1].hand_overs.empty());
+    cores[0]->release(backend, start + seconds(1));
+    CHECK(cores[0]->idle_count() == 0);
+    cores.settle(start + seconds(1));
+    REQUIRE(cores[1].hand_overs.size() == 1);
+    CHECK(cores[1].hand_overs[0].waiter == &waiter);
+    cores[1].end({&backend});
+  }
+}
+
+TEST_CASE("the permit of a backend that died goes to where somebody waits") {
+  TestCores cores(8, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter waiter;
+  cores[5]->enqueue(waiter, start);
+  cores.settle(start);
+  CHECK(cores[5].connects == 0);
+  cores[0]->on_gone();
+  cores.settle(start);
+  CHECK(cores[5].connects == 1);
+  cores[5]->on_connect_failed(0);
+  cores[5]->remove(waiter);
+}
+
+TEST_CASE("a freed backend goes to the older waiter, here or on another core") {
+  for (const bool is_remote_older : {true, false}) {
+    TestCores cores(2, 1);
+    TestBackend backend;
+    cores[0].own(backend, start);
+    TestWaiter local;
+    TestWaiter remote;
+    const Nanoseconds later = start + Slice::fairness_bound + 1;
+    cores[0]->enqueue(local, is_remote_older ? later : start);
+    cores[1]->enqueue(remote, is_remote_older ? start : later);
+    cores.settle(later);
+    cores[0]->release(backend, later);
+    cores.settle(later);
+    CHECK(cores[1].hand_overs.size() == (is_remote_older ? 1U : 0U));
+    CHECK(cores[0].hand_overs.size() == (is_remote_older ? 0U : 1U));
+    static_cast<void>(cores[0]->take_oldest_waiter());
+    static_cast<void>(cores[1]->take_oldest_waiter());
+    cores[is_remote_older ? 1 : 0].end({&backend});
+  }
+}
+
+TEST_CASE("a waiter elsewhere that is older by the fairness bound only does not come first") {
+  TestCores cores(2, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter local;
+  TestWaiter remote;
+  cores[1]->enqueue(remote, start);
+  cores[0]->enqueue(local, start + Slice::fairness_bound);
+  cores.settle(start);
+  cores[0]->release(backend, start);
+  CHECK(cores[0].hand_overs.size() == 1);
+  cores[1]->remove(remote);
+  cores[0].end({&backend});
+}
+
+TEST_CASE("of the waiters on several cores the oldest is served first") {
+  TestCores cores(4, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter waiters[4];
+  for (const size_t id : {size_t{2}, size_t{1}, size_t{3}}) {
+    cores[id]->enqueue(waiters[id], start + milliseconds(static_cast<int64_t>(id) * 10));
+    cores.settle(start);
+  }
+  size_t holder = 0;
+  for (const size_t id : {size_t{1}, size_t{2}, size_t{3}}) {
+    cores[holder]->release(backend, start + seconds(1));
+    cores.settle(start + seconds(1));
+    REQUIRE(cores[id].hand_overs.size() == 1);
+    holder = id;
+  }
+  cores[3].end({&backend});
+}
+
+TEST_CASE("a wish that is withdrawn is served no more") {
+  TestCores cores(3, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  CHECK(cores[0]->has_waiters());
+  CHECK(cores[2]->has_waiters());
+  cores[1]->remove(waiter);
+  cores.settle(start);
+  CHECK_FALSE(cores[0]->has_waiters());
+  CHECK_FALSE(cores[2]->has_waiters());
+  cores[0]->release(backend, start);
+  CHECK(cores[0].moves.empty());
+  CHECK(cores[0]->idle_count() == 1);
+  cores[0].end({&backend});
+}
+
+TEST_CASE("a second waiter is told to the others although the first is on record") {
+  TestCores cores(2, 3);
+  TestBackend backends[3];
+  cores[0].own(backends[0], start);
+  cores[0].own(backends[1], start);
+  cores[1].own(backends[2], start);
+  TestWaiter waiters[2];
+  for (TestWaiter& waiter : waiters) {
+    cores[1]->enqueue(waiter, start);
+    cores.settle(start);
+  }
+  TestWaiter local;
+  cores[0]->enqueue(local, start + seconds(1));
+  // The second comes back before the other core could say anything.
+  cores[0]->release(backends[0], start + seconds(1));
+  cores[0]->release(backends[1], start + seconds(1));
+  CHECK(cores[0].hand_overs.empty());
+  CHECK(cores[0].moves.size() == 2);
+  cores[0]->remove(local);
+  cores.settle(start + seconds(1));
+  CHECK(cores[1].hand_overs.size() == 2);
+  cores[1].end({&backends[0], &backends[1], &backends[2]});
+}
+
+TEST_CASE("a promised backend that dies before it leaves opens the wish again") {
+  TestCores cores(2, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  cores[0]->release(backend, start);
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  cores[1].pump(start);
+  CHECK(cores.deliver(cores[1], start) == MessageKind::want);
+  REQUIRE(cores[0].moves.size() == 1);
+  CHECK(cores.deliver(cores[0], start) == MessageKind::promise);
+  cores[0].moves.clear();
+  cores[0]->on_move_failed(1);
+  cores[0]->on_gone();
+  cores.settle(start);
+  CHECK(cores[1].connects == 1);
+  cores[1]->on_connect_failed(0);
+  cores[1]->remove(waiter);
+}
+
+TEST_CASE("a move that fails after the wish was withdrawn leaves no wish behind") {
+  TestCores cores(2, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  cores[0]->release(backend, start);
+  REQUIRE(cores[0].moves.size() == 1);
+  cores[0].moves.clear();
+  cores[1]->remove(waiter);
+  cores.settle(start);
+  cores[0]->on_move_failed(1);
+  cores.settle(start);
+  CHECK_FALSE(cores[0]->has_waiters());
+  cores[0]->on_gone();
+  cores.settle(start);
+  CHECK(cores[0]->is_pristine());
+  CHECK(cores[1]->is_pristine());
+}
+
+TEST_CASE("a renewal that crosses a grant leaves no wish behind") {
+  TestCores cores(2, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter waiters[2];
+  cores[1]->enqueue(waiters[0], start);
+  cores.settle(start);
+  cores[1]->enqueue(waiters[1], start);
+  cores[1].pump(start);  // Two, says the renewal, which is on its way.
+  cores[0]->release(backend, start);
+  cores.depart(cores[0]);
+  CHECK(cores.deliver(cores[1], start) == MessageKind::want);
+  CHECK(cores.deliver(cores[0], start) == MessageKind::backend);
+  cores[1]->remove(waiters[1]);
+  cores.settle(start);
+  CHECK_FALSE(cores[0]->has_waiters());
+  cores[1].end({&backend});
+}
+
+TEST_CASE("a waiter is pumped again when the backend it counted on goes to an older one") {
+  TestCores cores(2, 2);
+  TestBackend leased;
+  cores[0].own(leased, start);
+  cores[1].own(leased, start);
+  CHECK(cores[1]->permits_free() == 0);
+  cores[1]->on_gone();
+  TestWaiter local;
+  TestWaiter remote;
+  const Nanoseconds later = start + seconds(1);
+  cores[1]->enqueue(local, later);
+  cores[1].pump(later);  // Connects.
+  cores[0]->enqueue(remote, start);
+  cores.settle(later);
+  CHECK(cores[1]->connecting_count() == 1);
+  TestBackend backend;
+  cores[1]->on_connected(backend, later);
+  REQUIRE(cores[1].moves.size() == 1);
+  CHECK_FALSE(cores[1].active.empty());
+  cores.settle(later);
+  CHECK(cores[0].hand_overs.size() == 1);
+  CHECK(cores[0]->has_waiters());  // It has been told of the local one.
+  cores[1]->remove(local);
+  cores.settle(later);
+  cores[0].end({&leased, &backend});
+}
+
+TEST_CASE("permits that went round in a circle still get home") {
+  TestCores cores(3, 1);
+  TestWaiter waiter;
+  for (const size_t id : {size_t{1}, size_t{2}, size_t{0}, size_t{2}, size_t{1}}) {
+    cores[id]->enqueue(waiter, start);
+    cores.settle(start);
+    TestBackend backend;
+    cores[id]->on_connected(backend, start);
+    REQUIRE(cores[id].hand_overs.back().waiter == &waiter);
+    cores[id].end({&backend});
+    cores.settle(start);
+    CHECK(cores[id]->permits_free() == 1);
+  }
+  for (size_t id = 0; id < 3; ++id) {
+    cores[id]->give_back_loans();
+    cores.settle(start);
+  }
+  for (size_t id = 0; id < 3; ++id) CHECK(cores[id]->is_pristine());
+}
+
+TEST_CASE("a slice with a loan, a wish or a backend is not pristine") {
+  TestCores cores(2, 1);
+  CHECK(cores[0]->is_pristine());
+  cores[0]->sessions_count = 1;
+  CHECK_FALSE(cores[0]->is_pristine());
+  cores[0]->sessions_count = 0;
+  TestBackend backend;
+  cores[0].own(backend, start);
+  CHECK_FALSE(cores[0]->is_pristine());
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  CHECK_FALSE(cores[1]->is_pristine());
+  cores.settle(start);
+  cores[0]->on_gone();
+  CHECK_FALSE(cores[0]->is_pristine());
+  cores.settle(start);
+  CHECK_FALSE(cores[0]->is_pristine());  // Its permit is away.
+  cores[1]->on_connect_failed(0);
+  cores[1]->remove(waiter);
+  cores.settle(start);
+  CHECK_FALSE(cores[1]->is_pristine());
+  cores[1]->give_back_loans();
+  cores.settle(start);
+  CHECK(cores[0]->is_pristine());
+  CHECK(cores[1]->is_pristine());
+}
+
+TEST_CASE("a limit without a maximum refuses nobody") {
+  Limit limit(0);
+  for (int i = 0; i < 1000; ++i) REQUIRE(limit.try_take());
+  CHECK(limit.taken() == 1000);
+  CHECK_FALSE(limit.give_back());
+}
+
+TEST_CASE("a limit that refused somebody says so once when there is room") {
+  Limit limit(2);
+  CHECK(limit.try_take());
+  CHECK(limit.try_take());
+  CHECK_FALSE(limit.try_take());
+  CHECK_FALSE(limit.try_take());
+  CHECK(limit.taken() == 2);
+  CHECK(limit.give_back());
+  CHECK_FALSE(limit.give_back());
+  CHECK(limit.taken() == 0);
+}
+
+// Each thread waits, when it was refused, for somebody to say that there is room again. A notice
+// that is lost leaves it waiting for ever.
+TEST_CASE("two threads never exceed a limit and never miss that there is room again") {
+  constexpr uint32_t max = 1;
+  constexpr int rounds = 20'000;
+  Limit limit(max);
+  std::atomic<uint32_t> holders{0};
+  std::atomic<uint64_t> notices{0};
+  std::atomic<bool> is_exceeded{false};
+  const auto work = [&] {
+    for (int i = 0; i < rounds; ++i) {
+      for (;;) {
+        const uint64_t seen = notices.load();
+        if (limit.try_take()) break;
+        while (notices.load() == seen) std::this_thread::yield();
+      }
+      if (holders.fetch_add(1) >= max) is_exceeded = true;
+      holders.fetch_sub(1);
+      if (limit.give_back()) notices.fetch_add(1);
+    }
+  };
+  std::thread other(work);
+  work();
+  other.join();
+  CHECK_FALSE(is_exceeded.load());
+  CHECK(limit.taken() == 0);
+}
+
+}  // namespace
+}  // namespace helios
