@@ -131,11 +131,10 @@ void Backend::on_login_bytes(ByteSpan input) noexcept {
       return fail_login({std::string(sqlstate::protocol_violation),
                          "the server sent a malformed message in the login"});
     on_login_step(login_->dialogue.on_message(login_->assembler.tag(), login_->assembler.body()));
-    if (state_ != State::login && !input.empty() && state_ != State::closing &&
-        state_ != State::ended) {
-      // Messages behind the first ReadyForQuery (a notice, say).
-      relay(input, BufferRef{});
-      return;
+    if (state_ == State::idle) {
+      // Messages behind the first ReadyForQuery (a notice, say) come before anybody leases it.
+      if (input.empty()) return become_ready();
+      return relay(input, BufferRef{});
     }
   }
 }
@@ -173,18 +172,24 @@ void Backend::on_key(const Sha256Digest& salted_password) noexcept {
 }
 
 void Backend::on_logged_in() noexcept {
+  process_id_ = login_->dialogue.process_id();
+  cancel_key_ = login_->dialogue.cancel_key();
+  parameters_ = pools_.parameters().intern(login_->dialogue.parameters());
+  transaction_status_ = 'I';
+  set_state(State::idle);
+}
+
+// Logged in, and everything sent and received: the slice gets it. Called until then.
+void Backend::become_ready() noexcept {
+  ASSERT(state_ == State::idle);
+  ASSERT(login_ != nullptr);
+  if (!is_quiet()) return;
   pools_.context().timers.cancel(timer_);
   const std::unique_ptr<Login> login = std::move(login_);
-  const ParameterList& welcome = login->dialogue.parameters();
-  process_id_ = login->dialogue.process_id();
-  cancel_key_ = login->dialogue.cancel_key();
-  parameters_ = pools_.parameters().intern(welcome);
-  transaction_status_ = 'I';
   was_ready_ = true;
-  set_state(State::idle);
   LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), address_.text().c_str());
-  pools_.on_backend_ready(*this, welcome);
+  pools_.on_backend_ready(*this, login->dialogue.parameters());
 }
 
 void Backend::fail_login(PoolError error) noexcept {
@@ -251,11 +256,9 @@ void Backend::give_back(bool clean_up) noexcept {
 
 // A lease has ended; makes the backend fit for the next.
 void Backend::settle() noexcept {
-  if (cancels_in_flight_ > 0) {
-    // The request could hit the next lessee's query.
-    if (state_ != State::held) set_state(State::held);
-    return;
-  }
+  if (is_unsafe_) return close("a cancel request may still arrive");
+  // A cancel request in flight could hit the next lessee's query; half a message would be cut.
+  if (cancels_in_flight_ > 0 || !is_quiet()) return hold();
   if (clean_up_) {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
@@ -265,11 +268,17 @@ void Backend::settle() noexcept {
   place();
 }
 
+void Backend::hold() noexcept {
+  if (state_ != State::held) set_state(State::held);
+  pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
+}
+
 void Backend::place() noexcept {
   pools_.context().timers.cancel(timer_);
   set_state(State::idle);
   const Nanoseconds now = pools_.now();
-  if (pools_.is_draining() || now >= expires_at_) return start_closing(false);
+  const bool is_superfluous = pools_.is_room_wanted(slice_.spec()) && !slice_.has_waiters();
+  if (pools_.is_draining() || now >= expires_at_ || is_superfluous) return start_closing(false);
   slice_.release(*this, now);
 }
 
@@ -280,9 +289,10 @@ void Backend::start_test() noexcept {
   start_statement("");
 }
 
-void Backend::on_cancel_ended() noexcept {
+void Backend::on_cancel_ended(bool uncertain) noexcept {
   ASSERT(cancels_in_flight_ > 0);
   --cancels_in_flight_;
+  is_unsafe_ = is_unsafe_ || uncertain;
   if (cancels_in_flight_ > 0) return;
   if (state_ == State::held) settle();
   if (is_destroyable()) pools_.on_backend_destroyable(*this);
@@ -343,7 +353,7 @@ void Backend::start_closing(bool mid_message) noexcept {
   // A busy server reads nothing until its query has ended.
   if (is_busy && process_id_ != 0 && !pools_.is_draining())
     pools_.start_cancel(*this, nullptr, nullptr);
-  if (!stream_.is_open()) return stream_.terminate();
+  if (!stream_.is_open() || pools_.is_stopped()) return stream_.terminate();
   if (stream_.is_receive_paused()) stream_.resume_receive();
   if (!mid_message) {
     MessageWriter writer;
@@ -384,8 +394,10 @@ void Backend::on_timeout(void* self) noexcept {
                   backend.process_id_, backend.address_.text().c_str());
       return backend.stream_.terminate();
     case State::idle:
-    case State::leased:
+      return backend.close("login timeout");
     case State::held:
+      return backend.close("a cancel request or half a message took too long");
+    case State::leased:
     case State::moving:
     case State::ended:
       UNREACHABLE("timer in a state without one");
@@ -431,7 +443,9 @@ void Backend::end() noexcept {
 
 void Backend::on_drained(Stream&) noexcept {
   if (state_ == State::leased && lessee_ != nullptr) lessee_->on_backend_drained();
-  if (state_ == State::cleaning || state_ == State::testing) on_end_of_input();
+  if (state_ == State::idle || state_ == State::cleaning || state_ == State::testing ||
+      state_ == State::held)
+    on_end_of_input();
 }
 
 }  // namespace helios

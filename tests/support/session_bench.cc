@@ -656,8 +656,10 @@ std::string TestClient::take_error() {
   return {};
 }
 
-bool TestClient::is_closed() const {
-  return fd_ < 0 || bench_.network.is_at_end(fd_);
+bool TestClient::is_closed() {
+  if (fd_ < 0) return true;
+  inbox_ += bench_.network.read(fd_);
+  return bench_.network.is_at_end(fd_);
 }
 
 void TestClient::close() {

@@ -294,7 +294,8 @@ class TestClient {
   // The SQLSTATE of the one error among what has come; empty when there is none.
   [[nodiscard]] std::string take_error();
 
-  [[nodiscard]] bool is_closed() const;
+  // Nothing will come behind what has come.
+  [[nodiscard]] bool is_closed();
   void close();
   void reset();
   [[nodiscard]] int fd() const { return fd_; }

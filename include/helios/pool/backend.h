@@ -131,7 +131,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void start_test() noexcept;
   void start_move(CoreId to) noexcept;
   void on_cancel_started() noexcept { ++cancels_in_flight_; }
-  void on_cancel_ended() noexcept;
+  // `uncertain`: the request may still arrive at the server.
+  void on_cancel_ended(bool uncertain) noexcept;
+  [[nodiscard]] uint32_t cancels_in_flight() const noexcept { return cancels_in_flight_; }
   [[nodiscard]] bool is_destroyable() const noexcept {
     return state_ == State::ended && stream_.state() == Stream::State::closed &&
            cancels_in_flight_ == 0;
@@ -154,6 +156,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void on_login_bytes(ByteSpan input) noexcept;
   void on_login_step(LoginStep step) noexcept;
   void on_logged_in() noexcept;
+  void become_ready() noexcept;
   void fail_login(PoolError error) noexcept;
   static void on_timeout(void* self) noexcept;
 
@@ -170,6 +173,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void violate(const char* what) noexcept;
 
   void settle() noexcept;
+  void hold() noexcept;
   void place() noexcept;
   void start_statement(std::string_view text) noexcept;
   void start_closing(bool mid_message) noexcept;
@@ -189,6 +193,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool is_ready_held_ = false;
   bool clean_up_ = false;
   bool fatal_seen_ = false;
+  bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
   std::string resolve_error_;
   CoreId moving_to_ = 0;

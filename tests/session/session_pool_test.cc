@@ -1,0 +1,526 @@
+// Sessions that share backends: waiting, leaving, cancelling, draining.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "helios/wire/writer.h"
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+BenchOptions with_one_backend() {
+  BenchOptions options;
+  options.limits.max_connections = 1;
+  return options;
+}
+
+bool is_idle(SessionBench& bench) {
+  return bench.slice().idle_count() == 1;
+}
+
+uint32_t lent_count(SessionBench& bench) {
+  return bench.core().io.lent_count(BufferGroup::client);
+}
+
+std::string cancel_request(const WireMessage& key_data) {
+  MessageWriter writer;
+  write_cancel_request(writer, load_be32(as_bytes(key_data.body).data()),
+                       as_bytes(key_data.body).subspan(4));
+  return std::string(as_text(writer.bytes()));
+}
+
+// Logs in and returns the BackendKeyData.
+WireMessage log_in(TestClient& client, std::string_view user = "me") {
+  client.write(startup_packet(user, "db"));
+  for (const WireMessage& message : client.take())
+    if (message.tag == 'K') return message;
+  FAIL("no key");
+  return {};
+}
+
+TEST_CASE("who waits longest is served first") {
+  SessionBench bench(with_one_backend());
+  TestClient holder(bench, 0, "me");
+  std::vector<TestClient> waiters;
+  for (int i = 0; i < 5; ++i) waiters.emplace_back(bench, 0, "me");
+  holder.query("BEGIN");
+  for (int i = 0; i < 5; ++i) waiters[static_cast<size_t>(i)].query("w" + std::to_string(i));
+  CHECK(bench.slice().waiters_count() == 5);
+  holder.query("COMMIT");
+  CHECK(bench.server.only().queries() ==
+        std::vector<std::string>{"BEGIN", "COMMIT", "w0", "w1", "w2", "w3", "w4"});
+  for (TestClient& waiter : waiters) CHECK(waiter.take_tags() == "TDCZ");
+}
+
+TEST_CASE("a waiter whose client leaves is gone at once, and its query is never run") {
+  for (const bool by_reset : {false, true}) {
+    SessionBench bench(with_one_backend());
+    TestClient holder(bench, 0, "me");
+    TestClient waiter(bench, 0, "me");
+    holder.query("BEGIN");
+    waiter.query("never");
+    CHECK(bench.slice().waiters_count() == 1);
+    by_reset ? waiter.reset() : waiter.close();
+    CHECK(bench.slice().waiters_count() == 0);
+    CHECK(bench.sessions().count() == 1);
+    holder.query("COMMIT");
+    CHECK(bench.server.only().queries() == std::vector<std::string>{"BEGIN", "COMMIT"});
+  }
+}
+
+TEST_CASE("a wait ends after acquire_timeout") {
+  BenchOptions options = with_one_backend();
+  options.limits.acquire_timeout = seconds(3);
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  waiter.query("never");
+  bench.advance(seconds(2));
+  CHECK(waiter.take_tags().empty());
+  bench.advance(seconds(2));
+  CHECK(waiter.take_error() == "53300");
+  CHECK(waiter.is_closed());
+  CHECK(bench.slice().waiters_count() == 0);
+  holder.query("COMMIT");
+  CHECK(holder.take_tags() == "CZCZ");
+  CHECK(bench.server.only().queries().size() == 2);
+}
+
+TEST_CASE("a waiter holds no receive buffer, and a large query of it arrives complete") {
+  BenchOptions options = with_one_backend();
+  options.buffers_count = 8;
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  const std::string text(1'000'000, 'q');
+  const size_t chunks_count = bench.core().chunks.lent_count();
+  waiter.query(text);
+  CHECK(lent_count(bench) == 0);
+  // Its receive is stopped: little of it is kept.
+  CHECK(bench.core().chunks.lent_count() - chunks_count < 16);
+  CHECK(bench.server.only().queries() == std::vector<std::string>{"BEGIN"});
+  holder.query("COMMIT");
+  std::string got;
+  for (int i = 0; i < 1000 && !is_idle(bench); ++i) {
+    got += waiter.take_bytes();
+    bench.settle();
+  }
+  got += waiter.take_bytes();
+  CHECK(bench.server.only().queries().back() == text);
+  CHECK(got == echo(text) + ready());
+}
+
+TEST_CASE("many waiters with long queries do not starve anybody of buffers") {
+  BenchOptions options = with_one_backend();
+  options.buffers_count = 4;
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  holder.query("BEGIN");
+  std::vector<TestClient> waiters;
+  for (int i = 0; i < 20; ++i) {
+    waiters.emplace_back(bench, 0, "me");
+    waiters.back().query(std::string(3000, 'w') + std::to_string(i));
+  }
+  CHECK(lent_count(bench) == 0);
+  holder.query("COMMIT");
+  for (TestClient& waiter : waiters) CHECK(waiter.take_tags() == "TDCZ");
+}
+
+TEST_CASE("a client that pipelines gives its backend back while others wait") {
+  SessionBench bench(with_one_backend());
+  TestClient greedy(bench, 0, "me");
+  TestClient modest(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  greedy.query("g0");
+  modest.query("m");
+  greedy.write(query_message("g1") + query_message("g2"));
+  CHECK(server.queries() == std::vector<std::string>{"g0"});
+  server.write(echo("g0") + ready());
+  server.is_silent = false;
+  bench.settle();
+  CHECK(server.queries().size() == 2);
+  CHECK(server.queries()[1] == "m");
+  // The scripted server has seen "m" while it was silent or after; answer what is open.
+  if (modest.take_tags().empty()) {
+    server.write(echo("m") + ready());
+    bench.settle();
+  }
+  CHECK(greedy.take_tags() == "TDCZTDCZTDCZ");
+  CHECK(server.queries() == std::vector<std::string>{"g0", "m", "g1", "g2"});
+}
+
+// --- Clients that go
+
+TEST_CASE("a client that goes while idle leaves its backend to the others") {
+  for (const bool by_reset : {false, true}) {
+    SessionBench bench(with_one_backend());
+    TestClient client(bench, 0, "me");
+    client.query("x");
+    by_reset ? client.reset() : client.close();
+    CHECK(bench.sessions().is_empty());
+    CHECK(is_idle(bench));
+  }
+}
+
+TEST_CASE("a client that goes in a transaction, a reply or a request costs the backend only") {
+  for (const int place : {0, 1, 2, 3}) {
+    for (const bool by_reset : {false, true}) {
+      SessionBench bench(with_one_backend());
+      TestClient client(bench, 0, "me");
+      TestClient other(bench, 0, "me");
+      ServerSession& server = bench.server.only();
+      const uint32_t process_id = server.process_id();
+      const std::string key = server.cancel_key();
+      bool is_busy = true;
+      switch (place) {
+        case 0:
+          client.query("BEGIN");
+          is_busy = false;
+          break;
+        case 1:
+          server.is_silent = true;
+          client.query("x");
+          break;
+        case 2:
+          server.is_silent = true;
+          client.query("x");
+          server.write(echo("x").substr(0, 12));
+          bench.settle();
+          break;
+        default:
+          client.write(query_message("never").substr(0, 8));
+          break;
+      }
+      other.query("mine");
+      by_reset ? client.reset() : client.close();
+      // The server reads Terminate, or our end of file, and lets go.
+      CHECK(other.take_tags() == "TDCZ");
+      CHECK_FALSE(server.is_open());
+      CHECK(bench.sessions().count() == 1);
+      CHECK(bench.server.cancels().size() == (is_busy ? 1 : 0));
+      if (is_busy) {
+        CHECK(bench.server.cancels()[0]->cancelled_process_id == process_id);
+        CHECK(bench.server.cancels()[0]->cancelled_key == key);
+      }
+      const auto texts = bench.server.only().queries();
+      CHECK(texts == std::vector<std::string>{"mine"});
+    }
+  }
+}
+
+TEST_CASE("a Terminate right behind a query: the query is finished and the backend kept") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(query_message("x") + frame('X', {}));
+  CHECK(client.is_closed());
+  client.close();
+  CHECK(bench.sessions().count() == 1);
+  server.write(echo("x") + ready());
+  bench.settle();
+  CHECK(bench.sessions().is_empty());
+  CHECK(is_idle(bench));
+  CHECK(bench.server.cancels().empty());
+  TestClient other(bench, 0, "me");
+  server.is_silent = false;
+  other.query("mine");
+  CHECK(other.take_tags() == "TDCZ");
+}
+
+TEST_CASE("a Terminate behind work that never ends by itself closes the backend") {
+  for (const std::string& request :
+       {query_message("BEGIN"), query_message("COPYIN"), parse_message("", "x"),
+        parse_message("", "BADPARSE"), parse_message("", "x") + flush_message()}) {
+    for (const bool in_one_piece : {false, true}) {
+      SessionBench bench(with_one_backend());
+      TestClient client(bench, 0, "me");
+      if (in_one_piece) {
+        client.write(request + frame('X', {}));
+      } else {
+        client.write(request);
+        client.write(frame('X', {}));
+      }
+      CHECK(client.is_closed());
+      CHECK(bench.sessions().is_empty());
+      CHECK(bench.slice().idle_count() == 0);
+      CHECK(bench.node.limit.taken() == 0);
+    }
+  }
+}
+
+TEST_CASE("a server that goes while its client has left already ends both") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(query_message("x") + frame('X', {}));
+  client.close();
+  server.end();
+  bench.settle();
+  CHECK(bench.is_empty());
+}
+
+TEST_CASE("a stop does not wait for a server that works for a client that has left") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me");
+  bench.server.only().is_silent = true;
+  client.write(query_message("x") + frame('X', {}));
+  client.close();
+  CHECK_FALSE(bench.is_empty());
+  bench.finish();
+  CHECK(bench.is_empty());
+}
+
+TEST_CASE("parameters that a server refuses after the client has left end its session") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me", {{"application_name", "one"}});
+  TestClient other(bench, 0, "me", {{"application_name", "two"}});
+  other.query("x");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(query_message("x") + frame('X', {}));
+  client.close();
+  server.write(error_reply("ERROR", "22023", "no") + ready());
+  bench.settle();
+  CHECK(bench.sessions().count() == 1);
+}
+
+TEST_CASE("parameters that a server refuses later are the client's FATAL") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me", {{"application_name", "one"}});
+  TestClient other(bench, 0, "me", {{"application_name", "two"}});
+  other.query("x");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("x");
+  server.write(error_reply("ERROR", "22023", "no") + ready());
+  bench.settle();
+  CHECK(client.take_error() == "22023");
+  CHECK(client.is_closed());
+  other.query("mine");
+  CHECK(other.take_tags() == "TDCZTDCZ");
+}
+
+// --- Cancel requests
+
+TEST_CASE("a cancel request with the right key reaches the client's server process") {
+  SessionBench bench;
+  TestClient client(bench);
+  const WireMessage key = log_in(client);
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("x");
+  TestClient asker(bench);
+  asker.write(cancel_request(key));
+  CHECK(asker.take_bytes().empty());
+  CHECK(asker.is_closed());
+  REQUIRE(bench.server.cancels().size() == 1);
+  CHECK(bench.server.cancels()[0]->cancelled_process_id == server.process_id());
+  CHECK(bench.server.cancels()[0]->cancelled_key == server.cancel_key());
+  server.write(error_reply("ERROR", "57014", "canceling statement") + ready());
+  bench.settle();
+  CHECK(client.take_tags() == "EZ");
+}
+
+TEST_CASE("a cancel request with a wrong key, or while nothing runs, reaches nobody") {
+  SessionBench bench;
+  TestClient client(bench);
+  const WireMessage key = log_in(client);
+  {
+    TestClient asker(bench);
+    asker.write(cancel_request(key));  // Nothing runs.
+    CHECK(asker.is_closed());
+  }
+  bench.server.only().is_silent = true;
+  client.query("x");
+  std::vector<WireMessage> wrong(4, key);
+  wrong[0].body[4] = static_cast<char>(wrong[0].body[4] ^ 1);
+  wrong[1].body[3] = static_cast<char>(wrong[1].body[3] + 1);  // Another process.
+  wrong[2].body[0] = '\x7f';                                   // A core that is not there.
+  wrong[3].body += "longer";
+  for (const WireMessage& one : wrong) {
+    TestClient asker(bench);
+    asker.write(cancel_request(one));
+    CHECK(asker.take_bytes().empty());
+    CHECK(asker.is_closed());
+  }
+  CHECK(bench.server.cancels().empty());
+}
+
+TEST_CASE("the key of a client that has gone cancels nobody") {
+  SessionBench bench(with_one_backend());
+  WireMessage key;
+  {
+    TestClient client(bench);
+    key = log_in(client);
+    client.close();
+  }
+  TestClient next(bench, 0, "me");  // In the same slot.
+  bench.server.only().is_silent = true;
+  next.query("x");
+  TestClient asker(bench);
+  asker.write(cancel_request(key));
+  CHECK(asker.is_closed());
+  CHECK(bench.server.cancels().empty());
+}
+
+TEST_CASE("a backend is not handed on while a cancel request for it is under way") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench);
+  const WireMessage key = log_in(client);
+  TestClient other(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  bench.server.holds_cancels = true;
+  client.query("x");
+  TestClient asker(bench);
+  asker.write(cancel_request(key));
+  other.query("mine");
+  server.write(echo("x") + ready());
+  server.is_silent = false;
+  bench.settle();
+  CHECK(client.take_tags() == "TDCZ");
+  CHECK(server.queries() == std::vector<std::string>{"x"});
+  CHECK(other.take_tags().empty());
+  CHECK_FALSE(asker.is_closed());
+  bench.server.cancels()[0]->end();
+  bench.settle();
+  CHECK(asker.is_closed());
+  CHECK(other.take_tags() == "TDCZ");
+  CHECK(bench.server.sessions().size() == 2);
+}
+
+TEST_CASE("a server that dies while a cancel request for it is under way is forgotten in the end") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench);
+  const WireMessage key = log_in(client);
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  bench.server.holds_cancels = true;
+  client.query("x");
+  TestClient asker(bench);
+  asker.write(cancel_request(key));
+  server.reset();
+  bench.settle();
+  CHECK(client.is_closed());
+  bench.advance(seconds(11));  // The cancel request is given up.
+  CHECK(asker.is_closed());
+  CHECK(bench.is_empty());
+}
+
+// --- The end of the process
+
+TEST_CASE("a drain tells idle clients, and lets transactions end") {
+  SessionBench bench;
+  TestClient idle(bench, 0, "me");
+  TestClient busy(bench, 0, "me");
+  TestClient pinned(bench, 0, "me");
+  TestClient unknown(bench);
+  busy.query("BEGIN");
+  pinned.write(parse_message("s", "x") + sync_message());
+  CHECK(busy.take_tags() == "CZ");
+  CHECK(pinned.take_tags() == "1Z");
+  bench.start_drain();
+  CHECK(idle.take_error() == "57P01");
+  CHECK(pinned.take_error() == "57P01");
+  CHECK(unknown.take_error() == "57P01");
+  CHECK_FALSE(busy.is_closed());
+  busy.query("still here");
+  CHECK(busy.take_tags() == "TDCZ");
+  busy.query("COMMIT");
+  const auto last = busy.take();
+  CHECK(tags_of(last) == "CZE");
+  CHECK(field_of(last.back(), 'C') == "57P01");
+  CHECK(busy.is_closed());
+  CHECK(bench.is_empty());
+  CHECK(bench.server.open_sessions().empty());
+}
+
+TEST_CASE("a drain while a backend is being made ends") {
+  SessionBench bench;
+  bench.server.holds_logins = true;
+  TestClient client(bench);
+  client.write(startup_packet("me", "db"));
+  bench.start_drain();
+  CHECK(client.take_error() == "57P01");
+  CHECK_FALSE(bench.is_empty());
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(bench.is_empty());
+}
+
+TEST_CASE("a drain ends for waiters, for those who leave and for cancel requests") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench);
+  const WireMessage key = log_in(client);
+  TestClient waiter(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("x");
+  waiter.query("y");
+  bench.server.holds_cancels = true;
+  TestClient asker(bench);
+  asker.write(cancel_request(key));
+  bench.start_drain();
+  CHECK(waiter.take_error() == "57P01");
+  client.write(frame('X', {}));
+  server.write(echo("x") + ready());
+  bench.settle();
+  bench.server.cancels()[0]->end();
+  bench.settle();
+  server.is_silent = false;
+  bench.settle();
+  bench.advance(seconds(61));
+  CHECK(bench.is_empty());
+}
+
+TEST_CASE("a backend that was idle for long is tested before it is used") {
+  BenchOptions options = with_one_backend();
+  options.limits.idle_timeout = 0;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  client.query("a");
+  bench.advance(seconds(31));
+  client.query("b");
+  CHECK(client.take_tags() == "TDCZTDCZ");
+  CHECK(bench.server.only().tags() == "QQQ");
+  // One that is dead without a word is replaced.
+  bench.advance(seconds(31));
+  bench.server.only().is_deaf = true;
+  client.query("c");
+  CHECK(client.take_tags().empty());
+  bench.advance(seconds(6));
+  CHECK(client.take_tags() == "TDCZ");
+}
+
+TEST_CASE("idle backends go after idle_timeout and max_lifetime") {
+  BenchOptions options;
+  options.limits.idle_timeout = seconds(5);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  client.query("a");
+  CHECK(is_idle(bench));
+  for (int i = 0; i < 8; ++i) bench.advance(seconds(1));
+  CHECK(bench.slice().backends_count() == 0);
+
+  options.limits.idle_timeout = 0;
+  options.limits.max_lifetime = seconds(5);
+  SessionBench other(options);
+  TestClient busy(other, 0, "me");
+  busy.query("BEGIN");
+  for (int i = 0; i < 8; ++i) other.advance(seconds(1));
+  CHECK(other.slice().backends_count() == 1);
+  busy.query("COMMIT");
+  CHECK(busy.take_tags() == "CZCZ");
+  CHECK(other.slice().backends_count() == 0);
+}
+
+}  // namespace
+}  // namespace helios
