@@ -170,13 +170,33 @@ void Backend::finish_parameter(ByteSpan body) noexcept {
 }
 
 void Backend::on_end_of_input() noexcept {
-  if (state_ == State::leased) return lessee_->on_input_end();
-  if (state_ != State::cleaning && state_ != State::testing) return;
-  // The last reply may be here before the completion of our own send; on_drained calls again.
-  if (!is_quiet()) return;
-  if (transaction_status_ != 'I') return close("not idle after a statement of the pooler's own");
-  clean_up_ = false;
-  place();
+  switch (state_) {
+    case State::leased:
+      return lessee_->on_input_end();
+    case State::idle:
+      if (login_ != nullptr) return become_ready();
+      if (reader_.at_boundary()) return;
+      // Half a message that nobody asked for (a notice, say): out of reach until the rest is here.
+      if (is_linked()) slice_.take_idle(*this);
+      return hold();
+    case State::held:
+      if (cancels_in_flight_ == 0 && is_quiet()) settle();
+      return;
+    case State::cleaning:
+    case State::testing:
+      // The last reply may be here before the completion of our own send; on_drained calls again.
+      if (!is_quiet()) return;
+      if (transaction_status_ != 'I')
+        return close("not idle after a statement of the pooler's own");
+      clean_up_ = false;
+      return settle();
+    case State::connecting:
+    case State::login:
+    case State::moving:
+    case State::closing:
+    case State::ended:
+      return;
+  }
 }
 
 void Backend::violate(const char* what) noexcept {

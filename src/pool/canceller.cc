@@ -32,14 +32,20 @@ void Canceller::start() noexcept {
 }
 
 void Canceller::on_connected(Stream& stream) noexcept {
+  sent_ = true;
   stream.send(request_);
 }
 
 void Canceller::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
-  if (end != StreamEnd::peer_closed)
+  confirmed_ = end == StreamEnd::peer_closed;
+  if (!confirmed_)
     LOG_LIMITED(warning, "cancel request to %s for process %u failed: errno %d",
                 backend_.address().text().c_str(), backend_.process_id(), error);
   stream.terminate();
+}
+
+void Canceller::stop() noexcept {
+  stream_.terminate();
 }
 
 void Canceller::on_timeout(void* self) noexcept {
@@ -49,7 +55,7 @@ void Canceller::on_timeout(void* self) noexcept {
 void Canceller::on_closed(Stream&) noexcept {
   pools_.context().timers.cancel(timer_);
   if (done_ != nullptr) done_(context_);
-  backend_.on_cancel_ended();
+  backend_.on_cancel_ended(sent_ && !confirmed_);
   pools_.on_canceller_closed(this);
 }
 

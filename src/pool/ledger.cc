@@ -109,6 +109,14 @@ uint8_t Ledger::take_due_fake() noexcept {
   return tag;
 }
 
+bool Ledger::ends_with_ready_request() const noexcept {
+  for (size_t i = size_; i > 0; --i) {
+    const LedgerEntry& entry = ring_[(head_ + i - 1) & (ring_.size() - 1)];
+    if (!is_copy_end(entry.tag)) return is_ready_request(entry.tag);
+  }
+  return false;
+}
+
 void Ledger::clear() noexcept {
   head_ = size_ = ready_due_count_ = 0;
   copying_in_ = skipping_ = ambiguous_ = false;
@@ -143,6 +151,8 @@ Reply Ledger::on_error() noexcept {
 }
 
 Reply Ledger::on_ready() noexcept {
+  // A Sync that the failed COPY did not swallow after all.
+  if (size_ == 0 && ambiguous_) return {ReplyVerdict::forward, false, {}};
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (!is_ready_request(at(0).tag)) return {ReplyVerdict::violation, false, {}};
@@ -171,12 +181,8 @@ void Ledger::end_copy(bool failed) noexcept {
   ASSERT(size_ > 0);
   copying_in_ = false;
   size_t end = 1;
-  bool has_sync = false;
-  while (end < size_ && !is_copy_end(at(end).tag)) {
-    has_sync = has_sync || at(end).tag == 'S';
-    ++end;
-  }
-  if (failed && has_sync) ambiguous_ = true;
+  while (end < size_ && !is_copy_end(at(end).tag)) ++end;
+  if (failed && end > 1) ambiguous_ = true;
   if (end < size_) {
     erase(1, end);  // The end of the COPY itself too.
   } else if (failed) {

@@ -90,12 +90,13 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
 
 void Pools::start_cancel(Backend& backend, Canceller::Done done, void* context) noexcept {
   ++counters_.cancels;
-  ++cancellers_count_;
   auto* canceller = new Canceller(*this, backend, done, context);
+  cancellers_.push_back(canceller);
   canceller->start();
 }
 
 void Pools::on_canceller_closed(Canceller* canceller) noexcept {
+  cancellers_.erase(std::find(cancellers_.begin(), cancellers_.end(), canceller));
   finished_cancellers_.push_back(canceller);
 }
 
@@ -142,7 +143,41 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
   bool tell = false;
   for (size_t i = 0; i < taken; ++i) tell |= limits[i] != nullptr && limits[i]->give_back();
   if (tell) tell_limit_freed();
+  ask_for_room(*limits[taken]);
   return false;
+}
+
+// A limit is full and a pool starves: an idle backend of another pool makes room, here or on
+// another core.
+void Pools::ask_for_room(Limit& limit) noexcept {
+  if (make_room(limit)) return;
+  Message message = make_message(MessageKind::make_room);
+  message.words[0] = reinterpret_cast<uint64_t>(&limit);
+  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
+    if (core != context_.postbox.core()) context_.postbox.send(core, message);
+}
+
+// Closes the backend that was idle for longest among those that hold a permit of this limit.
+bool Pools::make_room(const Limit& limit) noexcept {
+  PooledBackend* oldest = nullptr;
+  for (auto& [key, entry] : entries_) {
+    const PoolSpec& spec = entry->slice.spec();
+    if (&spec.node->limit != &limit && spec.database_limit.get() != &limit &&
+        spec.user_limit.get() != &limit)
+      continue;
+    PooledBackend* candidate = entry->slice.least_recently_used();
+    if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
+      oldest = candidate;
+  }
+  if (oldest == nullptr) return false;
+  static_cast<Backend*>(oldest)->close("makes room for another pool");
+  return true;
+}
+
+bool Pools::is_room_wanted(const PoolSpec& spec) const noexcept {
+  return spec.node->limit.is_starved() ||
+         (spec.database_limit != nullptr && spec.database_limit->is_starved()) ||
+         (spec.user_limit != nullptr && spec.user_limit->is_starved());
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
@@ -176,9 +211,29 @@ Nanoseconds Pools::expiry(const PoolSpec& spec) noexcept {
 
 void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
-  entry.welcome = welcome;
   entry.failures_count = 0;
+  if (entry.welcome != welcome) {
+    entry.welcome = welcome;
+    spread_welcome(entry);
+  }
   entry.slice.on_connected(backend, now());
+  if (draining_ && backend.state() == Backend::State::idle) backend.close("shutting down");
+}
+
+// The other cores can then welcome clients of this pool without a backend.
+void Pools::spread_welcome(const PoolEntry& entry) noexcept {
+  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core) {
+    if (core == context_.postbox.core() || draining_) continue;
+    Message message = make_message(MessageKind::welcome);
+    message.words[0] =
+        reinterpret_cast<uint64_t>(new WelcomeNews{entry.slice.spec_ref(), entry.welcome});
+    context_.postbox.send(core, message);
+  }
+}
+
+void Pools::on_welcome(const Message& message) noexcept {
+  const std::unique_ptr<WelcomeNews> news(reinterpret_cast<WelcomeNews*>(message.words[0]));
+  pool_of(news->spec).welcome = std::move(news->welcome);
 }
 
 void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
@@ -191,7 +246,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   entry.last_error = {error.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" +
                                           spec.node->label + ") as user \"" + spec.login.user +
                                           "\": " + error.message};
-  LOG_LIMITED(warning, "%s", entry.last_error.message.c_str());
+  if (!draining_) LOG_LIMITED(warning, "%s", entry.last_error.message.c_str());
   // A server that is starting up will be there soon; and while other backends live, they serve
   // those who wait.
   const bool may_pass = error.sqlstate == sqlstate::cannot_connect_now;
@@ -257,6 +312,12 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::limit_freed:
       on_limit_freed();
       return true;
+    case MessageKind::welcome:
+      on_welcome(message);
+      return true;
+    case MessageKind::make_room:
+      (void)make_room(*reinterpret_cast<Limit*>(message.words[0]));
+      return true;
     case MessageKind::want:
     case MessageKind::promise:
     case MessageKind::unpromise:
@@ -301,14 +362,15 @@ void Pools::on_turn_end(Nanoseconds time) noexcept {
 }
 
 void Pools::destroy_finished() noexcept {
+  const bool was_full = backends_.full();
   for (const SlabId id : finished_) {
     Backend* backend = backends_.find(id);
     if (backend != nullptr && backend->is_destroyable()) backends_.free(backend);
   }
   finished_.clear();
+  if (was_full && !backends_.full()) on_limit_freed();
   for (Canceller* canceller : finished_cancellers_) {
     delete canceller;
-    --cancellers_count_;
   }
   finished_cancellers_.clear();
 }
@@ -365,7 +427,10 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
 void Pools::start_drain() noexcept {
   draining_ = true;
   backends_.for_each([](Backend& backend) {
-    if (backend.state() == Backend::State::idle) backend.close("shutting down");
+    const Backend::State state = backend.state();
+    const bool is_useless = state == Backend::State::idle || state == Backend::State::connecting ||
+                            state == Backend::State::login;
+    if (is_useless) backend.close("shutting down");
   });
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
   for (auto& [key, entry] : entries_) fail_waiters(*entry, error);
@@ -373,7 +438,9 @@ void Pools::start_drain() noexcept {
 
 void Pools::stop() noexcept {
   draining_ = true;
+  stopped_ = true;
   backends_.for_each([](Backend& backend) { backend.cut(); });
+  for (Canceller* canceller : cancellers_) canceller->stop();
 }
 
 }  // namespace helios

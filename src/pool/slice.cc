@@ -231,8 +231,8 @@ uint32_t Slice::needed_count() const noexcept {
 void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
   backend.idle_since = now;
   idle_.push_back(backend);
-  // A waiter may give its backend back at once (to learn the welcome only); the outer call goes on then, so that thousands of them do not
-  // nest.
+  // A waiter may give its backend back at once (to learn the welcome only); the outer call goes on
+  // then, so that thousands of them do not nest.
   if (is_placing_) return;
   is_placing_ = true;
   while (!idle_.empty()) {
@@ -241,6 +241,8 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
     if (!is_remote && waiters_.empty()) break;
     PooledBackend& next = *idle_.pop_back();
     if (is_remote) {
+      // A waiter here may have counted on it.
+      if (!waiters_.empty()) port_.activate(*this);
       grant_backend(*peer, next);
     } else {
       Waiter& waiter = *waiters_.pop_front();

@@ -89,6 +89,8 @@ void CoreServer::on_message(const Message& message) noexcept {
     case MessageKind::permits:
     case MessageKind::backend:
     case MessageKind::limit_freed:
+    case MessageKind::welcome:
+    case MessageKind::make_room:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
       UNREACHABLE("message that nobody took");

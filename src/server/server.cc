@@ -54,6 +54,9 @@ class DeadLetters final : public MessageHandler {
       case MessageKind::cancel:
         delete reinterpret_cast<CancelJob*>(message.words[0]);
         return;
+      case MessageKind::welcome:
+        delete reinterpret_cast<WelcomeNews*>(message.words[0]);
+        return;
       case MessageKind::client_socket:
         ::close(static_cast<int>(message.words[0]));
         return;
@@ -61,6 +64,7 @@ class DeadLetters final : public MessageHandler {
         UNREACHABLE("a backend was left behind");
       case MessageKind::none:
       case MessageKind::limit_freed:
+      case MessageKind::make_room:
       case MessageKind::cancel_done:
       case MessageKind::drain:
       case MessageKind::stop:

@@ -15,6 +15,8 @@ namespace {
 
 // How long a client may take to receive its last message.
 constexpr Nanoseconds last_flush_timeout = seconds(5);
+// The same when the process stops at once.
+constexpr Nanoseconds cut_flush_timeout = milliseconds(200);
 // How long a client that comes while the process stops may take to say who it is.
 constexpr Nanoseconds drain_login_timeout = seconds(1);
 
@@ -96,7 +98,9 @@ void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
 }
 
 void Session::on_drained(Stream&) noexcept {
-  if (backend_ != nullptr && !stream_.is_above_high_mark()) backend_->resume_receive();
+  if (stream_.is_above_high_mark()) return;
+  if (backend_ != nullptr) backend_->resume_receive();
+  resume();
 }
 
 void Session::on_ended(Stream&, StreamEnd end_kind, int error) noexcept {
@@ -159,6 +163,7 @@ void Session::on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept {
 }
 
 void Session::on_statement(uint8_t tag, uint64_t name) noexcept {
+  if (mode() == LeaseMode::session) return;  // Its backend is cleaned in any case.
   if (tag == frontend_tag::parse) {
     names_.add(name);
   } else {
@@ -207,18 +212,25 @@ void Session::on_ready(uint8_t status, bool skipped) noexcept {
 }
 
 void Session::on_skipped_error(const ErrorFields& fields) noexcept {
-  const std::string code(fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error);
-  const std::string message(fields.message);
-  // In the login the client has sent nothing yet and the backend is fit for others; later the
-  // client's own message may have run with other settings than it asked for.
+  PoolError error{
+      std::string(fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error),
+      std::string(fields.message)};
+  if (state_ == State::welcome) {
+    // The client has sent nothing yet: the backend is as before, and fit for others once it is
+    // quiet.
+    login_->refusal = std::move(error);
+    return;
+  }
+  // The client's own message may have run with other settings than it asked for.
   drop_backend("parameters refused");
-  fail(code, message);
+  fail(error.sqlstate, error.message);
 }
 
 void Session::on_input_end() noexcept {
   if (backend_ == nullptr) return;
   if (state_ == State::welcome) {
     if (!backend_->is_quiet()) return;
+    if (welcome_failed()) return;
     learn_spellings();
     std::exchange(backend_, nullptr)->give_back(false);
     send_welcome();
@@ -257,8 +269,9 @@ void Session::try_release() noexcept {
   if (backend.ledger().is_ambiguous() && backend.ledger().empty() && !mid_message &&
       state_ == State::leased && backend.transaction_status() == transaction_status::idle) {
     // How many replies are still to come is not known: nobody else may get them.
-    drop_backend("a COPY failed while a Sync was on its way");
+    drop_backend("a COPY failed while more was on its way");
     set_state(State::ready);
+    if (draining_) drain();
     return;
   }
   if (state_ == State::leaving) return try_leave();
@@ -279,7 +292,8 @@ void Session::try_leave() noexcept {
   const bool is_answered = ledger.empty() && !backend_->has_unsent();
   // What only the client could end: a COPY, a batch without Sync.
   const bool is_stuck = ledger.is_copying_in() || ledger.is_skipping_to_sync() ||
-                        (is_answered && !backend_->is_quiet());
+                        (is_answered && !backend_->is_quiet()) ||
+                        (!ledger.empty() && !ledger.ends_with_ready_request());
   if (!is_stuck && !backend_->is_quiet()) return;
   set_state(State::ending);
   if (!is_stuck && backend_->transaction_status() == transaction_status::idle) {
@@ -346,6 +360,7 @@ void Session::end(const char* reason) noexcept {
   } else {
     stream_.terminate();
   }
+  if (is_destroyable()) sessions_.on_session_destroyable(*this);
 }
 
 // The client has gone in good order while the server still works for it.
@@ -368,9 +383,12 @@ void Session::cut() noexcept {
   if (state_ == State::leaving) {
     drop_backend("stopped");
     set_state(State::ending);
+    if (is_destroyable()) sessions_.on_session_destroyable(*this);
+    return;
   }
-  end("stopped");
-  stream_.terminate();
+  fail(sqlstate::admin_shutdown, "the pooler is shutting down");
+  if (state_ == State::ending && timer_.is_scheduled())
+    sessions_.timers().schedule(timer_, sessions_.now() + cut_flush_timeout);
 }
 
 void Session::drain() noexcept {

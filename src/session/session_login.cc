@@ -1,10 +1,12 @@
 // A client's way in: start-up packets, authentication, and the welcome.
+#include <algorithm>
 #include <utility>
 
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/session/session.h"
 #include "helios/session/sessions.h"
+#include "helios/wire/message.h"
 #include "session/session_login.h"
 
 namespace helios {
@@ -13,6 +15,11 @@ namespace {
 // Key of a pool's table of spellings.
 std::string spelling_key(const std::string& name, const std::string& value) {
   return name + '=' + value;
+}
+
+bool is_ascii(const std::string& text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
 // More than this and the table is made anew: clients choose the values.
@@ -79,6 +86,15 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
     return fail(sqlstate::too_many_connections, "no more connections allowed (max_clients)");
   }
   for (StartupParameter& setting : startup.settings) {
+    if (!is_ascii(setting.value) && is_settable_later(setting.name)) {
+      // It goes into a statement in the encoding that the backend's last client left behind. An
+      // application name is treated as the server would; no other value of these has such letters.
+      if (!equal_names(setting.name, "application_name"))
+        return fail(sqlstate::invalid_parameter_value,
+                    "invalid value for parameter \"" + setting.name + "\"");
+      for (char& c : setting.value)
+        if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+    }
     ParameterList& list = is_settable_later(setting.name) ? login_->wanted : login_->settings;
     list.emplace_back(std::move(setting.name), std::move(setting.value));
   }
@@ -177,6 +193,21 @@ void Session::ask_welcome() noexcept {
   learn_spellings();
   std::exchange(backend_, nullptr)->give_back(false);
   send_welcome();
+}
+
+// The SET of the start-up parameters has been answered: with an error?
+bool Session::welcome_failed() noexcept {
+  Backend& backend = *backend_;
+  if (backend.transaction_status() != transaction_status::idle) {
+    drop_backend("not idle after SET");
+    fail(sqlstate::protocol_violation, "the server is not idle after SET");
+    return true;
+  }
+  if (!login_->refusal) return false;
+  const PoolError refusal = std::move(*login_->refusal);
+  std::exchange(backend_, nullptr)->give_back(false);
+  fail(refusal.sqlstate, refusal.message);
+  return true;
 }
 
 void Session::learn_spellings() noexcept {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "helios/pool/lessee.h"
 #include "helios/pool/parameters.h"
 #include "helios/session/client_login.h"
 #include "helios/wire/startup.h"
@@ -26,6 +27,7 @@ struct SessionLogin {
   uint16_t minor = 0;
   std::string user;
   std::string database;
+  std::optional<PoolError> refusal;  // The server does not take a start-up parameter.
   ParameterList
       wanted;  // Start-up parameters that are set after the login, as the client spells them.
   ParameterList settings;  // Those that belong to the pool's key.

@@ -69,7 +69,11 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
           return used();
         }
         header_pending_ = true;
-        if (run != nullptr && must_hold(reader_.header().tag)) flush(start);
+        // What may end or hold up the session comes after everything before it was sent.
+        const uint8_t tag = reader_.header().tag;
+        if (run != nullptr &&
+            (must_hold(tag) || tag == frontend_tag::terminate || !is_client_tag(tag)))
+          flush(start);
       }
       if (!begin_message()) {
         if (backend_ != nullptr) flush(start);
@@ -93,13 +97,13 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
     if (inspecting_) inspect(body);
     if (reader_.body_left() > 0) break;
     finish_message();
-    if (forwarding_ && backend_->is_above_high_mark()) {
+    if (is_blocked()) {
       flush(rest.data());
       break;
     }
   }
   flush(rest.data());
-  if (backend_ != nullptr && backend_->is_above_high_mark()) stream_.pause_receive();
+  if (is_blocked()) stream_.pause_receive();
   return used();
 }
 
@@ -114,7 +118,7 @@ bool Session::begin_message() noexcept {
   }
   if (tag == frontend_tag::terminate) {
     if (backend_ != nullptr && state_ == State::leased &&
-        (!backend_->ledger().empty() || backend_->has_unsent()) && !draining_) {
+        backend_->ledger().ends_with_ready_request()) {
       // What was asked for is finished, as a server would; then the backend is free again.
       start_leaving();
     } else {
@@ -233,9 +237,11 @@ void Session::finish_message() noexcept {
     sql_name_ = read_sql_name(query_text_);
 }
 
+// Nothing more is taken from the client for now: it waits, its backend takes no more, or it does
+// not read its answers.
 bool Session::is_blocked() const noexcept {
   return state_ == State::welcome || state_ == State::waiting || held_ ||
-         (backend_ != nullptr && backend_->is_above_high_mark());
+         stream_.is_above_high_mark() || (backend_ != nullptr && backend_->is_above_high_mark());
 }
 
 void Session::keep(ByteSpan bytes) noexcept {

@@ -91,7 +91,8 @@ void Sessions::deliver_cancel(CancelJob* job) noexcept {
       constant_time_equal(as_bytes(job->key), as_bytes(cancel_key_of(*session, job->key.size())));
   Backend* backend = fits ? session->backend() : nullptr;
   // Nothing runs: nothing to cancel. A session that waits in the queue goes on waiting.
-  if (backend == nullptr || backend->ledger().empty() || backend->process_id() == 0)
+  if (backend == nullptr || backend->ledger().empty() || backend->process_id() == 0 ||
+      backend->ledger().is_head_skipped() || backend->cancels_in_flight() > 0)
     return finish_cancel(job);
   auto* context = new CancelContext{
       this, job, [](Sessions& self, CancelJob* done) noexcept { self.finish_cancel(done); }};
@@ -135,6 +136,8 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::permits:
     case MessageKind::backend:
     case MessageKind::limit_freed:
+    case MessageKind::welcome:
+    case MessageKind::make_room:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:

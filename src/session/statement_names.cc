@@ -2,8 +2,6 @@
 
 #include <strings.h>
 
-#include <algorithm>
-
 namespace helios {
 namespace {
 
@@ -112,14 +110,11 @@ SqlName read_sql_name(std::string_view text) noexcept {
 }
 
 void StatementNames::add(uint64_t name) {
-  if (std::find(names_.begin(), names_.end(), name) == names_.end()) names_.push_back(name);
+  names_.insert(name);
 }
 
 void StatementNames::remove(uint64_t name) noexcept {
-  const auto found = std::find(names_.begin(), names_.end(), name);
-  if (found == names_.end()) return;
-  *found = names_.back();
-  names_.pop_back();
+  names_.erase(name);
 }
 
 void StatementNames::clear() noexcept {

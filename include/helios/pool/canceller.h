@@ -24,6 +24,8 @@ class Canceller final : private StreamOwner {
   Canceller(Pools& pools, Backend& backend, Done done, void* context) noexcept;
   ~Canceller() { ASSERT(stream_.state() == Stream::State::closed); }
   void start() noexcept;
+  // Gives up.
+  void stop() noexcept;
 
  private:
   void on_connected(Stream& stream) noexcept override;
@@ -41,6 +43,8 @@ class Canceller final : private StreamOwner {
   std::vector<uint8_t> request_;
   Done done_;
   void* context_;
+  bool sent_ = false;
+  bool confirmed_ = false;  // The server closed: the request has been delivered.
 };
 
 }  // namespace helios

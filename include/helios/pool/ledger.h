@@ -71,6 +71,9 @@ class Ledger {
   // none. Call until 0 after each on_sent and on_reply.
   [[nodiscard]] uint8_t take_due_fake() noexcept;
 
+  // The newest message is one after which the server answers everything and says ReadyForQuery.
+  // Without it the server may keep its replies for ever.
+  [[nodiscard]] bool ends_with_ready_request() const noexcept;
   // The server works on a statement of the pooler's own.
   [[nodiscard]] bool is_head_skipped() const noexcept {
     return size_ > 0 && ring_[head_].action == LedgerAction::skip;

@@ -32,6 +32,10 @@ class Limit {
     ASSERT(before > 0);
     return starved_.load() && starved_.exchange(false);
   }
+  // Somebody was refused and nothing was given back since. Cheap: the line changes only then.
+  [[nodiscard]] bool is_starved() const noexcept {
+    return starved_.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   [[nodiscard]] uint32_t max() const noexcept { return max_; }
 
@@ -48,7 +52,8 @@ class Limit {
   std::atomic<uint32_t> taken_{0};
   // Partner of `taken_`: both sequentially consistent, so that a refusal and a give_back cannot
   // miss each other.
-  std::atomic<bool> starved_{false};
+  // On a line of its own: it is read when a backend goes idle.
+  alignas(128) std::atomic<bool> starved_{false};
 };
 
 }  // namespace helios

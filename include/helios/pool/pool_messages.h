@@ -15,6 +15,10 @@ enum class MessageKind : uint16_t {
   permits,    // `count` bare permits are yours now; they were dealt to core words[1].
   // words[0] = BackendTransfer*: a live connection is yours now, and its permit.
   backend,
+  // words[0] = WelcomeNews*: what a pool's server reports at login.
+  welcome,
+  // A shared limit is full: close an idle backend that holds a permit of it. words[0] = Limit*.
+  make_room,
   // A shared limit has room again: try to connect. No words.
   limit_freed,
   // Session. words[0] = CancelRequest*, words[1] = session.

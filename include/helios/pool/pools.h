@@ -50,6 +50,12 @@ struct PoolEntry {
   PoolError last_error;
 };
 
+// The welcome of a pool, on its way to another core. Owned by the message that carries it.
+struct WelcomeNews {
+  PoolSpecRef spec;
+  ParameterList welcome;
+};
+
 struct PoolsCounters {
   uint64_t connects = 0;
   uint64_t connect_failures = 0;
@@ -91,8 +97,9 @@ class Pools final : public SlicePort {
   // Cuts every connection.
   void stop() noexcept;
   [[nodiscard]] bool is_draining() const noexcept { return draining_; }
+  [[nodiscard]] bool is_stopped() const noexcept { return stopped_; }
   [[nodiscard]] bool is_empty() const noexcept {
-    return backends_.used_count() == 0 && cancellers_count_ == 0;
+    return backends_.used_count() == 0 && cancellers_.empty() && finished_cancellers_.empty();
   }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
   [[nodiscard]] const PoolsCounters& counters() const noexcept { return counters_; }
@@ -104,6 +111,8 @@ class Pools final : public SlicePort {
   [[nodiscard]] PoolsCounters& counters() noexcept { return counters_; }
   [[nodiscard]] Nanoseconds now() noexcept { return context_.clock.now(); }
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
+  // Another pool waits for a limit of which this pool's backends hold permits.
+  [[nodiscard]] bool is_room_wanted(const PoolSpec& spec) const noexcept;
   [[nodiscard]] Nanoseconds expiry(const PoolSpec& spec) noexcept;
   void on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept;
   // The login failed: tells those who wait, sets the time of the next attempt.
@@ -123,6 +132,10 @@ class Pools final : public SlicePort {
 
  private:
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
+  void ask_for_room(Limit& limit) noexcept;
+  bool make_room(const Limit& limit) noexcept;
+  void spread_welcome(const PoolEntry& entry) noexcept;
+  void on_welcome(const Message& message) noexcept;
   void give_back_limits(const PoolSpec& spec) noexcept;
   void tell_limit_freed() noexcept;
   void on_limit_freed() noexcept;
@@ -140,13 +153,14 @@ class Pools final : public SlicePort {
   std::unordered_map<std::string, std::unique_ptr<PoolEntry>> entries_;
   IntrusiveList<Slice, ActiveSliceTag> active_;
   std::vector<SlabId> finished_;
+  std::vector<Canceller*> cancellers_;
   std::vector<Canceller*> finished_cancellers_;
   PoolsCounters counters_;
-  uint32_t cancellers_count_ = 0;
   uint32_t addresses_tried_ = 0;
   Timer sweep_timer_;
   Timer retry_timer_;
   bool draining_ = false;
+  bool stopped_ = false;
 };
 
 }  // namespace helios

@@ -10,8 +10,8 @@
 // many it has and since when the oldest waits (`want`). A core that is asked sends idle backends,
 // else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From
 // then on, whatever it frees goes to the oldest waiter it knows of, here or there. The record is
-// renewed when the asker's oldest waiter has changed by more than half of fairness_bound, or when it
-// has more waiters than the record says.
+// renewed when the asker's oldest waiter has changed by more than half of fairness_bound, or when
+// it has more waiters than the record says.
 //
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.

@@ -105,6 +105,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool know_welcome() noexcept;
   void ask_welcome() noexcept;
   void learn_spellings() noexcept;
+  [[nodiscard]] bool welcome_failed() noexcept;
   void send_welcome() noexcept;
 
   // Requests (session_requests.cc).

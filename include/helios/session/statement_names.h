@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <unordered_set>
 
 #include "helios/base/bytes.h"
 
@@ -67,7 +67,7 @@ class StatementNames {
   void clear() noexcept;
 
  private:
-  std::vector<uint64_t> names_;
+  std::unordered_set<uint64_t> names_;
   bool has_unknown_ = false;
 };
 
