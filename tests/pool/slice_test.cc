@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <deque>
 #include <memory>
@@ -56,8 +57,12 @@ class TestCore final : public SlicePort, public Postbox {
     if (has_room) ++connects;
     return has_room;
   }
-  void hand_over(Slice&, PooledBackend& backend, Waiter& waiter) noexcept override {
+  void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override {
     hand_overs.push_back({&backend, &waiter});
+    ++depth;
+    depth_max = std::max(depth_max, depth);
+    if (gives_back_at_once) slice.release(backend, backend.idle_since);
+    --depth;
   }
   void move(Slice&, PooledBackend& backend, CoreId to) noexcept override {
     moves.push_back({&backend, to});
@@ -85,7 +90,10 @@ class TestCore final : public SlicePort, public Postbox {
     }
   }
 
-  bool has_room = true;  // Of a shared limit.
+  bool has_room = true;             // Of a shared limit.
+  bool gives_back_at_once = false;  // Waiters have nothing to do.
+  uint32_t depth = 0;
+  uint32_t depth_max = 0;
   uint32_t connects = 0;
   std::vector<HandOver> hand_overs;
   std::vector<Move> moves;
@@ -218,6 +226,21 @@ TEST_CASE("waiters of one core are served in the order in which they came") {
   CHECK(core.hand_overs[0].waiter == &waiters[0]);
   CHECK(core.hand_overs[1].waiter == &waiters[2]);
   CHECK(core->waiters_count() == 0);
+  core.end({&backend});
+}
+
+TEST_CASE("waiters that give their backend back at once are served in order and do not nest") {
+  TestCore core(0, 1, 1);
+  TestBackend backend;
+  core.own(backend, start);
+  std::vector<TestWaiter> waiters(1'000);
+  for (TestWaiter& waiter : waiters) core->enqueue(waiter, start);
+  core.gives_back_at_once = true;
+  core->release(backend, start);
+  REQUIRE(core.hand_overs.size() == waiters.size());
+  for (size_t i = 0; i < waiters.size(); ++i) CHECK(core.hand_overs[i].waiter == &waiters[i]);
+  CHECK(core.depth_max == 1);
+  CHECK(core->try_acquire() == &backend);
   core.end({&backend});
 }
 
