@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <memory>
@@ -221,6 +222,44 @@ class Polling final : public TestApplication, public IoTarget {
   Nanoseconds written_at_ = 0;
 };
 
+// Receives from a socket whose data and end are there before the receive. A deadline gives up.
+class Receiving final : public TestApplication, public IoTarget {
+ public:
+  Receiving(CoreContext& context, Findings& findings)
+      : TestApplication(context, findings), deadline_(on_deadline, this) {
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends_) == 0);
+    target_ = context.ring.attach(this);
+  }
+  ~Receiving() override {
+    context_.ring.detach(target_);
+    close(ends_[0]);
+  }
+  void on_start() noexcept override {
+    if (write(ends_[1], "x", 1) != 1) ++findings_.errors_count;
+    close(ends_[1]);
+    context_.ring.start_recv(target_, ends_[0], BufferGroup::client, true);
+    context_.timers.schedule(deadline_, context_.clock.now() + seconds(60));
+  }
+  void on_io(const IoEvent& event) noexcept override {
+    if (event.res > 0) ++findings_.received_count;
+    if (event.more) return;
+    if (event.res != 0) ++findings_.errors_count;
+    ++findings_.events_count;
+    context_.timers.cancel(deadline_);
+    is_stopped_ = true;
+  }
+
+ private:
+  static void on_deadline(void* self) noexcept { static_cast<Receiving*>(self)->give_up(); }
+  void give_up() noexcept {
+    ++findings_.errors_count;
+    context_.ring.start_cancel(target_, OpKind::recv);
+  }
+  int ends_[2] = {-1, -1};
+  TargetId target_;
+  Timer deadline_;
+};
+
 }  // namespace
 
 TEST_CASE(
@@ -234,6 +273,15 @@ TEST_CASE(
   clock.expire();
   source.advance(seconds(5));
   CHECK(clock.now() == seconds(11));
+}
+
+TEST_CASE("a core sees the end of a connection that came together with data") {
+  Cluster cluster(1);
+  cluster.start<Receiving>();
+  cluster.join();
+  CHECK(cluster.findings[0].received_count == 1);
+  CHECK(cluster.findings[0].events_count == 1);
+  CHECK(cluster.findings[0].errors_count == 0);
 }
 
 TEST_CASE("a core starts its application in its own thread and ends when told") {

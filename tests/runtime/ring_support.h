@@ -50,6 +50,21 @@ inline bool turn_until(Ring& ring, const std::function<bool()>& is_done) {
   return true;
 }
 
+// The same with what Core does besides: receives are verified when nothing else is to be done.
+inline bool turn_and_verify_until(Ring& ring, const std::function<bool()>& is_done) {
+  int idle_turns = 0;
+  while (!is_done()) {
+    if (ring.turn(ring.has_unverified() ? 0 : seconds(1)) > 0) {
+      idle_turns = 0;
+    } else if (ring.has_unverified()) {
+      ring.verify_receives();
+    } else if (++idle_turns > 10) {
+      return false;
+    }
+  }
+  return true;
+}
+
 struct Seen {
   OpKind kind;
   int res;
@@ -184,6 +199,22 @@ inline Listener listen_at(int family) {
   auto* address = reinterpret_cast<sockaddr*>(&listener.address);
   REQUIRE(getsockname(listener.fd.get(), address, &listener.size) == 0);
   return listener;
+}
+
+inline Pair make_tcp_pair(const Listener& listener) {
+  Pair pair;
+  pair.theirs = Fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(connect(pair.theirs.get(), listener.at(), listener.size) == 0);
+  pair.ours = Fd(accept4(listener.fd.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  REQUIRE(pair.ours.get() >= 0);
+  return pair;
+}
+
+// Closes the socket so that its peer gets a reset (TCP).
+inline void close_with_reset(Fd& fd) {
+  const linger reset{1, 0};
+  REQUIRE(setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) == 0);
+  fd.reset();
 }
 
 inline void start_send(Ring& ring, TargetId id, int fd, std::string_view text) {

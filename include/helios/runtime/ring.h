@@ -64,8 +64,10 @@ struct RingCounters {
   uint64_t starved = 0;      // Put on the starved list (not those that had been cancelled).
   uint64_t rearms = 0;       // Starved receives armed again.
   uint64_t sends = 0;
-  uint64_t short_sends = 0;  // Fewer bytes taken than offered.
-  uint64_t receives = 0;     // With data.
+  uint64_t short_sends = 0;         // Fewer bytes taken than offered.
+  uint64_t receives = 0;            // With data.
+  uint64_t receives_verified = 0;   // Sockets asked whether their end was missed.
+  uint64_t receives_restarted = 0;  // Of these: it may have been.
   uint64_t wakes_sent = 0;
   uint64_t wakes_received = 0;
 };
@@ -85,6 +87,14 @@ class Ring final : public Io, public Waker {
   // early without any. Returns how many completions it handled. Requires: not called from a
   // handler.
   int turn(Nanoseconds timeout) noexcept;
+
+  // The end of a connection that comes together with data can be missed by the kernel (see
+  // verify_receives in ring.cc). `verify_receives` finds out for the receives that had data since
+  // the last call, with one poll(2) for up to 64 of them, and makes those that may have missed it
+  // look again; the target sees only the end itself. Call it now and then while `has_unverified`
+  // (Core does). Requires: not called from a handler.
+  [[nodiscard]] bool has_unverified() const noexcept { return !unverified_.empty(); }
+  void verify_receives() noexcept;
 
   // From now on other cores of the table can end this ring's sleep, and `wake` works. `self` is
   // this core. Once, before the first turn. Requires: the table outlives the ring.
@@ -119,10 +129,12 @@ class Ring final : public Io, public Waker {
 
  private:
   struct WaitingTag;
-  // A receive is in exactly one place: idle, with the kernel (armed), on its group's starved list,
-  // or on the list of starved receives that were cancelled.
-  enum class RecvState : uint8_t { idle, armed, starved, cancelled };
-  struct Target : ListNode<WaitingTag> {
+  struct UnverifiedTag;
+  // A receive is in exactly one place: idle, with the kernel (armed; or restarting: we have asked
+  // for its end, to arm it again), on its group's starved list, or on the list of starved receives
+  // that were cancelled.
+  enum class RecvState : uint8_t { idle, armed, restarting, starved, cancelled };
+  struct Target : ListNode<WaitingTag>, ListNode<UnverifiedTag> {
     explicit Target(IoTarget* handler_) noexcept : handler(handler_) {}
     IoTarget* handler;
     uint32_t ops_in_flight = 0;  // One bit for each OpKind.
@@ -149,6 +161,8 @@ class Ring final : public Io, public Waker {
   void begin_op(Target& target, OpKind kind) noexcept;
   void finish_op(Target& target, OpKind kind) noexcept;
   void arm_recv(Target& target, bool expect_idle) noexcept;
+  void cancel_in_kernel(const Target& target, OpKind kind) noexcept;
+  [[nodiscard]] static bool is_cancelled(const Target& target, OpKind kind) noexcept;
   [[nodiscard]] uint32_t unsubmitted_count() const noexcept;
   [[nodiscard]] uint32_t sq_flags() const noexcept;
   [[nodiscard]] uint32_t cqes_count() const noexcept;
@@ -161,6 +175,12 @@ class Ring final : public Io, public Waker {
   [[nodiscard]] bool serve_starved(bool would_sleep) noexcept;
   void rearm_starved(Group& group, bool would_sleep) noexcept;
   void on_recv_starved(Target& target, int res) noexcept;
+
+  void mark_unverified(Target& target) noexcept;
+  void unmark_unverified(Target& target) noexcept;
+  void verify_batch(size_t count) noexcept;
+  void start_restart(Target& target) noexcept;
+  void on_restart_ready(Target& target, const io_uring_cqe& cqe) noexcept;
 
   uint32_t deliver_cancelled(size_t count) noexcept;
   uint32_t deliver_cqes() noexcept;
@@ -185,6 +205,8 @@ class Ring final : public Io, public Waker {
   std::array<Group, buffer_group_count> groups_;
   IntrusiveList<Target, WaitingTag>
       cancelled_;  // Starved receives whose end the next turn delivers.
+  // Receives that had data since they were verified. Invariant: each is armed and not cancelled.
+  IntrusiveList<Target, UnverifiedTag> unverified_;
   std::unique_ptr<Scratch[]> scratch_;
   WakeTable* wake_table_ = nullptr;
   CoreId self_ = 0;
