@@ -162,20 +162,17 @@ int Ring::turn(Nanoseconds timeout) noexcept {
 }
 
 // A work-around. A multishot receive can deliver the last data of a connection and then wait for
-// ever, though the end has come; every kernel that has one (6.0 and newer) does in one of two
-// cases:
-// - Data and end both come before we enter. Their wake-ups are merged, the receive delivers the
-// data
-//   and takes both as served. Unix sockets, and resets on TCP. Mended by a68ed2df7213
-//   ("io_uring/poll: fix multishot recv missing EOF on wakeup race", 2026, CVE-2026-23473, liburing
-//   issue 1549; among others in 6.18.20), only where there were two wake-ups.
-// - Data and end are both there when the receive is armed with POLL_FIRST: that is one wake-up.
-// Seen
-//   on 6.18.44, which has that commit, with the same sockets.
+// ever, though the end has come. Every kernel that has one (6.0 and newer) does, in one case or in
+// both, with unix sockets and with resets on TCP (a TCP end of file counts as data to be read):
+// - Data and end both come before we enter. Their wake-ups are merged; the receive delivers the
+//   data and takes both as served. Mended by a68ed2df7213 ("io_uring/poll: fix multishot recv
+//   missing EOF on wakeup race", CVE-2026-23473, liburing issue 1549; in stable kernels of spring
+//   2026 and later).
+// - Data and end are both there when the receive is armed with POLL_FIRST. That is one wake-up, and
+//   the commit above looks again only when there were two. Seen on 6.18.44, which has it.
 // So a receive that delivered data is suspect until its socket says that it has not ended; where it
-// has, the receive is cancelled and armed again. It then reads before it polls, which meets the
-// end. It can go when no kernel is supported on which the tests of ring_verify_test.cc fail without
-// it.
+// has, the receive is cancelled and armed again. It then reads before it polls, and meets the end.
+// This can go when the tests of ring_verify_test.cc pass without it on every supported kernel.
 void Ring::verify_receives() noexcept {
   ASSERT(!is_in_handler_);
   // What could not be looked at goes to the back, and the loop ends nevertheless.

@@ -249,6 +249,28 @@ void start_restart(Ring& ring, Recorder& target, Pair& pair, std::string_view te
   REQUIRE(ring.counters().receives_restarted == 1);
 }
 
+TEST_CASE("data that is still in the socket when its receive restarts arrives before the end") {
+  on_each_kernel([](RingOptions options) {
+    options.client_buffers = {8, 64};
+    auto ring = make_ring(options);
+    Pair pair = make_pair_of_sockets();
+    Recorder target(*ring);
+    ring->start_recv(target.id(), pair.ours.get(), BufferGroup::client, true);
+    CHECK(ring->turn(0) == 0);
+    write_all(pair.theirs.get(), pattern(7, 0, 10));
+    REQUIRE(turn_until(*ring, [&] { return target.received.size() == 10; }));
+    write_all(pair.theirs.get(), pattern(7, 10, 1000));
+    pair.theirs.reset();
+    ring->verify_receives();
+    CHECK(ring->counters().receives_restarted == 1);
+    REQUIRE(turn_and_verify_until(*ring, [&] { return target.has_ended(); }));
+    CHECK(target.received == pattern(7, 0, 1010));
+    CHECK(target.events.back().res == 0);
+    CHECK(target.ends_count == 1);
+    CHECK(ring->lent_count(BufferGroup::client) == 0);
+  });
+}
+
 TEST_CASE("a target that cancels while its receive restarts gets one end") {
   on_each_kernel([](RingOptions options) {
     // Before the restart is submitted, and after one and two more turns.
