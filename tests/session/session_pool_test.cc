@@ -106,11 +106,11 @@ TEST_CASE("a waiter holds no receive buffer, and a large query of it arrives com
   CHECK(bench.server.only().queries() == std::vector<std::string>{"BEGIN"});
   holder.query("COMMIT");
   std::string got;
-  for (int i = 0; i < 1000 && !is_idle(bench); ++i) {
+  for (int i = 0; i < 1000 && got.size() < text.size() + 50; ++i) {
     got += waiter.take_bytes();
     bench.settle();
   }
-  got += waiter.take_bytes();
+  CHECK(is_idle(bench));
   CHECK(bench.server.only().queries().back() == text);
   CHECK(got == echo(text) + ready());
 }
@@ -144,13 +144,7 @@ TEST_CASE("a client that pipelines gives its backend back while others wait") {
   server.write(echo("g0") + ready());
   server.is_silent = false;
   bench.settle();
-  CHECK(server.queries().size() == 2);
-  CHECK(server.queries()[1] == "m");
-  // The scripted server has seen "m" while it was silent or after; answer what is open.
-  if (modest.take_tags().empty()) {
-    server.write(echo("m") + ready());
-    bench.settle();
-  }
+  CHECK(modest.take_tags() == "TDCZ");
   CHECK(greedy.take_tags() == "TDCZTDCZTDCZ");
   CHECK(server.queries() == std::vector<std::string>{"g0", "m", "g1", "g2"});
 }

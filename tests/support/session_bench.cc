@@ -559,20 +559,28 @@ void SessionBench::settle() {
 }
 
 void SessionBench::advance(Nanoseconds difference) {
+  pass(difference);
+  settle();
+}
+
+void SessionBench::pass(Nanoseconds difference) {
   clock.advance(difference);
   for (const auto& one : cores_) {
     one->timers.advance(clock.now());
     one->end_turn();
   }
-  settle();
 }
 
 void SessionBench::start_drain() {
+  begin_drain();
+  settle();
+}
+
+void SessionBench::begin_drain() {
   for (const auto& one : cores_) {
     one->sessions.start_drain();
     one->pools.start_drain();
   }
-  settle();
 }
 
 bool SessionBench::is_empty() {
@@ -597,6 +605,7 @@ void SessionBench::finish() {
     one->pools.stop();
   }
   settle();
+  advance(seconds(10));  // Last words that nobody reads are given up.
   CHECK(is_empty());
   CHECK(node.limit.taken() == 0);
   CHECK(shared.clients_count == 0);

@@ -237,9 +237,12 @@ class SessionBench {
   bool step();
   // Time passes; then settles.
   void advance(Nanoseconds difference);
+  // The same without settling.
+  void pass(Nanoseconds difference);
   // Cuts everything and checks that nothing is left: slots, chunks, buffers, operations, timers.
   void finish();
-  void start_drain();
+  void start_drain();  // Settles.
+  void begin_drain();  // Does not.
   // No session and no backend is left.
   [[nodiscard]] bool is_empty();
 
