@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "helios/base/assert.h"
+#include "helios/base/clock.h"
 #include "helios/base/log.h"
 
 namespace helios {
@@ -61,6 +62,10 @@ std::string cure(int error, const SocketAddress& address) {
       return "";
   }
 }
+
+// What every message about an address that somebody holds says.
+constexpr std::string_view in_use_text = "another process";
+constexpr useconds_t retry_interval_us = 20'000;
 
 std::string listen_error(const ListenAddress& address, int error, const std::string& advice) {
   return "cannot listen on " + address.text + ": " + std::strerror(error) + advice;
@@ -120,15 +125,22 @@ std::string remove_stale(const SocketAddress& address) {
 }  // namespace
 
 Result<ListenSockets> ListenSockets::listen(std::span<const ListenAddress> addresses,
-                                            int cores_count) {
+                                            int cores_count, Nanoseconds patience) {
   ASSERT(cores_count > 0);
+  MonotonicClock clock;
+  const Nanoseconds give_up_at = clock.now() + patience;
   ListenSockets sockets;
   sockets.per_core_.resize(static_cast<size_t>(cores_count));
   for (const ListenAddress& address : addresses) {
     bool is_unix = address.address.family() == AF_UNIX;
-    std::string error =
-        is_unix ? sockets.listen_unix(address) : sockets.listen_tcp(address, cores_count);
-    if (!error.empty()) return Error{error};
+    for (;;) {
+      std::string error =
+          is_unix ? sockets.listen_unix(address) : sockets.listen_tcp(address, cores_count);
+      if (error.empty()) break;
+      if (error.find(in_use_text) == std::string::npos || clock.now() >= give_up_at)
+        return Error{error};
+      usleep(retry_interval_us);
+    }
   }
   return sockets;
 }

@@ -78,7 +78,6 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
     } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
       // It comes back through release, which serves the queue.
       backend.start_test();
-      break;
     } else {
       backend.lease_to(lessee);
       return true;
@@ -172,6 +171,12 @@ bool Pools::make_room(const Limit& limit) noexcept {
   if (oldest == nullptr) return false;
   static_cast<Backend*>(oldest)->close("makes room for another pool");
   return true;
+}
+
+bool Pools::has_room(const PoolSpec& spec) const noexcept {
+  return spec.node->limit.has_room() &&
+         (spec.database_limit == nullptr || spec.database_limit->has_room()) &&
+         (spec.user_limit == nullptr || spec.user_limit->has_room());
 }
 
 bool Pools::is_room_wanted(const PoolSpec& spec) const noexcept {
@@ -418,7 +423,8 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
       backend.close("idle for too long");
     }
   }
-  if (is_used && !draining_ && slice.backends_count() + slice.connecting_count() < slice.minimum())
+  if (is_used && !draining_ && has_room(slice.spec()) &&
+      slice.backends_count() + slice.connecting_count() < slice.minimum())
     slice.warm_up(time);
 }
 

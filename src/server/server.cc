@@ -25,6 +25,8 @@ namespace {
 constexpr uint32_t backends_max = 16'384;
 // Of nodes without a limit of their own, for the number of descriptors.
 constexpr uint32_t node_connections_guess = 500;
+// A predecessor that was killed may hold its sockets for so long.
+constexpr Nanoseconds listen_patience = seconds(2);
 constexpr Nanoseconds signal_poll_interval = milliseconds(50);
 
 // Connections of one core: its clients, those that are still logging in or will be told that there
@@ -140,7 +142,8 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
 
   auto addresses = parse_listen_addresses(config.proxy.listen);
   if (!addresses.ok()) return Error{addresses.error()};
-  auto sockets = ListenSockets::listen(addresses.value(), static_cast<int>(cores_count));
+  auto sockets =
+      ListenSockets::listen(addresses.value(), static_cast<int>(cores_count), listen_patience);
   if (!sockets.ok()) return Error{sockets.error()};
 
   Resolver resolver;

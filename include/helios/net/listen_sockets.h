@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "helios/base/clock.h"
 #include "helios/base/result.h"
 #include "helios/net/address.h"
 
@@ -30,8 +31,11 @@ struct ListenSocket {
 class ListenSockets {
  public:
   // Binds and listens on every address. Errors: a sentence that names the address and the cure.
+  // `patience`: how long to try while an address is in use. The kernel takes a killed process's
+  // io_uring apart in the background, and the sockets in it live on for a moment: a restart must
+  // outlast that.
   [[nodiscard]] static Result<ListenSockets> listen(std::span<const ListenAddress> addresses,
-                                                    int cores_count);
+                                                    int cores_count, Nanoseconds patience = 0);
 
   ListenSockets(ListenSockets&& other) noexcept = default;
   ListenSockets& operator=(ListenSockets&& other) = delete;

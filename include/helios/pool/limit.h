@@ -37,6 +37,8 @@ class Limit {
     return starved_.load(std::memory_order_relaxed);
   }
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
+  // At this moment.
+  [[nodiscard]] bool has_room() const noexcept { return max_ == 0 || taken() < max_; }
   [[nodiscard]] uint32_t max() const noexcept { return max_; }
 
  private:

@@ -132,6 +132,7 @@ class Pools final : public SlicePort {
 
  private:
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
+  [[nodiscard]] bool has_room(const PoolSpec& spec) const noexcept;
   void ask_for_room(Limit& limit) noexcept;
   bool make_room(const Limit& limit) noexcept;
   void spread_welcome(const PoolEntry& entry) noexcept;
