@@ -72,6 +72,8 @@ class RandomClient {
 
   [[nodiscard]] bool is_gone() const { return is_gone_; }
   [[nodiscard]] bool was_served() const { return was_served_; }
+  // The pooler ended the connection.
+  [[nodiscard]] bool was_cut() const { return was_cut_; }
   [[nodiscard]] const std::string& key() const { return key_; }
 
  private:
@@ -125,6 +127,7 @@ class RandomClient {
     for (const WireMessage& message : take_messages(inbox_)) on_message(message);
     if (client_.is_closed() && bench_.network.peek(client_.fd()).empty()) {
       is_gone_ = true;
+      was_cut_ = !has_said_goodbye_;
       bench_.network.close(client_.fd());
     }
   }
@@ -183,6 +186,7 @@ class RandomClient {
   bool has_said_goodbye_ = false;
   bool is_gone_ = false;
   bool was_served_ = false;
+  bool was_cut_ = false;
 };
 
 struct Outcome {
@@ -273,6 +277,10 @@ Outcome run(uint64_t seed) {
   CHECK(permits + backends == backends_max);
   CHECK(bench.node.limit.taken() == backends);
   if (is_draining) CHECK(bench.is_empty());
+  // Where nothing breaks, nobody is disturbed by those who leave without a word.
+  const bool is_calm = seed % 3 != 0 && !is_draining;
+  for (const auto& client : clients)
+    if (is_calm) CHECK_FALSE(client->was_cut());
   for (const auto& client : clients) outcome.served_count += client->was_served() ? 1 : 0;
   return outcome;
 }
