@@ -155,11 +155,7 @@ void Backend::finish_error(ByteSpan body) noexcept {
                 fields.message.data());
     return close("the server reported an error");
   }
-  if (skipping_) {
-    lessee_->on_skipped_error(fields);
-  } else {
-    lessee_->on_error(fields);
-  }
+  if (skipping_) lessee_->on_skipped_error(fields);
 }
 
 void Backend::finish_parameter(ByteSpan body) noexcept {

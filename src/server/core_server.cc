@@ -1,5 +1,6 @@
 #include "server/core_server.h"
 
+#include <cinttypes>
 #include <utility>
 
 #include "helios/base/assert.h"
@@ -23,9 +24,31 @@ CoreServer::CoreServer(CoreContext& context, ServerShared& shared, CoreServerOpt
 // Everything is back where it was at the start: the members' destructors assert it for slots,
 // chunks and timers.
 CoreServer::~CoreServer() {
+  log_counters();
   ASSERT(context_.ring.lent_count(BufferGroup::client) == 0);
   ASSERT(context_.ring.lent_count(BufferGroup::backend) == 0);
   ASSERT(chunks_.lent_count() == 0);
+}
+
+void CoreServer::log_counters() const noexcept {
+  const SessionsCounters& clients = sessions_.counters();
+  const PoolsCounters& pools = pools_.counters();
+  const RingCounters& ring = context_.ring.counters();
+  LOG(info,
+      "clients: %" PRIu64 " accepted, %" PRIu64 " logged in, %" PRIu64 " refused, %" PRIu64
+      " waits, %" PRIu64 " wait timeouts",
+      clients.accepted, clients.logged_in, clients.refused, clients.waits, clients.wait_timeouts);
+  LOG(info,
+      "backends: %" PRIu64 " connects, %" PRIu64 " failed, %" PRIu64 " closed, %" PRIu64
+      " lent, %" PRIu64 " borrowed, %" PRIu64 " cancel requests, %" PRIu64 " violations, %" PRIu64
+      " late ends",
+      pools.connects, pools.connect_failures, pools.closes, pools.moves_out, pools.moves_in,
+      pools.cancels, pools.violations, pools.late_ends);
+  LOG(info,
+      "ring: %" PRIu64 " enters, %" PRIu64 " receives, %" PRIu64 " sends, %" PRIu64
+      " starved, %" PRIu64 " restarted, %" PRIu64 " overflows",
+      ring.enters, ring.receives, ring.sends, ring.starved, ring.receives_restarted,
+      ring.cq_overflows);
 }
 
 void CoreServer::on_start() noexcept {

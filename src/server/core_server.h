@@ -52,6 +52,7 @@ class CoreServer final : public CoreApplication, public ListenerOwner {
 
   void take_client(int fd, int family) noexcept;
   [[nodiscard]] CoreId least_loaded() noexcept;
+  void log_counters() const noexcept;
   void start_drain() noexcept;
   [[nodiscard]] bool has_nothing_left() const noexcept;
   void tell_all(MessageKind kind) noexcept;

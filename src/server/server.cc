@@ -181,6 +181,10 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
       failure = core.error();
     }
   }
+  if (is_slow_cryptography())
+    LOG(warning,
+        "linked with the installed wolfSSL, which has no assembly: logins cost several times the "
+        "CPU (see tools/setup)");
   if (failure.empty()) {
     for (const SocketAddress& address : sockets.value().addresses())
       LOG(info, "listening on %s", address.text().c_str());

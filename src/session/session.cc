@@ -199,8 +199,6 @@ void Session::on_parameter(std::string_view name, std::string_view value) noexce
   parameters_ = sessions_.pools().parameters().with(parameters_, name, value);
 }
 
-void Session::on_error(const ErrorFields&) noexcept {}
-
 void Session::on_ready(uint8_t status, bool skipped) noexcept {
   if (skipped || state_ != State::leased) return;
   if (mode() == LeaseMode::statement && status != transaction_status::idle) {
@@ -324,9 +322,16 @@ void Session::fail(std::string_view code, std::string_view message) noexcept {
   if (state_ == State::ending) return;
   if (state_ == State::leaving || !client_at_boundary_)
     return end("failed in the middle of a reply");
-  LOG_LIMITED(info, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this),
-              static_cast<int>(code.size()), code.data(), static_cast<int>(message.size()),
-              message.data());
+  // That we stop is no failure.
+  if (sessions_.is_draining()) {
+    LOG_LIMITED(info, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this),
+                static_cast<int>(code.size()), code.data(), static_cast<int>(message.size()),
+                message.data());
+  } else {
+    LOG_LIMITED(warning, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this),
+                static_cast<int>(code.size()), code.data(), static_cast<int>(message.size()),
+                message.data());
+  }
   MessageWriter writer;
   write_error(writer, Severity::fatal, code, message);
   stream_.send(writer.bytes());

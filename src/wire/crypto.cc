@@ -84,6 +84,14 @@ int32_t base64_group(std::string_view digits, size_t padding) noexcept {
 
 }  // namespace
 
+bool is_slow_cryptography() noexcept {
+#ifdef HELIOS_SYSTEM_WOLFSSL
+  return true;
+#else
+  return false;
+#endif
+}
+
 Sha256Digest sha256(ByteSpan data) noexcept {
   return sha256_of({data});
 }

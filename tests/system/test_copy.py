@@ -209,6 +209,8 @@ def test_client_leaves_in_the_middle_of_copy():
     proxy = runner.proxy(max_connections=1)
     for end in ("terminate", "close", "reset"):
         for half in (False, True):
+            if half and end == "terminate":
+                continue  # Inside half a message Terminate would be a part of it.
             client = proxy.client()
             client.send(query("copy copied from stdin"))
             client.recv_until("G")

@@ -43,8 +43,6 @@ class Lessee : public Waiter {
   virtual void on_command_complete(std::string_view tag) noexcept = 0;
   // A parameter of the client's session has changed.
   virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
-  // An ErrorResponse goes to the client.
-  virtual void on_error(const ErrorFields& fields) noexcept = 0;
   // ReadyForQuery; `skipped`: it ends a statement of the pooler's own. Comes before the message
   // itself goes to the client when the lessee asked for that (Backend::hold_ready).
   virtual void on_ready(uint8_t status, bool skipped) noexcept = 0;

@@ -1,15 +1,15 @@
 // The seam between everything that does IO and the kernel.
 //
-// `Ring` (runtime/ring.h) implements it with one io_uring; `FakeIo` (tests/support/fake_io.h) with a script. One
-// object per core, used by that core's thread only.
+// `Ring` (runtime/ring.h) implements it with one io_uring; `FakeIo` (tests/support/fake_io.h) with
+// a script. One object per core, used by that core's thread only.
 //
-// Model: an IoTarget attaches and gets a TargetId. It starts ops; each op ends in exactly one event with
-// `more == false` (a multishot op may deliver events with `more == true` before). Events are delivered from
-// the core's loop, never from inside a start_ function. At most one op of each kind is in flight per target.
-// Ops started in a turn go to the kernel together at the end of the turn.
+// Model: an IoTarget attaches and gets a TargetId. It starts ops; each op ends in exactly one event
+// with `more == false` (a multishot op may deliver events with `more == true` before). Events are
+// delivered from the core's loop, never from inside a start_ function. At most one op of each kind
+// is in flight per target. Ops started in a turn go to the kernel together at the end of the turn.
 //
-// Starved receives: when a buffer group is empty the implementation keeps the receive and re-arms it by itself after
-// buffers came back (first come, first served); the target never sees ENOBUFS.
+// Starved receives: when a buffer group is empty the implementation keeps the receive and re-arms
+// it by itself after buffers came back (first come, first served); the target never sees ENOBUFS.
 #pragma once
 
 #include <sys/socket.h>
@@ -24,7 +24,8 @@
 
 namespace helios {
 
-// Receives of clients and of backends draw from separate groups, so that clients can never starve replies.
+// Receives of clients and of backends draw from separate groups, so that clients can never starve
+// replies.
 enum class BufferGroup : uint8_t { client, backend };
 constexpr int buffer_group_count = 2;
 
@@ -36,12 +37,13 @@ struct BufferRef {
 
 struct IoEvent {
   OpKind kind = OpKind::none;
-  // As the kernel gives it: >= 0, or a negative errno. accept: the new descriptor. recv: bytes, 0 = end of
-  // file. send: bytes taken, possibly fewer than offered. connect: 0. A cancelled op ends with -ECANCELED.
+  // As the kernel gives it: >= 0, or a negative errno. accept: the new descriptor. recv: bytes, 0 =
+  // end of file. send: bytes taken, possibly fewer than offered. connect: 0. A cancelled op ends
+  // with -ECANCELED.
   int res = 0;
   bool more = false;  // The op is still in flight (multishot).
-  // recv with res > 0: the bytes, and the buffer they are in. The buffer goes back to the kernel when the handler
-  // returns unless the handler kept it (keep_buffer).
+  // recv with res > 0: the bytes, and the buffer they are in. The buffer goes back to the kernel
+  // when the handler returns unless the handler kept it (keep_buffer).
   ByteSpan data;
   BufferRef buffer;
 };
@@ -69,19 +71,23 @@ class Io {
   virtual void start_accept(TargetId id, int fd) noexcept = 0;
   // Multishot receive into buffers of `group`. `expect_idle`: nothing is expected soon, poll first.
   virtual void start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle) noexcept = 0;
-  // Sends the gathered bytes. The iovecs are copied; the bytes must stay until the event. Requires: 1 <= parts.size() <= send_parts_max.
+  // Sends the gathered bytes. The iovecs are copied; the bytes must stay until the event. Requires:
+  // 1 <= parts.size() <= send_parts_max.
   virtual void start_send(TargetId id, int fd, std::span<const iovec> parts) noexcept = 0;
   // The address is copied.
-  virtual void start_connect(TargetId id, int fd, const sockaddr* address, socklen_t size) noexcept = 0;
+  virtual void start_connect(TargetId id, int fd, const sockaddr* address,
+                             socklen_t size) noexcept = 0;
   // Multishot poll for POLLIN (event res = the poll mask).
   virtual void start_poll(TargetId id, int fd) noexcept = 0;
-  // Asks for the end of the op of this kind. Its terminal event comes as always, possibly with data. Requires: it is in flight.
+  // Asks for the end of the op of this kind. Its terminal event comes as always, possibly with
+  // data. Requires: it is in flight.
   virtual void start_cancel(TargetId id, OpKind kind) noexcept = 0;
 
   // Buffers. Each keep needs one release. Requires: the buffer is lent.
   virtual void keep_buffer(BufferRef buffer) noexcept = 0;
   virtual void release_buffer(BufferRef buffer) noexcept = 0;
-  // Buffers of the group that are lent at this moment (in handlers' hands or kept), and the group's size.
+  // Buffers of the group that are lent at this moment (in handlers' hands or kept), and the group's
+  // size.
   [[nodiscard]] virtual uint32_t lent_count(BufferGroup group) const noexcept = 0;
   [[nodiscard]] virtual uint32_t buffers_count(BufferGroup group) const noexcept = 0;
 
@@ -90,7 +96,8 @@ class Io {
   [[nodiscard]] virtual int open_socket(int family) noexcept = 0;
   // TCP_NODELAY and keepalive on TCP; nothing on a unix socket.
   virtual void tune_socket(int fd, int family) noexcept = 0;
-  // shutdown(2) of both directions or of ours only. Errors are of no interest: the socket may be gone.
+  // shutdown(2) of both directions or of ours only. Errors are of no interest: the socket may be
+  // gone.
   virtual void shutdown_both(int fd) noexcept = 0;
   virtual void shutdown_write(int fd) noexcept = 0;
   // Requires: no op on it is in flight.

@@ -18,7 +18,9 @@ struct OpTicket {
 };
 static_assert(sizeof(OpTicket) == sizeof(uint64_t));
 
-[[nodiscard]] inline uint64_t pack(OpTicket ticket) noexcept { return std::bit_cast<uint64_t>(ticket); }
+[[nodiscard]] inline uint64_t pack(OpTicket ticket) noexcept {
+  return std::bit_cast<uint64_t>(ticket);
+}
 [[nodiscard]] inline OpTicket unpack_ticket(uint64_t user_data) noexcept {
   return std::bit_cast<OpTicket>(user_data);
 }

@@ -75,7 +75,6 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_statement(uint8_t tag, uint64_t name) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
-  void on_error(const ErrorFields& fields) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
   void on_skipped_error(const ErrorFields& fields) noexcept override;
   void on_input_end() noexcept override;

@@ -74,6 +74,7 @@ class Sessions {
   [[nodiscard]] TimerWheel& timers() noexcept { return pools_.context().timers; }
   [[nodiscard]] Nanoseconds now() noexcept { return pools_.now(); }
   [[nodiscard]] SessionsCounters& counters() noexcept { return counters_; }
+  [[nodiscard]] const SessionsCounters& counters() const noexcept { return counters_; }
   // What a client is told to cancel with. 4 bytes of key for protocol 3.0, 32 for 3.2.
   [[nodiscard]] uint32_t process_id_of(const Session& session) noexcept;
   [[nodiscard]] std::string cancel_key_of(const Session& session, size_t size) noexcept;

@@ -21,6 +21,9 @@ namespace helios {
 // The output of SHA-256. (Not named Sha256: wolfSSL has a macro of that name.)
 using Sha256Digest = std::array<uint8_t, 32>;
 
+// True when the distribution's wolfSSL is linked: compiled without assembly, several times slower.
+[[nodiscard]] bool is_slow_cryptography() noexcept;
+
 [[nodiscard]] Sha256Digest sha256(ByteSpan data) noexcept;
 
 // HMAC-SHA-256 (RFC 2104) of the parts one after the other. Any key length.
