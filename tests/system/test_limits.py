@@ -293,7 +293,7 @@ def test_endless_pipeline_shares_its_backend():
         def others():
             try:
                 with proxy.client() as client:
-                    for number in range(runner.scaled(100, 20)):
+                    for number in range(runner.scaled(40, 10)):
                         assert client.value(f"select {number}") == str(number)
             finally:
                 stop.set()
