@@ -24,6 +24,11 @@ uint64_t random_number(Random& random) noexcept {
   return number;
 }
 
+// Tells pools apart where a wrong answer costs a connection at most. Never 0.
+uint64_t pool_number(const PoolSpec& spec) noexcept {
+  return std::hash<std::string>{}(spec.key) | 1;
+}
+
 Message make_message(MessageKind kind) noexcept {
   Message message;
   message.kind = static_cast<uint16_t>(kind);
@@ -135,35 +140,38 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
   Limit* limits[] = {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()};
   size_t taken = 0;
   for (Limit* limit : limits) {
-    if (limit != nullptr && !limit->try_take()) break;
+    if (limit != nullptr && !limit->try_take(pool_number(spec))) break;
     ++taken;
   }
   if (taken == std::size(limits)) return true;
   bool tell = false;
   for (size_t i = 0; i < taken; ++i) tell |= limits[i] != nullptr && limits[i]->give_back();
   if (tell) tell_limit_freed();
-  ask_for_room(*limits[taken]);
+  ask_for_room(*limits[taken], pool_number(spec));
   return false;
 }
 
 // A limit is full and a pool starves: an idle backend of another pool makes room, here or on
 // another core.
-void Pools::ask_for_room(Limit& limit) noexcept {
-  if (make_room(limit)) return;
+void Pools::ask_for_room(Limit& limit, uint64_t pool) noexcept {
+  if (make_room(limit, pool)) return;
   Message message = make_message(MessageKind::make_room);
   message.words[0] = reinterpret_cast<uint64_t>(&limit);
+  message.words[1] = pool;
   for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
     if (core != context_.postbox.core()) context_.postbox.send(core, message);
 }
 
-// Closes the backend that was idle for longest among those that hold a permit of this limit.
-bool Pools::make_room(const Limit& limit) noexcept {
+// Closes the backend that was idle for longest among those of other pools that hold a permit of
+// this limit. (Its own pool's idle backends come to it by lending.)
+bool Pools::make_room(const Limit& limit, uint64_t pool) noexcept {
   PooledBackend* oldest = nullptr;
   for (auto& [key, entry] : entries_) {
     const PoolSpec& spec = entry->slice.spec();
     if (&spec.node->limit != &limit && spec.database_limit.get() != &limit &&
         spec.user_limit.get() != &limit)
       continue;
+    if (pool_number(spec) == pool) continue;
     PooledBackend* candidate = entry->slice.least_recently_used();
     if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
       oldest = candidate;
@@ -180,9 +188,11 @@ bool Pools::has_room(const PoolSpec& spec) const noexcept {
 }
 
 bool Pools::is_room_wanted(const PoolSpec& spec) const noexcept {
-  return spec.node->limit.is_starved() ||
-         (spec.database_limit != nullptr && spec.database_limit->is_starved()) ||
-         (spec.user_limit != nullptr && spec.user_limit->is_starved());
+  const auto is_starved = [&](const Limit* limit) {
+    return limit != nullptr && limit->is_starved() && limit->is_starved_by_other(pool_number(spec));
+  };
+  return is_starved(&spec.node->limit) || is_starved(spec.database_limit.get()) ||
+         is_starved(spec.user_limit.get());
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
@@ -222,7 +232,7 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
     spread_welcome(entry);
   }
   entry.slice.on_connected(backend, now());
-  if (draining_ && backend.state() == Backend::State::idle) backend.close("shutting down");
+  close_if_superfluous(backend);
 }
 
 // The other cores can then welcome clients of this pool without a backend.
@@ -255,7 +265,9 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   // A server that is starting up will be there soon; and while other backends live, they serve
   // those who wait.
   const bool may_pass = error.sqlstate == sqlstate::cannot_connect_now;
-  if (!may_pass && entry.slice.backends_count() == 0) fail_waiters(entry, entry.last_error);
+  // This one is still counted as connecting.
+  if (!may_pass && entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
+    fail_waiters(entry, entry.last_error);
 }
 
 void Pools::on_backend_gone(Backend& backend) noexcept {
@@ -273,6 +285,15 @@ void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
   // Those that come back at once, by a new attempt, queue behind.
   for (size_t count = entry.slice.waiters_count(); count > 0; --count)
     static_cast<Lessee*>(entry.slice.take_oldest_waiter())->on_wait_failed(error);
+}
+
+// A backend that went idle, not by a release (see Backend::place).
+void Pools::close_if_superfluous(Backend& backend) noexcept {
+  if (backend.state() != Backend::State::idle) return;
+  if (draining_) return backend.close("shutting down");
+  const Slice& slice = backend.slice();
+  if (is_room_wanted(slice.spec()) && !slice.has_waiters())
+    backend.close("makes room for another pool");
 }
 
 // Destruction waits for the end of the turn: the caller is a handler of the backend itself.
@@ -302,8 +323,10 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
   ASSERT(backend != nullptr);
   backend->start(*transfer);
   context_.transfers_count.fetch_sub(1);
+  // Nobody waits any more: what the cores knew of each other's waiters is void.
+  if (draining_) slice.forget_wishes();
   slice.on_arrived(*backend, message.from, transfer->permit_home, now());
-  if (draining_ && backend->state() == Backend::State::idle) backend->close("shutting down");
+  close_if_superfluous(*backend);
 }
 
 // --- Messages ---
@@ -321,7 +344,7 @@ bool Pools::on_message(const Message& message) noexcept {
       on_welcome(message);
       return true;
     case MessageKind::make_room:
-      (void)make_room(*reinterpret_cast<Limit*>(message.words[0]));
+      (void)make_room(*reinterpret_cast<Limit*>(message.words[0]), message.words[1]);
       return true;
     case MessageKind::want:
     case MessageKind::promise:

@@ -151,6 +151,10 @@ void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
   port_.activate(*this);
 }
 
+void Slice::forget_wishes() noexcept {
+  for (Peer& peer : peers_) set_wish(peer, 0, never);
+}
+
 void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept {
   ++peers_[home].held_count;
   ++backends_count_;

@@ -265,13 +265,9 @@ void Session::try_release() noexcept {
   Backend& backend = *backend_;
   const bool mid_message = in_message_ && forwarding_;
   if (backend.ledger().is_ambiguous() && backend.ledger().empty() && !mid_message &&
-      state_ == State::leased && backend.transaction_status() == transaction_status::idle) {
-    // How many replies are still to come is not known: nobody else may get them.
-    drop_backend("a COPY failed while more was on its way");
-    set_state(State::ready);
-    if (draining_) drain();
-    return;
-  }
+      state_ == State::leased && client_at_boundary_ &&
+      backend.transaction_status() == transaction_status::idle)
+    return drop_ambiguous();
   if (state_ == State::leaving) return try_leave();
   if (!backend.is_quiet() || mid_message) return;
   if (backend.transaction_status() != transaction_status::idle) return;
@@ -284,13 +280,25 @@ void Session::try_release() noexcept {
   if (draining_ && state_ == State::ready) drain();
 }
 
+// A COPY failed, and how many replies are still to come is not known: nobody else may get them.
+void Session::drop_ambiguous() noexcept {
+  const bool was_pinned = is_pinned();
+  drop_backend("a COPY failed while more was on its way");
+  // With the backend goes what the client has there.
+  if (was_pinned && !draining_)
+    return fail(sqlstate::connection_failure,
+                "the server connection was closed after a failed COPY");
+  set_state(State::ready);
+  if (draining_) drain();
+}
+
 // The client is gone in good order: what it asked for is finished first, then the backend is free.
 void Session::try_leave() noexcept {
   const Ledger& ledger = backend_->ledger();
   const bool is_answered = ledger.empty() && !backend_->has_unsent();
   // What only the client could end: a COPY, a batch without Sync.
   const bool is_stuck = ledger.is_copying_in() || ledger.is_skipping_to_sync() ||
-                        (is_answered && !backend_->is_quiet()) ||
+                        (is_answered && backend_->is_at_boundary() && !backend_->is_quiet()) ||
                         (!ledger.empty() && !ledger.ends_with_ready_request());
   if (!is_stuck && !backend_->is_quiet()) return;
   set_state(State::ending);

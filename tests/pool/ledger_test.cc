@@ -131,6 +131,37 @@ TEST_CASE("trap 3: a COPY that fails with Syncs in between is ambiguous") {
   CHECK(ledger.empty());
 }
 
+TEST_CASE("a Query behind the data of a failed COPY leaves it open how many replies will come") {
+  for (const char* behind : {"Q", "PBES", "F"}) {
+    Ledger ledger;
+    send(ledger, "Q");
+    CHECK(reply(ledger, "G") == 0);
+    send(ledger, "d");
+    send(ledger, behind);
+    CHECK(reply(ledger, "EZ") == 0);
+    CHECK(ledger.is_ambiguous());
+  }
+}
+
+TEST_CASE("a ReadyForQuery that an ambiguous COPY may still bring is no violation") {
+  Ledger ledger;
+  send(ledger, "PBES");
+  CHECK(reply(ledger, "12GEZ") == 0);
+  CHECK(ledger.empty());
+  CHECK(ledger.is_ambiguous());
+}
+
+TEST_CASE("only Query, FunctionCall and Sync bring everything to an answer") {
+  Ledger ledger;
+  CHECK(!ledger.ends_with_ready_request());
+  send(ledger, "PBE");
+  CHECK(!ledger.ends_with_ready_request());
+  send(ledger, "S");
+  CHECK(ledger.ends_with_ready_request());
+  send(ledger, "P");
+  CHECK(!ledger.ends_with_ready_request());
+}
+
 TEST_CASE("trap 3: an Execute that fails before the COPY began keeps its Sync") {
   Ledger ledger;
   send(ledger, "PBES");

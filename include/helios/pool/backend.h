@@ -116,6 +116,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // The server owes nothing, nothing is buffered either way, and no COPY goes on: the lease may end
   // if the transaction status allows it.
   [[nodiscard]] bool is_quiet() const noexcept;
+  // No message of the server is half received.
+  [[nodiscard]] bool is_at_boundary() const noexcept { return reader_.at_boundary(); }
   // Ends the lease of a clean backend. `clean_up`: the session left state behind; DISCARD ALL comes
   // before the next lessee. Requires: leased, is_quiet(), transaction status idle. Note: may lease
   // it at once to another.

@@ -14,15 +14,19 @@ namespace helios {
 
 class Limit {
  public:
+  // Starved callers of more than one kind.
+  static constexpr uint64_t several = UINT64_MAX;
+
   // `max` 0: no limit.
   explicit Limit(uint32_t max) noexcept : max_(max) {}
 
   // Takes one unless `max` are taken. On failure the caller is remembered as starved (see
-  // give_back).
-  [[nodiscard]] bool try_take() noexcept {
+  // give_back); `who`: any number that tells callers apart, not 0.
+  [[nodiscard]] bool try_take(uint64_t who = several) noexcept {
     if (take()) return true;
     // Announce, then look again: whoever gives back after our announcement will see it.
-    starved_.store(true);
+    uint64_t none = 0;
+    if (!starved_.compare_exchange_strong(none, who) && none != who) starved_.store(several);
     return take();
   }
   // True when somebody was refused since the last time this returned true: tell every core to try
@@ -30,11 +34,16 @@ class Limit {
   [[nodiscard]] bool give_back() noexcept {
     const uint32_t before = taken_.fetch_sub(1);
     ASSERT(before > 0);
-    return starved_.load() && starved_.exchange(false);
+    return starved_.load() != 0 && starved_.exchange(0) != 0;
   }
   // Somebody was refused and nothing was given back since. Cheap: the line changes only then.
   [[nodiscard]] bool is_starved() const noexcept {
-    return starved_.load(std::memory_order_relaxed);
+    return starved_.load(std::memory_order_relaxed) != 0;
+  }
+  // By anybody but this one.
+  [[nodiscard]] bool is_starved_by_other(uint64_t who) const noexcept {
+    const uint64_t starved = starved_.load(std::memory_order_relaxed);
+    return starved != 0 && starved != who;
   }
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   // At this moment.
@@ -55,7 +64,7 @@ class Limit {
   // Partner of `taken_`: both sequentially consistent, so that a refusal and a give_back cannot
   // miss each other.
   // On a line of its own: it is read when a backend goes idle.
-  alignas(128) std::atomic<bool> starved_{false};
+  alignas(128) std::atomic<uint64_t> starved_{0};
 };
 
 }  // namespace helios

@@ -133,8 +133,9 @@ class Pools final : public SlicePort {
  private:
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
   [[nodiscard]] bool has_room(const PoolSpec& spec) const noexcept;
-  void ask_for_room(Limit& limit) noexcept;
-  bool make_room(const Limit& limit) noexcept;
+  void ask_for_room(Limit& limit, uint64_t pool) noexcept;
+  void close_if_superfluous(Backend& backend) noexcept;
+  bool make_room(const Limit& limit, uint64_t pool) noexcept;
   void spread_welcome(const PoolEntry& entry) noexcept;
   void on_welcome(const Message& message) noexcept;
   void give_back_limits(const PoolSpec& spec) noexcept;

@@ -135,6 +135,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   // A backend came from another core, with a permit of `home`.
   void on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept;
   void on_limit_freed() noexcept;
+  // For an owner that shuts down: nobody elsewhere waits.
+  void forget_wishes() noexcept;
 
   // Connects, lends and asks as far as needed. Once per turn for each active slice. Returns the
   // time at which it wants to be called again; `never` when only on events.

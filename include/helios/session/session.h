@@ -126,6 +126,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool is_pinned() const noexcept;
   void drop_backend(const char* reason) noexcept;
   void try_leave() noexcept;
+  void drop_ambiguous() noexcept;
   void end(const char* reason) noexcept;
   void leave_queue() noexcept;
   void start_leaving() noexcept;
