@@ -378,6 +378,8 @@ void Session::end(const char* reason) noexcept {
 
 // The client has gone in good order while the server still works for it.
 void Session::start_leaving() noexcept {
+  LOG(debug, "client %u ends (%s): said goodbye while the server still works for it",
+      sessions_.process_id_of(*this), to_text(state_));
   set_state(State::leaving);
   inbox_.clear();
   stop_counting();
