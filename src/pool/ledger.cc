@@ -117,11 +117,6 @@ bool Ledger::ends_with_ready_request() const noexcept {
   return false;
 }
 
-void Ledger::clear() noexcept {
-  head_ = size_ = ready_due_count_ = 0;
-  copying_in_ = skipping_ = ambiguous_ = false;
-}
-
 Reply Ledger::verdict_of_head() noexcept {
   if (size_ == 0 || at(0).action == LedgerAction::fake) return {ReplyVerdict::violation, false, {}};
   const bool skip = at(0).action == LedgerAction::skip;

@@ -88,8 +88,6 @@ class Ledger {
   // Sync, Query or FunctionCall entries of the client (FORWARD): ReadyForQuery messages to come.
   [[nodiscard]] size_t ready_due_count() const noexcept { return ready_due_count_; }
 
-  void clear() noexcept;
-
  private:
   [[nodiscard]] static bool is_counted(const LedgerEntry& entry) noexcept;
   [[nodiscard]] LedgerEntry& at(size_t index) noexcept {
