@@ -293,7 +293,11 @@ void Stream::start_send() noexcept {
     size += parts[i].iov_len;
     if (size == send_size_max) count = i + 1;
   }
-  net_.io.start_send(target_, fd_, {parts.data(), count});
+  // With an answer due, nothing waits for the end of the send; else something follows it.
+  const bool is_last = size == outbox_.size() && !finish_sending_ && !terminate_after_flush_ &&
+                       !was_above_high_mark_;
+  net_.io.start_send(target_, fd_, {parts.data(), count},
+                     is_last ? SendNotice::lazy : SendNotice::prompt);
   send_in_flight_ = true;
 }
 

@@ -14,7 +14,8 @@ namespace helios {
 namespace {
 
 constexpr std::array<Feature, features_count> all_features = {
-    Feature::registered_ring, Feature::no_iowait, Feature::msg_ring_wake, Feature::long_wait};
+    Feature::registered_ring, Feature::no_iowait, Feature::msg_ring_wake, Feature::long_wait,
+    Feature::silent_send};
 
 // MSG_RING is there since 5.18, but before 6.11 it reaches a DEFER_TASKRUN ring slowly (commit
 // 780f1e5e03b5) and on 6.1 a wake-up could be missed (liburing issue 839). No bit tells, so the
@@ -125,6 +126,8 @@ const char* name_of(Feature feature) noexcept {
       return "msg_ring_wake";
     case Feature::long_wait:
       return "long_wait";
+    case Feature::silent_send:
+      return "silent_send";
   }
   UNREACHABLE("feature");
 }

@@ -15,6 +15,7 @@
 #include "helios/base/assert.h"
 #include "helios/runtime/ring_waker.h"
 #include "helios/runtime/uring_abi.h"
+#include "runtime/ring_scratch.h"
 
 namespace helios {
 namespace {
@@ -46,12 +47,8 @@ constexpr uint32_t setup_flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER
 constexpr uint32_t needed_features =
     IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG | IORING_FEAT_FAST_POLL;
 
-constexpr uint32_t bit_of(OpKind kind) noexcept {
-  return 1U << static_cast<unsigned>(kind);
-}
-
-uint64_t ticket_of(TargetId id, OpKind kind) noexcept {
-  return pack({id.generation, id.index & 0xFFFFFFU, static_cast<uint8_t>(kind)});
+constexpr uint8_t bit_of(OpKind kind) noexcept {
+  return static_cast<uint8_t>(1U << static_cast<unsigned>(kind));
 }
 
 uint64_t own_ticket(uint8_t kind, CoreId core = 0) noexcept {
@@ -69,14 +66,6 @@ uint32_t cq_entries_of(const RingOptions& options) noexcept {
 }
 
 }  // namespace
-
-struct Ring::Scratch {
-  msghdr message;
-  union {
-    iovec parts[send_parts_max];
-    sockaddr_storage address;
-  };
-};
 
 Result<std::unique_ptr<Ring>> Ring::create(const RingOptions& options) {
   std::unique_ptr<Ring> ring(new Ring(options));
@@ -130,9 +119,12 @@ Result<bool> Ring::set_up(const RingOptions& options) {
   if (!done.ok()) return done;
 
   features_ = probe_features(ring_, params.features, features_off_);
+  if (!features_off_.has(Feature::silent_send) && try_silent_send())
+    features_.add(Feature::silent_send);
   // Last: liburing 2.4 cannot register anything else behind it on kernels below 6.3.
   if (!features_off_.has(Feature::registered_ring) && io_uring_register_ring_fd(&ring_) == 1)
     features_.add(Feature::registered_ring);
+  counters_ = {};  // Without the trials.
   return true;
 }
 
@@ -151,14 +143,17 @@ int Ring::turn(Nanoseconds timeout) noexcept {
   ASSERT(!is_in_handler_);
   // Only what was cancelled before this turn: an event never comes in the turn that asked for it.
   const size_t cancelled_count = cancelled_.size();
-  bool would_sleep = timeout > 0 && cancelled_count == 0 && !has_work_ready();
+  bool would_sleep = timeout > 0 && cancelled_count == 0 && !is_notice_due_ && !has_work_ready();
+  is_notice_due_ = false;
   if (serve_starved(would_sleep)) would_sleep = false;
   if ((sq_flags() & IORING_SQ_CQ_OVERFLOW) != 0) ++counters_.cq_overflows;
 
   (void)enter(would_sleep ? 1 : 0, timeout);
   enter_for_rest();
-  const uint32_t cancelled = deliver_cancelled(cancelled_count);
-  return static_cast<int>(cancelled + deliver_cqes());
+  uint32_t delivered = deliver_cancelled(cancelled_count);
+  // Before what was received: a reply must not be seen before the end of the send that it answers.
+  delivered += deliver_silent_sends();
+  return static_cast<int>(delivered + deliver_cqes());
 }
 
 // A work-around. A multishot receive can deliver the last data of a connection and then wait for
@@ -239,29 +234,6 @@ void Ring::start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle) 
   arm_recv(target, expect_idle);
 }
 
-void Ring::start_send(TargetId id, int fd, std::span<const iovec> parts) noexcept {
-  ASSERT(!parts.empty());
-  ASSERT(parts.size() <= send_parts_max);
-  Target& target = target_at(id);
-  begin_op(target, OpKind::send);
-  target.send_size = 0;
-  for (const iovec& part : parts) target.send_size += part.iov_len;
-
-  constexpr int flags = MSG_NOSIGNAL | MSG_WAITALL;
-  io_uring_sqe* sqe = next_sqe();
-  if (parts.size() == 1) {
-    io_uring_prep_send(sqe, fd, parts[0].iov_base, parts[0].iov_len, flags);
-  } else {
-    Scratch& scratch = scratch_of(sqe);
-    scratch.message = {};
-    std::copy(parts.begin(), parts.end(), scratch.parts);
-    scratch.message.msg_iov = scratch.parts;
-    scratch.message.msg_iovlen = parts.size();
-    io_uring_prep_sendmsg(sqe, fd, &scratch.message, flags);
-  }
-  sqe->user_data = ticket_of(id, OpKind::send);
-}
-
 void Ring::start_connect(TargetId id, int fd, const sockaddr* address, socklen_t size) noexcept {
   ASSERT(size <= sizeof(sockaddr_storage));
   begin_op(target_at(id), OpKind::connect);
@@ -283,7 +255,7 @@ void Ring::start_cancel(TargetId id, OpKind kind) noexcept {
   Target& target = target_at(id);
   ASSERT((target.ops_in_flight & bit_of(kind)) != 0);
   if (is_cancelled(target, kind)) return;
-  target.ops_cancelled |= bit_of(kind);
+  target.ops_cancelled = static_cast<uint8_t>(target.ops_cancelled | bit_of(kind));
   if (kind == OpKind::recv) {
     unmark_unverified(target);
     // The restart's cancel is on its way, and its end is now the target's.
@@ -360,13 +332,13 @@ Ring::Scratch& Ring::scratch_of(const io_uring_sqe* sqe) noexcept {
 
 void Ring::begin_op(Target& target, OpKind kind) noexcept {
   ASSERT((target.ops_in_flight & bit_of(kind)) == 0);
-  target.ops_in_flight |= bit_of(kind);
+  target.ops_in_flight = static_cast<uint8_t>(target.ops_in_flight | bit_of(kind));
 }
 
 void Ring::finish_op(Target& target, OpKind kind) noexcept {
   ASSERT((target.ops_in_flight & bit_of(kind)) != 0);
-  target.ops_in_flight &= ~bit_of(kind);
-  target.ops_cancelled &= ~bit_of(kind);
+  target.ops_in_flight = static_cast<uint8_t>(target.ops_in_flight & ~bit_of(kind));
+  target.ops_cancelled = static_cast<uint8_t>(target.ops_cancelled & ~bit_of(kind));
 }
 
 // Note: never MSG_WAITALL on a receive that selects buffers: two sockets could get the same buffer
@@ -607,16 +579,13 @@ void Ring::deliver(const io_uring_cqe& cqe) noexcept {
   Target& target = target_at({ticket.slot, ticket.generation});
   ASSERT((target.ops_in_flight & bit_of(kind)) != 0);
   if (kind == OpKind::recv) return deliver_recv(target, cqe);
+  if (kind == OpKind::send) return deliver_send(target, cqe.res, false);
 
   IoEvent event;
   event.kind = kind;
   event.res = cqe.res;
   event.more = (cqe.flags & IORING_CQE_F_MORE) != 0;
   if (!event.more) finish_op(target, kind);
-  if (kind == OpKind::send) {
-    ++counters_.sends;
-    if (cqe.res >= 0 && static_cast<uint64_t>(cqe.res) < target.send_size) ++counters_.short_sends;
-  }
   call(target, event);
 }
 

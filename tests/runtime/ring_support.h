@@ -19,9 +19,11 @@
 
 namespace helios::testing {
 
-// Runs a test with everything that the kernel offers and with what Linux 6.1 has.
+// Runs a test with everything that the kernel offers, with what Linux 6.1 has, and with sends that
+// all have completions.
 inline void on_each_kernel(const std::function<void(RingOptions)>& test) {
-  for (const FeatureMask mask : {FeatureMask{}, mask_of_kernel_6_1()}) {
+  for (const FeatureMask mask :
+       {FeatureMask{}, mask_of_kernel_6_1(), FeatureMask{}.add(Feature::silent_send)}) {
     CAPTURE(mask.bits);
     RingOptions options;
     options.sq_entries = 64;
@@ -219,7 +221,7 @@ inline void close_with_reset(Fd& fd) {
 
 inline void start_send(Ring& ring, TargetId id, int fd, std::string_view text) {
   const iovec part{const_cast<char*>(text.data()), text.size()};
-  ring.start_send(id, fd, {&part, 1});
+  ring.start_send(id, fd, {&part, 1}, SendNotice::prompt);
 }
 
 }  // namespace helios::testing

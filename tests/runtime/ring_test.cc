@@ -136,7 +136,7 @@ TEST_CASE("a send of sixteen parts arrives whole and in order, whatever becomes 
     std::vector<iovec> parts;
     for (size_t i = 0; i < send_parts_max; ++i)
       parts.push_back({const_cast<char*>(bytes.data()) + i * 100, 100});
-    ring->start_send(sender.id(), pair.ours.get(), parts);
+    ring->start_send(sender.id(), pair.ours.get(), parts, SendNotice::prompt);
     for (iovec& part : parts) part = {};
     REQUIRE(turn_until(*ring, [&] { return sender.has_ended(); }));
     CHECK(sender.events[0].res == 1600);
@@ -157,6 +157,8 @@ TEST_CASE("a send to a closed peer is an error value and no signal") {
 
 TEST_CASE("a send larger than the socket's buffer goes on by itself and is completed once") {
   on_each_kernel([](RingOptions options) {
+    // A silent send does not wait: see "a silent send without room".
+    options.features_off.add(Feature::silent_send);
     auto ring = make_ring(options);
     Pair pair = make_pair_of_sockets();
     const int tiny = 4096;
@@ -195,13 +197,14 @@ TEST_CASE("a send that is cut short tells what was taken, and the rest can be se
       const bool is_gathered = ++rounds % 2 == 0 && half > 0;
       const iovec whole[1] = {{from, rest}};
       ring->start_send(sender.id(), pair.ours.get(),
-                       is_gathered ? std::span<const iovec>(parts) : std::span<const iovec>(whole));
+                       is_gathered ? std::span<const iovec>(parts) : std::span<const iovec>(whole),
+                       SendNotice::prompt);
       (void)ring->turn(0);
       if (!sender.has_ended()) ring->start_cancel(sender.id(), OpKind::send);
       REQUIRE(turn_until(*ring, [&] { return sender.has_ended(); }));
       const int res = sender.events.back().res;
       sender.events.clear();
-      if (res == -ECANCELED) continue;
+      if (res == -ECANCELED || res == 0) continue;
       REQUIRE(res > 0);
       got += read_exactly(pair.theirs.get(), static_cast<size_t>(res));
       sent += static_cast<size_t>(res);
@@ -209,6 +212,76 @@ TEST_CASE("a send that is cut short tells what was taken, and the rest can be se
     CHECK(got == bytes);
     CHECK(ring->counters().short_sends > 10);
   });
+}
+
+TEST_CASE("a send that fits ends with its turn and makes no completion") {
+  auto ring = make_ring({});
+  REQUIRE(ring->features().has(Feature::silent_send));
+  Pair pair = make_pair_of_sockets();
+  Recorder sender(*ring);
+  for (const SendNotice notice : {SendNotice::prompt, SendNotice::lazy}) {
+    const iovec part{const_cast<char*>("four"), 4};
+    ring->start_send(sender.id(), pair.ours.get(), {&part, 1}, notice);
+    CHECK(ring->turn(0) == 1);
+    REQUIRE(sender.has_ended());
+    CHECK(sender.events.back().res == 4);
+    CHECK(read_exactly(pair.theirs.get(), 4) == "four");
+  }
+  CHECK(ring->counters().silent_sends == 2);
+  CHECK(ring->counters().cqes == 0);
+  CHECK(ring->counters().enters == 2);
+}
+
+// Else each of the two would need an enter of its own.
+TEST_CASE("a lazy send leaves its turn waiting for the answer, and its end is told before it") {
+  auto ring = make_ring({});
+  Pair pair = make_pair_of_sockets();
+  Recorder sender(*ring);
+  ring->start_recv(sender.id(), pair.ours.get(), BufferGroup::client, true);
+  std::thread peer([&] { write_all(pair.theirs.get(), read_exactly(pair.theirs.get(), 5)); });
+  const iovec part{const_cast<char*>("hello"), 5};
+  ring->start_send(sender.id(), pair.ours.get(), {&part, 1}, SendNotice::lazy);
+  CHECK(ring->turn(seconds(60)) == 2);
+  peer.join();
+  CHECK(ring->counters().enters == 1);
+  REQUIRE(sender.events.size() == 2);
+  CHECK(sender.events[0].kind == OpKind::send);
+  CHECK(sender.events[1].kind == OpKind::recv);
+  CHECK(sender.received == "hello");
+  ring->start_cancel(sender.id(), OpKind::recv);
+  REQUIRE(turn_until(*ring, [&] { return sender.has_ended(OpKind::recv); }));
+}
+
+TEST_CASE("a silent send without room tells what it took, and the next one waits for room") {
+  auto ring = make_ring({});
+  Pair pair = make_pair_of_sockets();
+  const int tiny = 4096;
+  setsockopt(pair.ours.get(), SOL_SOCKET, SO_SNDBUF, &tiny, sizeof(tiny));
+  Recorder sender(*ring), reader(*ring);
+  const std::string bytes = pattern(5, 0, 1'000'000);
+  size_t sent = 0;
+  const auto send_rest = [&] {
+    start_send(*ring, sender.id(), pair.ours.get(), std::string_view(bytes).substr(sent));
+  };
+  sender.then = [&](const IoEvent& event) {
+    REQUIRE(event.res >= 0);
+    sent += static_cast<size_t>(event.res);
+    if (sent < bytes.size()) send_rest();
+  };
+  send_rest();
+  CHECK(ring->turn(0) == 1);
+  CHECK(sent > 0);
+  REQUIRE(sent < bytes.size());
+  // Nobody reads: the second send is with the kernel, and nothing spins.
+  CHECK(ring->turn(milliseconds(10)) == 0);
+  REQUIRE(fcntl(pair.theirs.get(), F_SETFL, O_NONBLOCK) == 0);
+  ring->start_recv(reader.id(), pair.theirs.get(), BufferGroup::client, true);
+  REQUIRE(turn_until(*ring, [&] { return reader.received.size() == bytes.size(); }));
+  CHECK(reader.received == bytes);
+  CHECK(sender.events.size() == 2);
+  CHECK(ring->counters().short_sends == 1);
+  ring->start_cancel(reader.id(), OpKind::recv);
+  REQUIRE(turn_until(*ring, [&] { return reader.has_ended(); }));
 }
 
 TEST_CASE("a turn without completions ends at its timeout") {
@@ -258,7 +331,7 @@ TEST_CASE("a submission queue that is full within a turn is handed over and goes
       // Two parts: what the entry points to must not be overwritten by the entries behind it.
       char* from = const_cast<char*>(bytes.data());
       const iovec parts[2] = {{from, i}, {from + i, 64 - i}};
-      ring->start_send(senders[i]->id(), pairs[i].ours.get(), parts);
+      ring->start_send(senders[i]->id(), pairs[i].ours.get(), parts, SendNotice::prompt);
       CHECK(senders[i]->events.empty());
     }
     CHECK(ring->counters().sq_flushes >= 12);
@@ -593,7 +666,8 @@ TEST_CASE("a poll reports each time that the descriptor becomes readable, until 
 TEST_CASE("the masked features are off and everything else of the kernel is on") {
   RingOptions options;
   auto full = make_ring(options);
-  options.features_off = mask_of_kernel_6_1().add(Feature::registered_ring);
+  options.features_off =
+      mask_of_kernel_6_1().add(Feature::registered_ring).add(Feature::silent_send);
   auto masked = make_ring(options);
   CHECK(masked->features() == FeatureSet{});
   CHECK(full->features().has(Feature::registered_ring));

@@ -163,7 +163,8 @@ class FakeIo final : public Io {
   void detach(TargetId id) noexcept override;
   void start_accept(TargetId id, int fd) noexcept override;
   void start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle) noexcept override;
-  void start_send(TargetId id, int fd, std::span<const iovec> parts) noexcept override;
+  void start_send(TargetId id, int fd, std::span<const iovec> parts,
+                  SendNotice notice) noexcept override;
   void start_connect(TargetId id, int fd, const sockaddr* address,
                      socklen_t size) noexcept override;
   void start_poll(TargetId id, int fd) noexcept override;

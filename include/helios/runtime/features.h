@@ -22,8 +22,9 @@ enum class Feature : uint8_t {
   no_iowait,        // 6.15: an idle ring does not show as iowait.
   msg_ring_wake,    // 6.11: MSG_RING posts directly into a DEFER_TASKRUN ring. Else: an eventfd.
   long_wait,        // 6.8: a wait may be as long as we like. Else: a second at a time.
+  silent_send,  // 5.19: a send that took everything at once makes no completion. Else: each does.
 };
-constexpr int features_count = 4;
+constexpr int features_count = 5;
 
 // A set of features.
 struct FeatureSet {
@@ -48,8 +49,8 @@ using FeatureMask = FeatureSet;
 // Hides everything that we use and that a plain 6.1 kernel (Debian 12's) lacks.
 [[nodiscard]] FeatureMask mask_of_kernel_6_1() noexcept;
 // Reads the value of the test-only option `io_features_off`: names separated by commas
-// (`registered_ring`, `no_iowait`, `msg_ring_wake`, `long_wait`) or `kernel_6_1`; empty hides
-// nothing.
+// (`registered_ring`, `no_iowait`, `msg_ring_wake`, `long_wait`, `silent_send`) or `kernel_6_1`;
+// empty hides nothing.
 [[nodiscard]] Result<FeatureMask> parse_feature_mask(std::string_view text);
 [[nodiscard]] const char* name_of(Feature feature) noexcept;
 
@@ -63,8 +64,9 @@ struct KernelVersion {
 // Of uname(2).
 [[nodiscard]] KernelVersion running_kernel() noexcept;
 
-// What the ring offers that is not hidden. `registered_ring` is not among it: the register call's
-// own result tells. `params_features` is io_uring_params.features of its set-up.
+// What the ring offers that is not hidden. `registered_ring` and `silent_send` are not among it:
+// the register call's own result and a trial (Ring) tell. `params_features` is
+// io_uring_params.features of its set-up.
 [[nodiscard]] FeatureSet probe_features(io_uring& ring, uint32_t params_features,
                                         FeatureMask hidden) noexcept;
 

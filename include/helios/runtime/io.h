@@ -29,6 +29,12 @@ namespace helios {
 enum class BufferGroup : uint8_t { client, backend };
 constexpr int buffer_group_count = 2;
 
+// When the owner wants to hear that a send has ended well. A failure is always told at once.
+enum class SendNotice : uint8_t {
+  prompt,  // It has something to do then.
+  lazy,    // With the next event of any target: an answer is due, nothing has to happen before.
+};
+
 // Names a lent receive buffer.
 struct BufferRef {
   uint16_t index = 0;
@@ -38,8 +44,8 @@ struct BufferRef {
 struct IoEvent {
   OpKind kind = OpKind::none;
   // As the kernel gives it: >= 0, or a negative errno. accept: the new descriptor. recv: bytes, 0 =
-  // end of file. send: bytes taken, possibly fewer than offered. connect: 0. A cancelled op ends
-  // with -ECANCELED.
+  // end of file. send: bytes taken, possibly fewer than offered, or none. connect: 0. A cancelled
+  // op ends with -ECANCELED.
   int res = 0;
   bool more = false;  // The op is still in flight (multishot).
   // recv with res > 0: the bytes, and the buffer they are in. The buffer goes back to the kernel
@@ -73,7 +79,8 @@ class Io {
   virtual void start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle) noexcept = 0;
   // Sends the gathered bytes. The iovecs are copied; the bytes must stay until the event. Requires:
   // 1 <= parts.size() <= send_parts_max.
-  virtual void start_send(TargetId id, int fd, std::span<const iovec> parts) noexcept = 0;
+  virtual void start_send(TargetId id, int fd, std::span<const iovec> parts,
+                          SendNotice notice) noexcept = 0;
   // The address is copied.
   virtual void start_connect(TargetId id, int fd, const sockaddr* address,
                              socklen_t size) noexcept = 0;

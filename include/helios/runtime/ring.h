@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "helios/base/clock.h"
 #include "helios/base/intrusive_list.h"
@@ -64,6 +65,7 @@ struct RingCounters {
   uint64_t starved = 0;      // Put on the starved list (not those that had been cancelled).
   uint64_t rearms = 0;       // Starved receives armed again.
   uint64_t sends = 0;
+  uint64_t silent_sends = 0;        // Of these: made no completion.
   uint64_t short_sends = 0;         // Fewer bytes taken than offered.
   uint64_t receives = 0;            // With data.
   uint64_t receives_verified = 0;   // Sockets asked whether their end was missed.
@@ -112,7 +114,8 @@ class Ring final : public Io, public Waker {
   void detach(TargetId id) noexcept override;
   void start_accept(TargetId id, int fd) noexcept override;
   void start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle) noexcept override;
-  void start_send(TargetId id, int fd, std::span<const iovec> parts) noexcept override;
+  void start_send(TargetId id, int fd, std::span<const iovec> parts,
+                  SendNotice notice) noexcept override;
   void start_connect(TargetId id, int fd, const sockaddr* address,
                      socklen_t size) noexcept override;
   void start_poll(TargetId id, int fd) noexcept override;
@@ -137,12 +140,21 @@ class Ring final : public Io, public Waker {
   struct Target : ListNode<WaitingTag>, ListNode<UnverifiedTag> {
     explicit Target(IoTarget* handler_) noexcept : handler(handler_) {}
     IoTarget* handler;
-    uint32_t ops_in_flight = 0;  // One bit for each OpKind.
-    uint32_t ops_cancelled = 0;  // Of these: a cancel was asked for.
     int recv_fd = -1;
+    uint32_t send_size = 0;      // Bytes offered by the send in flight.
+    uint32_t send_position = 0;  // Its place in the submission queue, counted without wrapping.
+    uint8_t ops_in_flight = 0;   // One bit for each OpKind.
+    uint8_t ops_cancelled = 0;   // Of these: a cancel was asked for.
     BufferGroup recv_group = BufferGroup::client;
     RecvState recv_state = RecvState::idle;
-    uint64_t send_size = 0;  // Bytes offered by the send in flight.
+    bool is_send_silent = false;  // The send in flight ends without a completion if it succeeds.
+    bool is_send_blocked =
+        false;  // The last send found too little room: the next one waits for it.
+  };
+  // A send that ends without a completion (ring_sends.cc), in the order of submission.
+  struct SilentSend {
+    TargetId target;
+    uint32_t position;
   };
   struct Group {
     std::unique_ptr<BufferRing> buffers;
@@ -176,6 +188,11 @@ class Ring final : public Io, public Waker {
   void rearm_starved(Group& group, bool would_sleep) noexcept;
   void on_recv_starved(Target& target, int res) noexcept;
 
+  [[nodiscard]] bool try_silent_send() noexcept;
+  void note_failed_sends() noexcept;
+  uint32_t deliver_silent_sends() noexcept;
+  void deliver_send(Target& target, int res, bool is_silent) noexcept;
+
   void mark_unverified(Target& target) noexcept;
   void unmark_unverified(Target& target) noexcept;
   void verify_batch(size_t count) noexcept;
@@ -208,6 +225,8 @@ class Ring final : public Io, public Waker {
   // Receives that had data since they were verified. Invariant: each is armed and not cancelled.
   IntrusiveList<Target, UnverifiedTag> unverified_;
   std::unique_ptr<Scratch[]> scratch_;
+  std::vector<SilentSend> silent_sends_;  // Those whose end has not been delivered.
+  bool is_notice_due_ = false;  // A silent send of this turn wants a prompt notice: do not sleep.
   WakeTable* wake_table_ = nullptr;
   CoreId self_ = 0;
 };
