@@ -15,6 +15,7 @@
 #include "helios/base/assert.h"
 #include "helios/base/clock.h"
 #include "helios/base/log.h"
+#include "helios/runtime/socket_options.h"
 
 namespace helios {
 
@@ -79,6 +80,7 @@ int bind_tcp(const SocketAddress& address, bool reuse_port, Fd& fd) {
   if (reuse_port) set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT);
   // "*" is two sockets, one for each family.
   if (address.family() == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY);
+  set_socket_options(fd.get(), address.family());
   if (bind(fd.get(), address.get(), address.size()) != 0) return errno;
   if (reuse_port && ::listen(fd.get(), listen_backlog) != 0) return errno;
   return 0;

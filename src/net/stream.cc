@@ -50,6 +50,7 @@ void Stream::open(int fd, int family) noexcept {
 
 void Stream::start_connect(const sockaddr* address, socklen_t size) noexcept {
   int fd = net_.io.open_socket(address->sa_family);
+  if (fd >= 0) net_.io.tune_socket(fd, address->sa_family);
   begin(State::connecting, fd, address->sa_family);
   if (fd < 0) {
     fd_ = -1;
@@ -73,7 +74,6 @@ void Stream::begin(State first, int fd, int family) noexcept {
   finish_sending_ = terminate_after_flush_ = detaching_ = detachable_told_ = false;
   open_error_ = 0;
   target_ = net_.io.attach(this);
-  if (fd >= 0) net_.io.tune_socket(fd, family);
   set_state(first);
 }
 
@@ -85,9 +85,7 @@ void Stream::set_state(State next) noexcept {
 void Stream::terminate() noexcept {
   if (state_ == State::closed || state_ == State::terminating) return;
   set_state(State::terminating);
-  // Shutdown ends a receive and a send that wait in the kernel. The cancels are for what it does
-  // not end: a receive that waits for a buffer, a connect, a socket that is no longer connected.
-  if (fd_ >= 0 && !connect_in_flight_) net_.io.shutdown_both(fd_);
+  // No shutdown(2): closing does the same for the peer, and comes once these have ended.
   if (receive_in_flight_) cancel_receive();
   if (send_in_flight_) net_.io.start_cancel(target_, OpKind::send);
   if (connect_in_flight_) net_.io.start_cancel(target_, OpKind::connect);

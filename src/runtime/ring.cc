@@ -1,7 +1,5 @@
 #include "helios/runtime/ring.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <unistd.h>
@@ -14,6 +12,7 @@
 
 #include "helios/base/assert.h"
 #include "helios/runtime/ring_waker.h"
+#include "helios/runtime/socket_options.h"
 #include "helios/runtime/uring_abi.h"
 #include "runtime/ring_scratch.h"
 
@@ -21,6 +20,7 @@ namespace helios {
 namespace {
 
 // Kinds of our own ops, above those of OpKind.
+constexpr uint8_t close_kind = 251;          // A close that failed: of no interest.
 constexpr uint8_t cancel_kind = 252;         // A cancel; ends only when it found nothing to cancel.
 constexpr uint8_t wake_sent_kind = 253;      // A MSG_RING of ours that failed; slot is the core.
 constexpr uint8_t wake_received_kind = 254;  // A MSG_RING of another core.
@@ -292,28 +292,20 @@ int Ring::open_socket(int family) noexcept {
 }
 
 void Ring::tune_socket(int fd, int family) noexcept {
-  if (family != AF_INET && family != AF_INET6) return;
-  // A socket that is gone already refuses these; its receive will tell.
-  const auto set = [fd](int level, int name, int value) noexcept {
-    (void)setsockopt(fd, level, name, &value, sizeof(value));
-  };
-  set(IPPROTO_TCP, TCP_NODELAY, 1);
-  set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, 60);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, 10);
-  set(IPPROTO_TCP, TCP_KEEPCNT, 6);
-}
-
-void Ring::shutdown_both(int fd) noexcept {
-  (void)shutdown(fd, SHUT_RDWR);
+  set_socket_options(fd, family);
 }
 
 void Ring::shutdown_write(int fd) noexcept {
   (void)shutdown(fd, SHUT_WR);
 }
 
+// An entry more in an enter that comes anyway is cheaper than a call. It never waits for a worker
+// thread: only files with a flush of their own do.
 void Ring::close_fd(int fd) noexcept {
-  (void)close(fd);
+  io_uring_sqe* sqe = next_sqe();
+  io_uring_prep_close(sqe, fd);
+  sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+  sqe->user_data = own_ticket(close_kind);
 }
 
 // Submission.
@@ -572,7 +564,7 @@ uint32_t Ring::deliver_cqes() noexcept {
 
 void Ring::deliver(const io_uring_cqe& cqe) noexcept {
   const OpTicket ticket = unpack_ticket(cqe.user_data);
-  if (ticket.kind >= cancel_kind) return deliver_own(cqe);
+  if (ticket.kind >= close_kind) return deliver_own(cqe);
   const auto kind = static_cast<OpKind>(ticket.kind);
   // A completion for a target that is gone would be a bug of ours: detach requires that nothing is
   // in flight.
@@ -636,6 +628,8 @@ void Ring::call(Target& target, const IoEvent& event) noexcept {
 void Ring::deliver_own(const io_uring_cqe& cqe) noexcept {
   const OpTicket ticket = unpack_ticket(cqe.user_data);
   switch (ticket.kind) {
+    case close_kind:
+      return;
     case cancel_kind:
       return;  // It found nothing: the op's own end is on its way.
     case wake_received_kind:

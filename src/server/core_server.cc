@@ -65,7 +65,7 @@ void CoreServer::on_start() noexcept {
 void CoreServer::on_accepted(Listener&, int fd, int family) noexcept {
   const CoreId to = draining_ ? context_.id : least_loaded();
   shared_.loads[to].fetch_add(1, std::memory_order_relaxed);
-  if (to == context_.id) return take_client(fd, family);
+  if (to == context_.id) return sessions_.accept(fd, family);
   Message message;
   message.kind = static_cast<uint16_t>(MessageKind::client_socket);
   message.words[0] = static_cast<uint64_t>(fd);
@@ -86,16 +86,12 @@ CoreId CoreServer::least_loaded() noexcept {
   return best;
 }
 
-void CoreServer::take_client(int fd, int family) noexcept {
-  context_.ring.tune_socket(fd, family);
-  sessions_.accept(fd, family);
-}
-
 void CoreServer::on_message(const Message& message) noexcept {
   if (pools_.on_message(message) || sessions_.on_message(message)) return;
   switch (static_cast<MessageKind>(message.kind)) {
     case MessageKind::client_socket:
-      return take_client(static_cast<int>(message.words[0]), static_cast<int>(message.words[1]));
+      return sessions_.accept(static_cast<int>(message.words[0]),
+                              static_cast<int>(message.words[1]));
     case MessageKind::drain:
       return start_drain();
     case MessageKind::stop:

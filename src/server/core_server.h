@@ -50,7 +50,6 @@ class CoreServer final : public CoreApplication, public ListenerOwner {
     --listening_count_;
   }
 
-  void take_client(int fd, int family) noexcept;
   [[nodiscard]] CoreId least_loaded() noexcept;
   void log_counters() const noexcept;
   void start_drain() noexcept;

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -56,6 +58,13 @@ int accept_any(const std::vector<ListenSocket>& sockets) {
     }
 }
 
+int option_of(int fd, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof(value);
+  REQUIRE(getsockopt(fd, level, name, &value, &size) == 0);
+  return value;
+}
+
 bool exists(const std::string& path) {
   struct stat status {};
   return lstat(path.c_str(), &status) == 0;
@@ -83,6 +92,10 @@ TEST_CASE("every core gets a socket on the same port and clients reach one of th
   REQUIRE(client >= 0);
   int accepted = accept_any(all);
   CHECK((fcntl(accepted, F_GETFD) & FD_CLOEXEC) != 0);
+  // Inherited: nobody sets them for each client.
+  CHECK(option_of(accepted, IPPROTO_TCP, TCP_NODELAY) != 0);
+  CHECK(option_of(accepted, SOL_SOCKET, SO_KEEPALIVE) != 0);
+  CHECK(option_of(accepted, IPPROTO_TCP, TCP_KEEPIDLE) == 60);
   close(accepted);
   close(client);
   for (const ListenSocket& socket : all) close(socket.fd);

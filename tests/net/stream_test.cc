@@ -77,7 +77,7 @@ struct Opened {
     stream->terminate();
     settle();
   }
-  // Ends every op as the kernel does after shutdown(2).
+  // Ends every op as the kernel does after a cancel.
   void settle() {
     if (core.io.is_in_flight(fd, OpKind::recv)) core.io.complete_cancel(fd, OpKind::recv);
     if (core.io.is_in_flight(fd, OpKind::send)) core.io.fail(fd, OpKind::send, EPIPE);
@@ -107,10 +107,10 @@ void connect(Stream& stream, uint16_t port) {
 
 // ---------------------------------------------------------------- opening
 
-TEST_CASE("an accepted stream is tuned and arms an idle receive") {
+TEST_CASE("an accepted stream inherits its options and arms an idle receive") {
   Opened t;
   CHECK(t.stream->is_open());
-  CHECK(t.core.io.tuned_count() == 1);
+  CHECK(t.core.io.tuned_count() == 0);
   CHECK(t.core.io.is_in_flight(t.fd, OpKind::recv));
   CHECK(t.core.io.is_recv_expected_idle(t.fd));
 }
@@ -120,6 +120,7 @@ TEST_CASE("a connect is told and then the receive is armed") {
   Owner owner;
   Stream stream(core.net, owner, BufferGroup::backend);
   connect(stream, 5432);
+  CHECK(core.io.tuned_count() == 1);
   int fd = stream.fd();
   CHECK(stream.state() == Stream::State::connecting);
   stream.send(as_bytes("too early"));
@@ -205,13 +206,13 @@ TEST_CASE("terminate with nothing in flight closes at the end of the turn") {
   CHECK(!t.core.io.is_open(t.fd));
 }
 
-TEST_CASE("terminate shuts down at once and closes after the last op, in either order") {
+TEST_CASE("terminate cancels what is in flight and closes after the last op, in either order") {
   Opened t;
   t.stream->send(as_bytes("bytes the kernel holds"));
   t.core.flush();
   REQUIRE(t.core.io.is_in_flight(t.fd, OpKind::send));
   t.stream->terminate();
-  CHECK(t.core.io.is_both_shut(t.fd));
+  CHECK(t.core.io.is_cancelling(t.fd, OpKind::send));
   CHECK(t.core.io.is_cancelling(t.fd, OpKind::recv));
   // What is in the kernel's hands stays readable.
   CHECK(t.core.io.offered(t.fd) == "bytes the kernel holds");
@@ -623,7 +624,7 @@ TEST_CASE("terminate_after_flush sends the rest, drops what arrives, and closes"
     t.core.flush();
     t.core.io.complete_send(t.fd);
     CHECK(t.core.io.sent(t.fd) == "error message");
-    CHECK(t.core.io.is_both_shut(t.fd));
+    CHECK(t.core.io.is_cancelling(t.fd, OpKind::recv));
   }
   SUBCASE("although the peer has ended its side") {
     t.core.io.end_of_file(t.fd);

@@ -238,7 +238,7 @@ TEST_CASE("a starved receive whose socket was shut down delivers what had come a
     options.client_buffers = {2, 64};
     auto ring = make_ring(options);
     Starvation scene(*ring);
-    ring->shutdown_both(scene.lines[1]->pair.ours.get());
+    shutdown(scene.lines[1]->pair.ours.get(), SHUT_RDWR);
     scene.keeper.release_all();
     REQUIRE(turn_until(*ring, [&] { return scene.starved().has_ended(); }));
     CHECK(scene.starved().events.back().res == 0);

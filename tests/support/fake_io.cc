@@ -139,7 +139,7 @@ int SimNetwork::write(int fd, std::string_view bytes) {
   if (socket.error != 0) return -socket.error;
   if (socket.shut_write || socket.peer < 0) return -EPIPE;
   Socket& peer = at(socket.peer);
-  if (!peer.shut_read) peer.inbox.append(bytes);
+  peer.inbox.append(bytes);
   return static_cast<int>(bytes.size());
 }
 
@@ -151,7 +151,7 @@ std::string SimNetwork::read(int fd) {
 
 bool SimNetwork::is_at_end(int fd) const {
   const Socket& socket = at(fd);
-  return socket.inbox.empty() && (socket.inbox_ended || socket.shut_read || socket.error != 0);
+  return socket.inbox.empty() && (socket.inbox_ended || socket.error != 0);
 }
 
 void SimNetwork::end_inbox_of(int fd) {
@@ -265,7 +265,7 @@ bool SimNetwork::try_recv(FakeIo& io, size_t op_index, Socket& socket) {
   if (socket.inbox.empty()) {
     if (socket.error != 0) {
       io.deliver(op_index, -socket.error, More::no);
-    } else if (socket.inbox_ended || socket.shut_read) {
+    } else if (socket.inbox_ended) {
       io.deliver(op_index, 0, More::no);
     } else {
       return false;
@@ -289,12 +289,12 @@ bool SimNetwork::try_send(FakeIo& io, size_t op_index, Socket& socket) {
     return true;
   }
   Socket& peer = at(socket.peer);
-  if (peer.inbox.size() >= options_.socket_buffer_size && !peer.shut_read) return false;
-  size_t room = peer.shut_read ? SIZE_MAX : options_.socket_buffer_size - peer.inbox.size();
+  if (peer.inbox.size() >= options_.socket_buffer_size) return false;
+  size_t room = options_.socket_buffer_size - peer.inbox.size();
   size_t size = std::min(size_of(io.ops_[op_index].parts), room);
   if (random_.percent(options_.short_send_percent)) size = 1 + random_.below(size);
   std::string bytes = FakeIo::take_parts(io.ops_[op_index], size);
-  if (!peer.shut_read) peer.inbox.append(bytes);
+  peer.inbox.append(bytes);
   io.deliver(op_index, static_cast<int>(size), More::no);
   return true;
 }
@@ -426,11 +426,6 @@ int FakeIo::open_socket(int family) noexcept {
 void FakeIo::tune_socket(int fd, int family) noexcept {
   ASSERT(network_.at(fd).family == family);
   ++tuned_count_;
-}
-
-void FakeIo::shutdown_both(int fd) noexcept {
-  network_.shutdown_write(fd);
-  network_.at(fd).shut_read = true;
 }
 
 void FakeIo::shutdown_write(int fd) noexcept {

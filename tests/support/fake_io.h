@@ -121,7 +121,6 @@ class SimNetwork {
     bool connected = false;  // Was connected once.
     bool listening = false;
     bool inbox_ended = false;  // The other end sends nothing any more.
-    bool shut_read = false;
     bool shut_write = false;
     bool poll_ready = false;
     int error = 0;        // The connection was reset.
@@ -177,7 +176,6 @@ class FakeIo final : public Io {
   }
   [[nodiscard]] int open_socket(int family) noexcept override;
   void tune_socket(int fd, int family) noexcept override;
-  void shutdown_both(int fd) noexcept override;
   void shutdown_write(int fd) noexcept override;
   void close_fd(int fd) noexcept override;
 
@@ -197,9 +195,6 @@ class FakeIo final : public Io {
   [[nodiscard]] const std::string& sent(int fd) const { return network_.at(fd).sent; }
   [[nodiscard]] bool is_open(int fd) const { return network_.is_open(fd); }
   [[nodiscard]] bool is_write_shut(int fd) const { return network_.at(fd).shut_write; }
-  [[nodiscard]] bool is_both_shut(int fd) const {
-    return network_.at(fd).shut_write && network_.at(fd).shut_read;
-  }
   [[nodiscard]] uint32_t recv_starts_count() const noexcept { return recv_starts_count_; }
   [[nodiscard]] uint32_t tuned_count() const noexcept { return tuned_count_; }
 

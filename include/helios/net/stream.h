@@ -3,8 +3,8 @@
 // States: closed -> connecting -> open -> terminating -> closed; accepted sockets start in open.
 // Receive: armed or not, with pause and resume (back-pressure). A multishot receive cannot be
 // paused, so pause cancels it; what arrives until its terminal event is still delivered. Send: one
-// op in flight, everything queued meanwhile goes out with the next. Termination: shutdown(2), wait
-// until no op is in flight, close(2), on_closed. The owner may destroy or reuse the stream only
+// op in flight, everything queued meanwhile goes out with the next. Termination: cancel what is in
+// flight, wait for its end, close, on_closed. The owner may destroy or reuse the stream only
 // from on_closed on.
 //
 // Owned by a session or backend, on one core. Handlers are called from the core's loop.

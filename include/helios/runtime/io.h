@@ -101,12 +101,11 @@ class Io {
   // The few direct system calls. Results are negative errno on failure.
   // A stream socket, non-blocking and close-on-exec.
   [[nodiscard]] virtual int open_socket(int family) noexcept = 0;
-  // TCP_NODELAY and keepalive on TCP; nothing on a unix socket.
+  // As socket_options.h says. For sockets that connect; accepted ones inherit it.
   virtual void tune_socket(int fd, int family) noexcept = 0;
-  // shutdown(2) of both directions or of ours only. Errors are of no interest: the socket may be
-  // gone.
-  virtual void shutdown_both(int fd) noexcept = 0;
+  // shutdown(2) of our direction. Errors are of no interest: the socket may be gone.
   virtual void shutdown_write(int fd) noexcept = 0;
+  // Closes with what else is submitted at the end of the turn; the number is ours until then.
   // Requires: no op on it is in flight.
   virtual void close_fd(int fd) noexcept = 0;
 };

@@ -126,7 +126,6 @@ class Ring final : public Io, public Waker {
   [[nodiscard]] uint32_t buffers_count(BufferGroup group) const noexcept override;
   [[nodiscard]] int open_socket(int family) noexcept override;
   void tune_socket(int fd, int family) noexcept override;
-  void shutdown_both(int fd) noexcept override;
   void shutdown_write(int fd) noexcept override;
   void close_fd(int fd) noexcept override;
 
