@@ -6,6 +6,7 @@
 
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
+#include "helios/wire/writer.h"
 
 namespace helios {
 namespace {
@@ -64,10 +65,15 @@ PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
   return entry;
 }
 
+PoolEntry* Pools::find_pool(const std::string& key) noexcept {
+  auto found = entries_.find(key);
+  return found == entries_.end() ? nullptr : found->second.get();
+}
+
 PoolEntry& Pools::entry_of(Slice& slice) noexcept {
-  auto found = entries_.find(slice.spec().key);
-  ASSERT(found != entries_.end());
-  return *found->second;
+  PoolEntry* found = find_pool(slice.spec().key);
+  ASSERT(found != nullptr);
+  return *found;
 }
 
 // --- Sessions ---
@@ -228,11 +234,19 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
   PoolEntry& entry = entry_of(backend.slice());
   entry.failures_count = 0;
   if (entry.welcome != welcome) {
-    entry.welcome = welcome;
+    set_welcome(entry, welcome);
     spread_welcome(entry);
   }
   entry.slice.on_connected(backend, now());
   close_if_superfluous(backend);
+}
+
+void Pools::set_welcome(PoolEntry& entry, ParameterList welcome) noexcept {
+  entry.welcome = std::move(welcome);
+  entry.welcome_set = parameters_.intern(entry.welcome);
+  MessageWriter writer(entry.welcome_bytes);
+  writer.clear();
+  for (const auto& [name, value] : entry.welcome) write_parameter_status(writer, name, value);
 }
 
 // The other cores can then welcome clients of this pool without a backend.
@@ -248,7 +262,7 @@ void Pools::spread_welcome(const PoolEntry& entry) noexcept {
 
 void Pools::on_welcome(const Message& message) noexcept {
   const std::unique_ptr<WelcomeNews> news(reinterpret_cast<WelcomeNews*>(message.words[0]));
-  pool_of(news->spec).welcome = std::move(news->welcome);
+  set_welcome(pool_of(news->spec), std::move(news->welcome));
 }
 
 void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
@@ -317,7 +331,7 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
   ++counters_.moves_in;
   PoolEntry& entry = pool_of(transfer->spec);
   Slice& slice = entry.slice;
-  if (entry.welcome.empty()) entry.welcome = std::move(transfer->welcome);
+  if (entry.welcome.empty()) set_welcome(entry, std::move(transfer->welcome));
   // Backends of all cores together are bounded by the slab of each (see server).
   Backend* backend = backends_.make(*this, slice);
   ASSERT(backend != nullptr);

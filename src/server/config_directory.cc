@@ -34,13 +34,6 @@ PoolLimits to_limits(const PoolConfig& pool) {
   return limits;
 }
 
-// Length before each text: no two lists of texts have one key.
-void append_key(std::string& key, std::string_view text) {
-  key += std::to_string(text.size());
-  key += ':';
-  key += text;
-}
-
 }  // namespace
 
 ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : config_(config) {
@@ -128,15 +121,9 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->login.password_is_plain = login.kind == PasswordKind::plain;
   spec->login.scram_rounds_max = node->scram_rounds_max;
 
-  ParameterList sorted = settings;
-  std::sort(sorted.begin(), sorted.end());
-  append_key(spec->key, database_name);
-  append_key(spec->key, user_name);
-  for (auto& [name, value] : sorted) {
-    append_key(spec->key, name);
-    append_key(spec->key, value);
-    spec->login.parameters.emplace_back(name, value);
-  }
+  spec->key = pool_key(database_name, user_name, settings);
+  spec->login.parameters.assign(settings.begin(), settings.end());
+  std::sort(spec->login.parameters.begin(), spec->login.parameters.end());
   return PoolSpecRef(spec);
 }
 

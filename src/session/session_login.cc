@@ -141,8 +141,10 @@ void Session::on_logged_in() noexcept {
   if (!directory.has_database(login_->database))
     return fail(sqlstate::invalid_catalog_name,
                 "database \"" + login_->database + "\" does not exist");
-  pool_ = &sessions_.pools().pool_of(
-      directory.pool_of(login_->database, login_->user, login_->settings));
+  Pools& pools = sessions_.pools();
+  pool_ = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
+  if (pool_ == nullptr)
+    pool_ = &pools.pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
   ++pool_->slice.sessions_count;
   uses_pool_ = true;
   set_state(State::welcome);
@@ -154,7 +156,7 @@ void Session::on_logged_in() noexcept {
 bool Session::know_welcome() noexcept {
   if (pool_->welcome.empty()) return false;
   ParameterStore& store = sessions_.pools().parameters();
-  ParameterSetRef target = store.intern(pool_->welcome);
+  ParameterSetRef target = pool_->welcome_set;
   for (const auto& [name, value] : login_->wanted) {
     const std::string* reported = find_parameter(pool_->welcome, name);
     if (reported == nullptr) continue;  // This server does not report it.
@@ -184,7 +186,7 @@ void Session::start_welcome() noexcept {
 
 void Session::ask_welcome() noexcept {
   ParameterStore& store = sessions_.pools().parameters();
-  ParameterSetRef target = store.intern(pool_->welcome);
+  ParameterSetRef target = pool_->welcome_set;
   for (const auto& [name, value] : login_->wanted)
     if (find_parameter(pool_->welcome, name) != nullptr) target = store.with(target, name, value);
   if (backend_->apply_parameters(target))
@@ -221,9 +223,13 @@ void Session::learn_spellings() noexcept {
 
 void Session::send_welcome() noexcept {
   MessageWriter& writer = login_->output;
-  for (const auto& [name, value] : pool_->welcome) {
-    const std::string* own = find_parameter(parameters_->list(), name);
-    write_parameter_status(writer, name, own != nullptr ? *own : value);
+  if (parameters_ == pool_->welcome_set) {
+    writer.add_messages(pool_->welcome_bytes);
+  } else {
+    for (const auto& [name, value] : pool_->welcome) {
+      const std::string* own = find_parameter(parameters_->list(), name);
+      write_parameter_status(writer, name, own != nullptr ? *own : value);
+    }
   }
   const std::string key = sessions_.cancel_key_of(*this, login_->minor >= 2 ? 32 : 4);
   write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));

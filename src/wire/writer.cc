@@ -77,6 +77,11 @@ void MessageWriter::end() {
   length_offset_ = none;
 }
 
+void MessageWriter::add_messages(ByteSpan messages) {
+  ASSERT(length_offset_ == none);
+  target_->insert(target_->end(), messages.begin(), messages.end());
+}
+
 void MessageWriter::clear() noexcept {
   ASSERT(length_offset_ == none);
   target_->clear();

@@ -107,12 +107,12 @@ void connect(Stream& stream, uint16_t port) {
 
 // ---------------------------------------------------------------- opening
 
-TEST_CASE("an accepted stream inherits its options and arms an idle receive") {
+TEST_CASE("an accepted stream inherits its options and reads before it polls") {
   Opened t;
   CHECK(t.stream->is_open());
   CHECK(t.core.io.tuned_count() == 0);
   CHECK(t.core.io.is_in_flight(t.fd, OpKind::recv));
-  CHECK(t.core.io.is_recv_expected_idle(t.fd));
+  CHECK(!t.core.io.is_recv_expected_idle(t.fd));
 }
 
 TEST_CASE("a connect is told and then the receive is armed") {

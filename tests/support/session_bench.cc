@@ -427,11 +427,8 @@ UserSecret BenchDirectory::secret_of(std::string_view user) const {
 PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view user,
                                     const ParameterList& settings) const {
   auto* spec = new PoolSpec();
-  spec->key = std::string(database) + '/' + std::string(user);
-  for (const auto& [name, value] : settings) {
-    spec->key += '/' + name + '=' + value;
-    spec->login.parameters.emplace_back(name, value);
-  }
+  spec->key = pool_key(database, user, settings);
+  spec->login.parameters.assign(settings.begin(), settings.end());
   spec->database = database;
   spec->user = user;
   spec->node = &node_;

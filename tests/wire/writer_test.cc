@@ -41,6 +41,13 @@ TEST_CASE("messages are appended to the caller's vector") {
   CHECK(string_of(target) == "aS\0\0\0\4X\0\0\0\4"sv);
 }
 
+TEST_CASE("messages that were built before are added as they are") {
+  CHECK(written([](MessageWriter& writer) {
+          write_sync(writer);
+          writer.add_messages(as_bytes("X\0\0\0\4"sv));
+        }) == "S\0\0\0\4X\0\0\0\4"sv);
+}
+
 TEST_CASE("a text with a zero byte ends there instead of starting another field") {
   CHECK(written([](MessageWriter& w) { write_parameter_status(w, "a\0b"sv, "c"); }) ==
         "S\0\0\0\x08"

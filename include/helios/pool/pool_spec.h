@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "helios/net/resolver.h"
 #include "helios/pool/backend_login.h"
 #include "helios/pool/limit.h"
+#include "helios/pool/parameters.h"
 
 namespace helios {
 
@@ -48,8 +50,13 @@ struct PoolLimits {
   Nanoseconds test_after = seconds(30);  // 0: never test.
 };
 
+// The key of the pool of a database and user whose server sessions start with these settings, in
+// any order: no two pools have one key.
+[[nodiscard]] std::string pool_key(std::string_view database, std::string_view user,
+                                   ParameterList settings);
+
 struct PoolSpec {
-  std::string key;       // Unique for the pool: database, user and start-up parameters.
+  std::string key;       // pool_key().
   std::string database;  // As the client names it.
   std::string user;      // As the client names it.
   Node* node = nullptr;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "helios/base/clock.h"
 #include "helios/base/slab.h"
@@ -41,8 +42,11 @@ struct PoolEntry {
       : slice(std::move(spec), port, postbox) {}
   Slice slice;
   // What the newest backend's server reported at login: the welcome of clients. Empty until the
-  // first login.
+  // first login. Set by Pools::set_welcome, with what is made of it: the set that a client starts
+  // with, and the welcome of one that asks for nothing else.
   ParameterList welcome;
+  ParameterSetRef welcome_set;
+  std::vector<uint8_t> welcome_bytes;
   // Spellings that servers have given values of start-up parameters: (name, value as asked) ->
   // value as reported.
   std::unordered_map<std::string, std::string> canonical_values;
@@ -74,6 +78,8 @@ class Pools final : public SlicePort {
 
   // The pool of this specification, made when it is not there.
   [[nodiscard]] PoolEntry& pool_of(const PoolSpecRef& spec) noexcept;
+  // The pool with this key; nullptr when it is not there.
+  [[nodiscard]] PoolEntry* find_pool(const std::string& key) noexcept;
 
   // Leases an idle backend to `lessee` at once, or queues it. True: on_leased was called.
   bool acquire(Slice& slice, Lessee& lessee) noexcept;
@@ -136,6 +142,7 @@ class Pools final : public SlicePort {
   void ask_for_room(Limit& limit, uint64_t pool) noexcept;
   void close_if_superfluous(Backend& backend) noexcept;
   bool make_room(const Limit& limit, uint64_t pool) noexcept;
+  void set_welcome(PoolEntry& entry, ParameterList welcome) noexcept;
   void spread_welcome(const PoolEntry& entry) noexcept;
   void on_welcome(const Message& message) noexcept;
   void give_back_limits(const PoolSpec& spec) noexcept;

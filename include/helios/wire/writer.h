@@ -39,6 +39,8 @@ class MessageWriter {
 
   // Requires: a message is open; its length fits 31 bits.
   void end();
+  // Whole messages that were built before. Requires: none is open.
+  void add_messages(ByteSpan messages);
 
   // All that was written (with a caller's vector: all that it holds). Requires: no message is open.
   [[nodiscard]] ByteSpan bytes() const noexcept { return *target_; }
