@@ -20,6 +20,11 @@ bool is_unasked(uint8_t tag) {
          tag == backend_tag::notification_response;
 }
 
+// Comes in long runs, and changes nothing: what the ledger said of the first holds for all.
+bool is_repeated(uint8_t tag) {
+  return tag == backend_tag::data_row || tag == backend_tag::copy_data;
+}
+
 }  // namespace
 
 void Backend::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
@@ -67,6 +72,7 @@ void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
     const ByteSpan body = reader_.take_body(input);
     if (wants_body_) collect(body);
     if (reader_.body_left() > 0) break;
+    if (is_repeated(reader_.header().tag)) reader_.skip_alike(input);
     if (wants_body_) {
       // The message has an effect: what was before it is delivered first.
       flush(input.data(), true);

@@ -2,8 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <new>
+#include <utility>
 
 #include "helios/base/assert.h"
 #include "helios/runtime/features.h"
@@ -36,7 +38,10 @@ Result<std::unique_ptr<BufferRing>> BufferRing::create(io_uring& ring, const Opt
   const int res = io_uring_register_buf_ring(&ring, &registration, 0);
   if (res < 0) return Error{explain_refusal("io_uring_register(PBUF_RING)", -res)};
 
-  for (uint32_t i = 0; i < options.count; ++i) buffers->give_back(static_cast<uint16_t>(i));
+  // The first one on top.
+  for (uint32_t i = options.count; i > 0; --i)
+    buffers->free_[buffers->free_count_++] = static_cast<uint16_t>(i - 1);
+  buffers->published_target_ = std::min(options.count, published_min);
   buffers->publish();
   return buffers;
 }
@@ -50,10 +55,11 @@ ByteSpan BufferRing::lend(uint16_t index, uint32_t size) noexcept {
   ASSERT(index < options_.count);
   ASSERT(size <= options_.buffer_size);
   ASSERT(references_[index] == 0);
-  ASSERT(available_count_ > 0);
+  ASSERT(published_count_ > 0);
   references_[index] = 1;
-  --available_count_;
+  --published_count_;
   ++lent_count_;
+  published_least_ = std::min(published_least_, published_count_);
   return {buffer_at(index), size};
 }
 
@@ -69,35 +75,50 @@ void BufferRing::release(uint16_t index) noexcept {
   if (--references_[index] > 0) return;
   ASSERT(lent_count_ > 0);
   --lent_count_;
-  give_back(index);
+  free_[free_count_++] = index;
 }
 
 void BufferRing::publish() noexcept {
-  if (tail_ == published_tail_) return;
-  published_tail_ = tail_;
+  if (is_short_ || --calls_to_review_ == 0) review();
+  if (published_count_ >= published_target_ || free_count_ == 0) return;
+  while (published_count_ < published_target_ && free_count_ > 0)
+    hand_to_kernel(free_[--free_count_]);
   __atomic_store_n(&ring_->tail, tail_, __ATOMIC_RELEASE);
+  ASSERT(lent_count_ + free_count_ + published_count_ == options_.count);
+}
+
+// When more than three quarters were left at every moment, half are enough. What the kernel has
+// already goes on being used; fewer come after it.
+void BufferRing::review() noexcept {
+  if (std::exchange(is_short_, false)) {
+    published_target_ = std::min(published_target_ * 2, options_.count);
+  } else if (published_least_ > published_target_ / 4 * 3) {
+    published_target_ = std::max(published_target_ / 2, std::min(options_.count, published_min));
+  }
+  calls_to_review_ = review_interval;
+  published_least_ = published_target_;
 }
 
 bool BufferRing::map() noexcept {
   ring_ = static_cast<io_uring_buf_ring*>(map_memory(sizeof(io_uring_buf) * options_.count));
   memory_ = static_cast<uint8_t*>(map_memory(size_t{options_.buffer_size} * options_.count));
   references_.reset(new (std::nothrow) uint32_t[options_.count]());
-  return ring_ != nullptr && memory_ != nullptr && references_ != nullptr;
+  free_.reset(new (std::nothrow) uint16_t[options_.count]);
+  return ring_ != nullptr && memory_ != nullptr && references_ != nullptr && free_ != nullptr;
 }
 
 uint8_t* BufferRing::buffer_at(uint16_t index) const noexcept {
   return memory_ + size_t{options_.buffer_size} * index;
 }
 
-void BufferRing::give_back(uint16_t index) noexcept {
+void BufferRing::hand_to_kernel(uint16_t index) noexcept {
   // Field by field: the ring's tail lives in the last two bytes of the first entry.
   io_uring_buf& entry = ring_->bufs[tail_ & (options_.count - 1)];
   entry.addr = reinterpret_cast<uint64_t>(buffer_at(index));
   entry.len = options_.buffer_size;
   entry.bid = index;
   ++tail_;
-  ++available_count_;
-  ASSERT(lent_count_ + available_count_ <= options_.count);
+  ++published_count_;
 }
 
 }  // namespace helios

@@ -468,7 +468,10 @@ void Ring::rearm_starved(Group& group, bool would_sleep) noexcept {
 }
 
 void Ring::on_recv_starved(Target& target, int res) noexcept {
-  if (res == -ENOBUFS) ++counters_.enobufs;
+  if (res == -ENOBUFS) {
+    ++counters_.enobufs;
+    group_at(target.recv_group).buffers->grow();
+  }
   if (is_cancelled(target, OpKind::recv)) return end_recv(target, -ECANCELED);
   // It will read first when it is armed again, as after a restart: nothing to verify.
   unmark_unverified(target);

@@ -97,6 +97,8 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
     if (inspecting_) inspect(body);
     if (reader_.body_left() > 0) break;
     finish_message();
+    // As the first, so the others: neither the ledger nor the lease changes by them.
+    if (reader_.header().tag == frontend_tag::copy_data) reader_.skip_alike(rest);
     if (is_blocked()) {
       flush(rest.data());
       break;

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 #include <liburing.h>
 
+#include <vector>
+
 #include "helios/base/assert.h"
 
 namespace helios {
@@ -55,44 +57,92 @@ TEST_CASE("buffers do not overlap and each has its whole size") {
   for (uint16_t i = 0; i < 4; ++i) scene.buffers->release(i);
 }
 
-// The kernel's part is played by real receives: what is given back must come out again, in the
-// order of giving back, over many rounds of the ring.
-TEST_CASE("the kernel gets buffers back in the order in which they were released and published") {
-  Scene scene(4, 64);
-  int fds[2];
-  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-  const auto receive = [&]() -> int {
-    REQUIRE(write(fds[1], "x", 1) == 1);
-    io_uring_sqe* sqe = io_uring_get_sqe(&scene.ring);
-    io_uring_prep_recv(sqe, fds[0], nullptr, 0, 0);
+// The kernel's part is played by real receives: what is given back must come out again.
+class Receiver {
+ public:
+  explicit Receiver(Scene& scene) : scene_(scene) {
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds_) == 0);
+  }
+  ~Receiver() {
+    close(fds_[0]);
+    close(fds_[1]);
+  }
+  // The buffer that the kernel chose, or -ENOBUFS.
+  int receive() {
+    REQUIRE(write(fds_[1], "x", 1) == 1);
+    io_uring_sqe* sqe = io_uring_get_sqe(&scene_.ring);
+    io_uring_prep_recv(sqe, fds_[0], nullptr, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = 3;
-    REQUIRE(io_uring_submit_and_wait(&scene.ring, 1) == 1);
+    REQUIRE(io_uring_submit_and_wait(&scene_.ring, 1) == 1);
     io_uring_cqe* cqe = nullptr;
-    REQUIRE(io_uring_peek_cqe(&scene.ring, &cqe) == 0);
+    REQUIRE(io_uring_peek_cqe(&scene_.ring, &cqe) == 0);
     const int res = cqe->res;
     const auto index = static_cast<uint16_t>(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-    io_uring_cqe_seen(&scene.ring, cqe);
+    io_uring_cqe_seen(&scene_.ring, cqe);
     if (res < 0) {
       char unread = 0;
-      REQUIRE(read(fds[0], &unread, 1) == 1);
+      REQUIRE(read(fds_[0], &unread, 1) == 1);
       return res;
     }
-    CHECK(as_text(scene.buffers->lend(index, static_cast<uint32_t>(res))) == "x");
+    CHECK(as_text(scene_.buffers->lend(index, static_cast<uint32_t>(res))) == "x");
     return index;
-  };
-  for (int i = 0; i < 4; ++i) CHECK(receive() == i);
-  CHECK(receive() == -ENOBUFS);
+  }
+
+ private:
+  Scene& scene_;
+  int fds_[2];
+};
+
+TEST_CASE("the kernel gets the buffers that were released, the last one first, once published") {
+  Scene scene(4, 64);
+  Receiver receiver(scene);
+  for (int i = 0; i < 4; ++i) CHECK(receiver.receive() == i);
+  CHECK(receiver.receive() == -ENOBUFS);
   // Enough rounds for the 16-bit tail to come round.
   for (int i = 0; i < 16'500; ++i) {
     for (const int index : {2, 0, 3, 1}) scene.buffers->release(static_cast<uint16_t>(index));
-    if (i == 0) CHECK(receive() == -ENOBUFS);
+    if (i == 0) CHECK(receiver.receive() == -ENOBUFS);
     scene.buffers->publish();
-    for (const int index : {2, 0, 3, 1}) REQUIRE(receive() == index);
+    for (const int index : {1, 3, 0, 2}) REQUIRE(receiver.receive() == index);
   }
   for (uint16_t i = 0; i < 4; ++i) scene.buffers->release(i);
-  close(fds[0]);
-  close(fds[1]);
+}
+
+TEST_CASE("the kernel has few of many buffers, so that the same ones are used again") {
+  Scene scene(1024);
+  Receiver receiver(scene);
+  for (int i = 0; i < 5000; ++i) {
+    const int index = receiver.receive();
+    REQUIRE(index >= 0);
+    REQUIRE(index < static_cast<int>(BufferRing::published_min));
+    scene.buffers->release(static_cast<uint16_t>(index));
+    scene.buffers->publish();
+  }
+}
+
+TEST_CASE("a receive that finds none makes the kernel get more, and a quiet time fewer again") {
+  Scene scene(256);
+  Receiver receiver(scene);
+  std::vector<uint16_t> lent;
+  for (int i = 0; i < 100; ++i) {
+    int index = receiver.receive();
+    if (index == -ENOBUFS) {
+      scene.buffers->grow();
+      scene.buffers->publish();
+      index = receiver.receive();
+    }
+    REQUIRE(index >= 0);
+    lent.push_back(static_cast<uint16_t>(index));
+  }
+  CHECK(scene.buffers->published_target() == 128);
+  for (const uint16_t index : lent) scene.buffers->release(index);
+  for (uint32_t i = 0; i < 4 * BufferRing::review_interval; ++i) scene.buffers->publish();
+  CHECK(scene.buffers->published_target() == BufferRing::published_min);
+  // All of them can be had even so.
+  scene.buffers->grow();
+  scene.buffers->publish();
+  CHECK(scene.buffers->published_target() == 2 * BufferRing::published_min);
 }
 
 TEST_CASE("a group that is taken is refused with a text that names the call") {

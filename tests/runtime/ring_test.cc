@@ -400,7 +400,15 @@ TEST_CASE(
       ring->start_recv(readers[i]->id(), pairs[i].ours.get(), BufferGroup::client, true);
     }
     CHECK(ring->turn(0) == 0);
-    for (const Pair& pair : pairs) write_all(pair.theirs.get(), "x");
+    const auto write_to_all = [&](const char* text) {
+      for (const Pair& pair : pairs) write_all(pair.theirs.get(), text);
+    };
+    // The kernel gets few buffers until more are needed.
+    write_to_all("x");
+    for (const auto& reader : readers)
+      REQUIRE(turn_until(*ring, [&] { return reader->received == "x"; }));
+    CHECK(ring->turn(0) == 0);
+    write_to_all("y");
     CHECK(ring->turn(never) == count);
     CHECK(ring->turn(0) == 0);
     for (Pair& pair : pairs) pair.theirs.reset();

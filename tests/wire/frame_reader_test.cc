@@ -9,6 +9,7 @@
 namespace helios {
 namespace {
 
+using namespace std::string_literals;
 using test::ExactBytes;
 using test::InputMaker;
 using test::message;
@@ -243,6 +244,29 @@ TEST_CASE("the assembler survives random bytes in random pieces") {
       if (status == FrameStatus::need_more) REQUIRE(input.empty());
     }
   }
+}
+
+TEST_CASE("alike messages are dropped up to the first that is other, cut or malformed") {
+  const std::string row = "D\0\0\0\6ab"s;
+  const auto rest_behind = [&](const std::string& end) {
+    const std::string bytes = row + row + row + end;
+    ByteSpan input = as_bytes(bytes);
+    FrameReader reader;
+    reader.set_body_size_max(100);
+    REQUIRE(reader.read_header(input) == FrameStatus::message);
+    (void)reader.take_body(input);
+    reader.skip_alike(input);
+    CHECK(reader.header().tag == 'D');
+    CHECK(reader.at_boundary());
+    return std::string(as_text(input));
+  };
+  for (const std::string& end : {""s, "C\0\0\0\4"s, "D"s, "D\0\0\0"s, "D\0\0\0\6"s, "D\0\0\0\6a"s,
+                                 "D\0\0\0\3"s, "D\0\0\0\x69"s, "D\xff\xff\xff\xff"s}) {
+    CAPTURE(end);
+    CHECK(rest_behind(end) == end);
+  }
+  CHECK(rest_behind(row + "D\0\0\0\4"s) == "");
+  CHECK(rest_behind(row + "Z"s) == "Z");
 }
 
 }  // namespace

@@ -1,9 +1,16 @@
 // One group of provided receive buffers: memory that we lend from the kernel and give back.
 //
 // A buffer belongs to the kernel until a completion names it; then it is lent to us and counted:
-// one for the handler that runs and one for each keep. At zero it is written back into the ring,
-// and `publish` shows the kernel everything that came back since the last time with one store.
-// Owned by one Ring; that core's thread only. Invariant: lent_count + available_count == count.
+// one for the handler that runs and one for each keep. At zero it is free, and `publish` shows the
+// kernel free ones, with one store.
+//
+// The kernel takes buffers in the order in which it got them, so with all of them in the ring each
+// receive would touch memory that has been cold for longest, and in the end every page of all of
+// them. So only some are published, and those that came back last are published first: what a core
+// works with stays in its caches, and the rest is never touched. When a receive finds the ring
+// empty, more are published from then on (grow); after a while with enough, fewer.
+//
+// Owned by one Ring; that core's thread only. Invariant: lent + free + published == count.
 // Kernel 5.19; liburing 2.3 has no helper for set-up, so memory is mapped and registered by hand.
 #pragma once
 
@@ -41,30 +48,44 @@ class BufferRing {
   // Requires of both: the buffer is lent.
   void keep(uint16_t index) noexcept;
   void release(uint16_t index) noexcept;
-  // Shows the kernel what was given back.
+  // Shows the kernel as many free buffers as it should have. Call it before each enter.
   void publish() noexcept;
+  // A receive found no buffer: from the next publish on there are twice as many.
+  void grow() noexcept { is_short_ = true; }
 
   [[nodiscard]] uint16_t group_id() const noexcept { return options_.group_id; }
   [[nodiscard]] uint32_t count() const noexcept { return options_.count; }
   [[nodiscard]] uint32_t lent_count() const noexcept { return lent_count_; }
   // Buffers that are not lent, as far as we know: the kernel may have filled some whose completion
   // we have not seen.
-  [[nodiscard]] uint32_t available_count() const noexcept { return available_count_; }
+  [[nodiscard]] uint32_t available_count() const noexcept { return options_.count - lent_count_; }
+  // How many of these the kernel should have.
+  [[nodiscard]] uint32_t published_target() const noexcept { return published_target_; }
+
+  static constexpr uint32_t published_min = 32;
+  // Publishing looks once in so many calls whether fewer would do.
+  static constexpr uint32_t review_interval = 4096;
 
  private:
   explicit BufferRing(const Options& options) noexcept : options_(options) {}
   [[nodiscard]] bool map() noexcept;
   [[nodiscard]] uint8_t* buffer_at(uint16_t index) const noexcept;
-  void give_back(uint16_t index) noexcept;
+  void hand_to_kernel(uint16_t index) noexcept;
+  void review() noexcept;
 
   Options options_;
   io_uring_buf_ring* ring_ = nullptr;
   uint8_t* memory_ = nullptr;
-  std::unique_ptr<uint32_t[]> references_;  // Zero: the kernel's.
-  uint16_t tail_ = 0;                       // Ours; the kernel's copy follows at publish.
-  uint16_t published_tail_ = 0;
+  std::unique_ptr<uint32_t[]> references_;  // Zero: free or published.
+  std::unique_ptr<uint16_t[]> free_;        // A stack: the last one back is the first to go.
+  uint32_t free_count_ = 0;
   uint32_t lent_count_ = 0;
-  uint32_t available_count_ = 0;
+  uint32_t published_count_ = 0;
+  uint32_t published_target_ = 0;
+  uint32_t published_least_ = 0;  // Since the last review: the fewest that were left to the kernel.
+  uint32_t calls_to_review_ = review_interval;
+  uint16_t tail_ = 0;  // Ours; the kernel's copy follows at publish.
+  bool is_short_ = false;
 };
 
 }  // namespace helios

@@ -78,6 +78,25 @@ class FrameReader {
     return taken;
   }
 
+  // Drops whole messages with the tag of header() from the front of `input`, as if each had been
+  // read and taken: rows come in thousands, and one look at each is enough. header() stays that of
+  // the first. Stops at another tag, an incomplete message or a bad length. Requires: read_header()
+  // has answered `message`, body_left() == 0.
+  void skip_alike(ByteSpan& input) noexcept {
+    DEBUG_ASSERT(held_ == frame_header_size);
+    DEBUG_ASSERT(body_left_ == 0);
+    const uint8_t* next = input.data();
+    size_t left = input.size();
+    while (left >= frame_header_size && next[0] == header_.tag) {
+      const uint32_t length = load_be32(next + 1);
+      // A length below 4 wraps to a number above every limit.
+      if (length - 4 > body_size_max_ || length >= left) break;
+      next += length + 1;
+      left -= length + 1;
+    }
+    input = {next, left};
+  }
+
   // Between two messages: no byte of a header held and no body left.
   [[nodiscard]] bool at_boundary() const noexcept {
     return body_left_ == 0 && held_header_size() == 0;
