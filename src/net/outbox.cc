@@ -180,6 +180,21 @@ ByteSpan Outbox::front() const noexcept {
   return {head_->begin, head_->size};
 }
 
+const BufferRef* Outbox::front_buffer() const noexcept {
+  return head_ != nullptr && head_->borrowed ? &head_->buffer : nullptr;
+}
+
+void Outbox::copy_borrowed() noexcept {
+  bool has_borrowed = false;
+  for (const Chunk* chunk = head_; chunk != nullptr; chunk = chunk->next)
+    has_borrowed = has_borrowed || chunk->borrowed;
+  if (!has_borrowed) return;
+  Outbox copy(chunks_, io_);
+  for (; head_ != nullptr; drop_head()) copy.append(front());
+  size_ = 0;
+  append_all(copy);
+}
+
 void Outbox::push(Chunk* chunk) noexcept {
   if (head_ == nullptr) {
     head_ = chunk;

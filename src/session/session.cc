@@ -89,12 +89,12 @@ void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
       break;
   }
   if (is_blocked() || !inbox_.empty()) {
-    keep(bytes);
+    keep(bytes, buffer);
     return;
   }
   const size_t consumed = consume(bytes, &buffer);
   if (state_ == State::ending || state_ == State::leaving) return;
-  if (consumed < bytes.size()) keep(bytes.subspan(consumed));
+  if (consumed < bytes.size()) keep(bytes.subspan(consumed), buffer);
 }
 
 void Session::on_drained(Stream&) noexcept {

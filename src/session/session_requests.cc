@@ -246,8 +246,12 @@ bool Session::is_blocked() const noexcept {
          stream_.is_above_high_mark() || (backend_ != nullptr && backend_->is_above_high_mark());
 }
 
-void Session::keep(ByteSpan bytes) noexcept {
-  inbox_.append(bytes);
+void Session::keep(ByteSpan bytes, BufferRef buffer) noexcept {
+  if (state_ == State::leased) {
+    inbox_.append_received(bytes, buffer);
+  } else {
+    inbox_.append(bytes);
+  }
   if (inbox_.size() > inbox_size_max) stream_.pause_receive();
 }
 
@@ -266,11 +270,13 @@ void Session::run_inbox() noexcept {
   if (header_pending_ && inbox_.empty() && !is_blocked()) (void)consume({}, nullptr);
   while (!is_blocked() && (state_ == State::ready || state_ == State::leased) && !inbox_.empty()) {
     const ByteSpan piece = inbox_.front();
-    const size_t consumed = consume(piece, nullptr);
+    const size_t consumed = consume(piece, inbox_.front_buffer());
     if (state_ == State::ending || state_ == State::leaving) return;  // The inbox is gone.
     inbox_.consume(consumed);
     if (consumed < piece.size() && is_blocked()) break;
   }
+  // It has lost its backend on the way: a waiter must not hold what replies need.
+  if (state_ == State::waiting) inbox_.copy_borrowed();
   if (inbox_.empty() && !is_blocked() && stream_.is_open() && stream_.is_receive_paused())
     stream_.resume_receive();
 }

@@ -115,6 +115,34 @@ TEST_CASE("a waiter holds no receive buffer, and a large query of it arrives com
   CHECK(got == echo(text) + ready());
 }
 
+// It keeps large pieces in the buffers they came in while it has a backend that takes no more.
+TEST_CASE("a client that loses its backend with input left holds no receive buffer as a waiter") {
+  BenchOptions options = with_one_backend();
+  options.buffers_count = 16;
+  SessionBench bench(options);
+  TestClient pipeliner(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_deaf = true;
+  pipeliner.query("SELECT 1");
+  waiter.query("BEGIN");
+  // The second is held behind the first, because somebody waits.
+  const std::string text(9000, 'p');
+  pipeliner.query(text);
+  server.is_deaf = false;
+  bench.settle();
+  CHECK(waiter.take_tags() == "CZ");
+  CHECK(lent_count(bench) == 0);
+  waiter.query("COMMIT");
+  std::string got;
+  for (int i = 0; i < 100 && !is_idle(bench); ++i) {
+    got += pipeliner.take_bytes();
+    bench.settle();
+  }
+  CHECK(is_idle(bench));
+  CHECK(server.queries().back() == text);
+}
+
 TEST_CASE("many waiters with long queries do not starve anybody of buffers") {
   BenchOptions options = with_one_backend();
   options.buffers_count = 4;

@@ -54,9 +54,9 @@ struct ProxyConfig {
   LogLevel log_level = LogLevel::info;
   // Receive buffers of each core: one ring for clients, one for backends. Powers of two.
   uint32_t client_buffers = 256;
-  uint32_t client_buffer_size = 8 * 1024;
+  uint32_t client_buffer_size = 64 * 1024;
   uint32_t backend_buffers = 256;
-  uint32_t backend_buffer_size = 16 * 1024;
+  uint32_t backend_buffer_size = 64 * 1024;
   Nanoseconds drain_timeout = seconds(60);  // 0: running transactions are never cut.
 
   friend bool operator==(const ProxyConfig&, const ProxyConfig&) = default;

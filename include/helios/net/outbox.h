@@ -89,8 +89,12 @@ class Outbox {
   // Drops the first `count` bytes. Requires: count <= size().
   void consume(size_t count) noexcept;
   void clear() noexcept;
-  // The first piece as a span (empty when the outbox is): for reading a byte queue in place.
+  // The first piece as a span (empty when the outbox is), and the lent buffer that it lies in
+  // (nullptr when it was copied): for reading a byte queue in place.
   [[nodiscard]] ByteSpan front() const noexcept;
+  [[nodiscard]] const BufferRef* front_buffer() const noexcept;
+  // Copies what lies in lent buffers and gives them back.
+  void copy_borrowed() noexcept;
 
   // Received pieces smaller than this are copied: a buffer of the ring must not be held for a few
   // bytes.

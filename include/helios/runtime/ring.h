@@ -45,8 +45,8 @@ struct RingOptions {
   uint32_t sq_entries = 512;
   uint32_t cq_entries = 0;  // 0: large enough that it cannot overflow. At least sq_entries.
   uint32_t targets_max = 16'384;
-  BufferGroupOptions client_buffers{256, 8192};
-  BufferGroupOptions backend_buffers{256, 16'384};
+  BufferGroupOptions client_buffers{256, 65'536};
+  BufferGroupOptions backend_buffers{256, 65'536};
   FeatureMask features_off;  // Test-only: the features to hide.
 };
 

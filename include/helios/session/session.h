@@ -12,7 +12,8 @@
 //
 // Requests are forwarded in the pieces in which they come; a message is never held whole. What
 // cannot be forwarded at once (no lease, a full backend outbox, a pause for fairness) is copied to
-// the inbox; beyond a small size the client's receive is stopped.
+// the inbox; beyond a small size the client's receive is stopped. (Large pieces of a client that
+// holds a backend are borrowed, as in an outbox: they leave as soon as the backend takes more.)
 //
 // Owned by the Sessions of its core; used by that core only.
 // Invariants: a waiting session holds no receive buffer. A lease is given back only when the
@@ -116,7 +117,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void note_text(std::string_view text) noexcept;
   [[nodiscard]] bool must_hold(uint8_t tag) noexcept;
   [[nodiscard]] bool is_blocked() const noexcept;
-  void keep(ByteSpan bytes) noexcept;
+  void keep(ByteSpan bytes, BufferRef buffer) noexcept;
   void run_inbox() noexcept;
   void resume() noexcept;
 
