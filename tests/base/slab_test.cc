@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <random>
 #include <unordered_map>
 #include <vector>
@@ -110,20 +111,69 @@ TEST_CASE("a visit may free the object that it is given") {
   CHECK(slab.used_count() == 0);
 }
 
+// Pages of the range that are in memory.
+size_t resident_pages(const void* from, const void* to) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(from) / 4096 * 4096;
+  const size_t count = (reinterpret_cast<uintptr_t>(to) - begin) / 4096 + 1;
+  std::vector<unsigned char> pages(count);
+  REQUIRE(mincore(reinterpret_cast<void*>(begin), count * 4096, pages.data()) == 0);
+  return static_cast<size_t>(
+      std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return page & 1; }));
+}
+
+TEST_CASE("a slab that was full gives its pages back, and new objects stay close together") {
+  struct Large {
+    explicit Large(int n) : number(n) {}
+    int number;
+    char rest[496];
+  };
+  constexpr int count = 5000;
+  Slab<Large> slab(count);
+  std::vector<Large*> objects;
+  for (int i = 0; i < count; ++i) objects.push_back(slab.make(i));
+  const Large* first = objects.front();
+  const Large* last = objects.back();
+  CHECK(resident_pages(first, last) > count / 9);
+  std::vector<SlabId> ids;
+  for (Large* object : objects) ids.push_back(slab.id_of(object));
+  // All but one of a hundred leave, in no order.
+  std::mt19937 random(3);
+  std::shuffle(objects.begin(), objects.end(), random);
+  for (size_t i = 50; i < objects.size(); ++i) slab.free(objects[i]);
+  CHECK(resident_pages(first, last) < count / 9 * 7 / 10);
+  for (size_t i = 0; i < 50; ++i) slab.free(objects[i]);
+  CHECK(resident_pages(first, last) <= 8);
+  // Nobody of a former life is found again, whatever became of the page.
+  objects.clear();
+  for (int i = 0; i < count; ++i) objects.push_back(slab.make(i));
+  for (const SlabId id : ids) CHECK(slab.find(id) == nullptr);
+  for (Large* object : objects) slab.free(object);
+  // A few are where the first ones were.
+  Large* next = slab.make(1);
+  CHECK(slab.id_of(next).index < 32);
+  slab.free(next);
+}
+
 TEST_CASE("a random history of a slab agrees with a map of living ids") {
   std::mt19937 random(7);
   int alive = 0;
-  Slab<Counted> slab(32);
+  // Large, so that it is a slab of many blocks.
+  struct Padded : Counted {
+    using Counted::Counted;
+    char rest[3000];
+  };
+  Slab<Padded> slab(32);
   std::vector<std::pair<SlabId, int>> living;
   std::vector<SlabId> dead;
   for (int step = 0; step < 20'000; ++step) {
-    if (random() % 2 == 0) {
-      Counted* object = slab.make(step, &alive);
+    // It fills and empties again and again.
+    if (random() % 8 < (step / 100 % 2 == 0 ? 6U : 2U)) {
+      Padded* object = slab.make(step, &alive);
       REQUIRE((object == nullptr) == (living.size() == 32));
       if (object != nullptr) living.emplace_back(slab.id_of(object), step);
     } else if (!living.empty()) {
       const size_t victim = random() % living.size();
-      Counted* object = slab.find(living[victim].first);
+      Padded* object = slab.find(living[victim].first);
       REQUIRE(object != nullptr);
       REQUIRE(object->value == living[victim].second);
       slab.free(object);
