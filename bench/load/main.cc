@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "helios/config/nearest.h"
+#include "load/backend_command.h"
 #include "load/commands.h"
 
 namespace helios::bench {
@@ -18,6 +19,8 @@ struct Command {
 
 constexpr std::array commands = {
     Command{"load", load_command, "clients that run transactions, and what came out"},
+    Command{"backend", backend_command, "a server that answers without PostgreSQL"},
+    Command{"compare", compare_command, "poolers side by side, and a report"},
 };
 
 void print_help() {
