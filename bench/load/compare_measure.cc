@@ -131,6 +131,12 @@ LoadOptions load_options(const Row& row, const RunningPeer& peer, const MeasureO
   return load;
 }
 
+std::string first_failure(const LoadSummary& summary) {
+  if (summary.errors_count == 0) return {};
+  const ErrorCount& error = summary.errors.front();
+  return std::string(": ") + error.sqlstate.data() + " " + error.example.data();
+}
+
 uint64_t cpu_between(const ProcessSample& before, const ProcessSample& after) {
   return usage_between(before, after).cpu;
 }
@@ -199,7 +205,7 @@ Measurement measure_load(const Row& row, RunningPeer& peer, const std::vector<pi
   else
     measurement.error = summary.error();
   if (summary.ok() && summary.value().transactions == 0 && row.kind == RowKind::load)
-    measurement.error = "no transaction was finished";
+    measurement.error = "no transaction was finished" + first_failure(summary.value());
   return measurement;
 }
 

@@ -52,6 +52,11 @@ std::string read_option(Peer& peer, const std::string& option) {
          "\"; there are unix, cores=N (heliosproxy) and pkt_buf=N (pgbouncer)";
 }
 
+// Some more than there are: connections of the last measurement may still be closing.
+uint32_t connections_max(const PeerPlace& place) {
+  return 2 * place.clients + 100;
+}
+
 // A TOML string for heliosproxy's configuration, where a dollar stands for a variable.
 std::string toml_text(std::string_view text) {
   std::string result = "\"";
@@ -74,16 +79,16 @@ std::string doubled(std::string_view text) {
 }
 
 PeerSetup heliosproxy_setup(const Peer& peer, const PeerPlace& place) {
-  std::string text = "[proxy]\nlisten = [\"127.0.0.1:" + std::to_string(place.port) +
-                     "\"]\ncores = " + std::to_string(peer.cores) +
-                     "\nmax_clients = 19000\nlog_level = \"error\"\n\n[pool]\nmax_connections = " +
-                     std::to_string(place.pool_size) +
-                     "\nidle_timeout = \"0s\"\nacquire_timeout = \"0s\"\n\n[[node]]\nname = "
-                     "\"main\"\nhost = " +
-                     toml_text(place.server.host) +
-                     "\nport = " + std::to_string(place.server.port) +
-                     "\n\n[[database]]\nname = \"*\"\nnode = \"main\"\n\n[[user]]\nname = " +
-                     toml_text(place.login.user) + "\n";
+  std::string text =
+      "[proxy]\nlisten = [\"127.0.0.1:" + std::to_string(place.port) +
+      "\"]\ncores = " + std::to_string(peer.cores) +
+      "\nmax_clients = " + std::to_string(connections_max(place)) +
+      "\nlog_level = \"error\"\n\n[pool]\nmax_connections = " + std::to_string(place.pool_size) +
+      "\nidle_timeout = \"0s\"\nacquire_timeout = \"0s\"\n\n[[node]]\nname = "
+      "\"main\"\nhost = " +
+      toml_text(place.server.host) + "\nport = " + std::to_string(place.server.port) +
+      "\n\n[[database]]\nname = \"*\"\nnode = \"main\"\n\n[[user]]\nname = " +
+      toml_text(place.login.user) + "\n";
   // A verifier cannot log in anywhere, and need not: the server of such a row trusts.
   if (place.scram)
     text += "password = " + toml_text(place.scram_verifier) + "\n";
@@ -101,7 +106,8 @@ PeerSetup pgbouncer_setup(const Peer& peer, const PeerPlace& place) {
       "\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " + std::to_string(place.port) +
       "\nunix_socket_dir =\npool_mode = transaction\ndefault_pool_size = " +
       std::to_string(place.pool_size) +
-      "\nmax_client_conn = 19000\nauth_type = " + (place.scram ? "scram-sha-256" : "trust") +
+      "\nmax_client_conn = " + std::to_string(connections_max(place)) +
+      "\nauth_type = " + (place.scram ? "scram-sha-256" : "trust") +
       "\nauth_file = " + place.directory + "/users.txt\nlogfile = " + place.directory +
       "/pgbouncer.log\nlog_connections = 0\nlog_disconnections = 0\nlog_stats = 0\n"
       "server_idle_timeout = 0\nserver_lifetime = 36000\n"
@@ -144,10 +150,11 @@ PeerSetup haproxy_setup(const Peer& peer, const PeerPlace& place) {
           ? "unix@" + place.server.host + "/.s.PGSQL." + std::to_string(place.server.port)
           : place.server.host + ":" + std::to_string(place.server.port);
   std::string text =
-      "global\n  nbthread 1\n  maxconn 19000\ndefaults\n  mode tcp\n  timeout connect 5s\n"
+      "global\n  nbthread 1\n  maxconn " + std::to_string(connections_max(place)) +
+      "\ndefaults\n  mode tcp\n  timeout connect 5s\n"
       "  timeout client 1h\n  timeout server 1h\nlisten postgresql\n  bind 127.0.0.1:" +
       std::to_string(place.port) + "\n  server main " + server + "\n";
-  return {{peer.program, "-db", "-q", "-f", place.directory + "/haproxy.cfg"},
+  return {{peer.program, "-db", "-f", place.directory + "/haproxy.cfg"},
           {{"haproxy.cfg", std::move(text)}}};
 }
 
