@@ -18,6 +18,7 @@ struct Command {
 
 constexpr std::array commands = {
     Command{"load", load_command, "clients that run transactions, and what came out"},
+    Command{"idle", idle_command, "what many idle clients cost in memory"},
 };
 
 void print_help() {
