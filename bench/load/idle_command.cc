@@ -12,11 +12,15 @@ namespace helios::bench {
 namespace {
 
 constexpr const char* json_keys =
+    "The watched process should be fresh: memory that earlier clients left behind is used again,\n"
+    "and then these seem to cost less.\n"
+    "\n"
     "keys of --json (times are nanoseconds, sizes bytes):\n"
     "  clients               connected at the same time\n"
     "  answered              [first, second]: right answers when connected, and after the rest\n"
     "  before, connected,    {rss, pss, tcp_buffers}: of the processes of --watch and of all TCP\n"
     "  after                 sockets of the machine: without clients, with all, when they have left\n"
+    "                        (these and the next two with --watch only)\n"
     "  rss_per_client,       of the difference between before and connected\n"
     "  pss_per_client\n"
     "  connect               {count, min, mean, p50, p90, p95, p99, p99.9, p99.99, max}\n"
@@ -40,7 +44,7 @@ void write_memory(JsonWriter& json, const char* key, const Memory& memory) {
   json.end();
 }
 
-std::string json_of(const IdleSummary& summary) {
+std::string json_of(const IdleOptions& options, const IdleSummary& summary) {
   const uint32_t clients = summary.load.clients_connected;
   JsonWriter json;
   json.number("clients", clients);
@@ -48,11 +52,13 @@ std::string json_of(const IdleSummary& summary) {
   json.item(summary.answered_first);
   json.item(summary.answered_second);
   json.end();
-  write_memory(json, "before", summary.before);
-  write_memory(json, "connected", summary.connected);
-  write_memory(json, "after", summary.after);
-  json.real("rss_per_client", per_client(summary.connected.rss, summary.before.rss, clients));
-  json.real("pss_per_client", per_client(summary.connected.pss, summary.before.pss, clients));
+  if (!options.load.watched.empty()) {
+    write_memory(json, "before", summary.before);
+    write_memory(json, "connected", summary.connected);
+    write_memory(json, "after", summary.after);
+    json.real("rss_per_client", per_client(summary.connected.rss, summary.before.rss, clients));
+    json.real("pss_per_client", per_client(summary.connected.pss, summary.before.pss, clients));
+  }
   write_latency(json, "connect", summary.load.connect);
   write_errors(json, summary.load);
   return json.finish();
@@ -120,7 +126,7 @@ int idle_command(int argc, char** argv) {
   }
   const IdleSummary& summary = result.value();
   if (is_json) {
-    std::puts(json_of(summary).c_str());
+    std::puts(json_of(options, summary).c_str());
   } else {
     print_table(options, summary);
   }
