@@ -19,6 +19,7 @@ struct Command {
 
 constexpr std::array commands = {
     Command{"load", load_command, "clients that run transactions, and what came out"},
+    Command{"idle", idle_command, "what many idle clients cost in memory"},
     Command{"backend", backend_command, "a server that answers without PostgreSQL"},
     Command{"compare", compare_command, "poolers side by side, and a report"},
 };

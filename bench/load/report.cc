@@ -26,21 +26,6 @@ double per_transaction(uint64_t amount, const LoadSummary& summary) {
              : 0;
 }
 
-void write_latency(JsonWriter& json, const char* key, const LatencySummary& latency) {
-  json.begin_object(key);
-  json.number("count", latency.count);
-  json.number("min", latency.min);
-  json.number("mean", latency.mean);
-  json.number("p50", latency.p50);
-  json.number("p90", latency.p90);
-  json.number("p95", latency.p95);
-  json.number("p99", latency.p99);
-  json.number("p99.9", latency.p999);
-  json.number("p99.99", latency.p9999);
-  json.number("max", latency.max);
-  json.end();
-}
-
 unsigned long long wide(uint64_t number) {
   return number;
 }
@@ -139,6 +124,44 @@ void write_usage(JsonWriter& json, const ProcessUsage& usage) {
   json.boolean("complete", usage.is_complete);
 }
 
+void write_latency(JsonWriter& json, const char* key, const LatencySummary& latency) {
+  json.begin_object(key);
+  json.number("count", latency.count);
+  json.number("min", latency.min);
+  json.number("mean", latency.mean);
+  json.number("p50", latency.p50);
+  json.number("p90", latency.p90);
+  json.number("p95", latency.p95);
+  json.number("p99", latency.p99);
+  json.number("p99.9", latency.p999);
+  json.number("p99.99", latency.p9999);
+  json.number("max", latency.max);
+  json.end();
+}
+
+void write_errors(JsonWriter& json, const LoadSummary& summary) {
+  json.begin_list("errors");
+  for (uint32_t i = 0; i < summary.errors_count; ++i) {
+    const ErrorCount& error = summary.errors[i];
+    json.begin_item();
+    json.text("sqlstate", error.sqlstate.data());
+    json.number("count", error.count);
+    json.text("example", error.example.data());
+    json.end();
+  }
+  json.end();
+}
+
+std::string error_lines(const LoadSummary& summary) {
+  std::string text;
+  for (uint32_t i = 0; i < summary.errors_count; ++i) {
+    const ErrorCount& error = summary.errors[i];
+    text += format("%-14s %s %llu times, first: %s\n", "error", error.sqlstate.data(),
+                   wide(error.count), error.example.data());
+  }
+  return text;
+}
+
 std::string json_of(const LoadOptions& options, const LoadSummary& summary) {
   JsonWriter json;
   json.number("transactions", summary.transactions);
@@ -156,16 +179,7 @@ std::string json_of(const LoadOptions& options, const LoadSummary& summary) {
   json.number("median", summary.client_median);
   json.number("max", summary.client_max);
   json.end();
-  json.begin_list("errors");
-  for (uint32_t i = 0; i < summary.errors_count; ++i) {
-    const ErrorCount& error = summary.errors[i];
-    json.begin_item();
-    json.text("sqlstate", error.sqlstate.data());
-    json.number("count", error.count);
-    json.text("example", error.example.data());
-    json.end();
-  }
-  json.end();
+  write_errors(json, summary);
   const auto write_process = [&](const char* key, const ProcessUsage& usage) {
     json.begin_object(key);
     write_usage(json, usage);
@@ -202,11 +216,7 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
                      .c_str());
   if (!options.watched.empty()) text += usage_lines("watched", summary.watched, summary);
   text += usage_lines("helios-bench", summary.own, summary);
-  for (uint32_t i = 0; i < summary.errors_count; ++i) {
-    const ErrorCount& error = summary.errors[i];
-    text += format("%-14s %s %llu times, first: %s\n", "error", error.sqlstate.data(),
-                   wide(error.count), error.example.data());
-  }
+  text += error_lines(summary);
   if (summary.is_interrupted) text += format("%-14s the run was interrupted\n", "note");
   return text;
 }

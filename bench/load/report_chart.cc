@@ -13,7 +13,7 @@ namespace {
 constexpr double margin = 16;
 constexpr double head_height = 92;
 constexpr double foot_height = 34;
-constexpr double group_label_width = 210;
+constexpr double group_label_width = 130;
 constexpr double bars_width = 330;
 constexpr double value_width = 150;
 constexpr double bar_height = 13;
