@@ -1,5 +1,4 @@
-#include "load/backend_command.h"
-
+// helios-bench backend: reads its command line and runs the canned server.
 #include <algorithm>
 #include <charconv>
 #include <cinttypes>
@@ -11,6 +10,7 @@
 #include "helios/runtime/cpu_set.h"
 #include "load/backend.h"
 #include "load/command_line.h"
+#include "load/commands.h"
 
 namespace helios::bench {
 namespace {
@@ -86,9 +86,9 @@ int backend_command(int argc, char** argv) {
   line.epilogue(examples);
   switch (line.parse(argc, argv)) {
     case CommandLine::Outcome::help:
-      return 0;
+      return exit_good;
     case CommandLine::Outcome::wrong:
-      return 2;
+      return exit_usage;
     case CommandLine::Outcome::run:
       break;
   }
@@ -98,10 +98,10 @@ int backend_command(int argc, char** argv) {
   const Result<bool> result = run_backend(options);
   if (!result.ok()) {
     fprintf(stderr, "helios-bench backend: %s\n", result.error().c_str());
-    return 1;
+    return exit_failed;
   }
   if (!is_quiet) print_end(totals);
-  return 0;
+  return exit_good;
 }
 
 }  // namespace helios::bench

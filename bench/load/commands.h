@@ -11,6 +11,7 @@ enum ExitCode : int {
 };
 
 int load_command(int argc, char** argv);
+int backend_command(int argc, char** argv);
 int idle_command(int argc, char** argv);
 int compare_command(int argc, char** argv);
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "helios/config/nearest.h"
-#include "load/backend_command.h"
 #include "load/commands.h"
 
 namespace helios::bench {
@@ -20,7 +19,7 @@ struct Command {
 constexpr std::array commands = {
     Command{"load", load_command, "clients that run transactions, and what came out"},
     Command{"idle", idle_command, "what many idle clients cost in memory"},
-    Command{"backend", backend_command, "a server that answers without PostgreSQL"},
+    Command{"backend", backend_command, "a server that answers with canned rows"},
     Command{"compare", compare_command, "poolers side by side, and a report"},
 };
 
@@ -31,7 +30,8 @@ void print_help() {
   for (const Command& command : commands) std::printf("  %-10s%s\n", command.name, command.summary);
   std::puts(
       "\nhelios-bench COMMAND --help shows the options of a command.\n\n"
-      "exit codes: 0 good; 1 failed transactions, wrong answers, or it could not run; 2 wrong usage");
+      "exit codes: 0 good; 1 failed transactions, wrong answers, or it could not run; 2 wrong "
+      "usage");
 }
 
 int main_with(int argc, char** argv) {
@@ -49,9 +49,9 @@ int main_with(int argc, char** argv) {
     if (word == command.name) return command.run(argc - 1, argv + 1);
     names.emplace_back(command.name);
   }
-  const std::string problem = word.empty() ? "a command is needed"
-                                           : "unknown command \"" + std::string(word) + "\"" +
-                                                 suggestion(word, names);
+  const std::string problem =
+      word.empty() ? "a command is needed"
+                   : "unknown command \"" + std::string(word) + "\"" + suggestion(word, names);
   std::fprintf(stderr, "helios-bench: %s (helios-bench --help shows the commands)\n",
                problem.c_str());
   return exit_usage;
