@@ -28,7 +28,8 @@ void print_help() {
   for (const Command& command : commands) std::printf("  %-10s%s\n", command.name, command.summary);
   std::puts(
       "\nhelios-bench COMMAND --help shows the options of a command.\n\n"
-      "exit codes: 0 good; 1 failed transactions, wrong answers, or it could not run; 2 wrong usage");
+      "exit codes: 0 good; 1 failed transactions, wrong answers, or it could not run; 2 wrong "
+      "usage");
 }
 
 int main_with(int argc, char** argv) {
@@ -46,9 +47,9 @@ int main_with(int argc, char** argv) {
     if (word == command.name) return command.run(argc - 1, argv + 1);
     names.emplace_back(command.name);
   }
-  const std::string problem = word.empty() ? "a command is needed"
-                                           : "unknown command \"" + std::string(word) + "\"" +
-                                                 suggestion(word, names);
+  const std::string problem =
+      word.empty() ? "a command is needed"
+                   : "unknown command \"" + std::string(word) + "\"" + suggestion(word, names);
   std::fprintf(stderr, "helios-bench: %s (helios-bench --help shows the commands)\n",
                problem.c_str());
   return exit_usage;
