@@ -65,8 +65,7 @@ class IdleTest {
   }
 
   [[nodiscard]] Result<bool> rest() {
-    return check(
-        run_.wait(clock_.now() + options_.settle, look_interval, [] { return false; }));
+    return check(run_.wait(clock_.now() + options_.settle, look_interval, [] { return false; }));
   }
 
   [[nodiscard]] Result<bool> check(WaitEnd end) {

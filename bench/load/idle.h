@@ -26,9 +26,9 @@ struct Memory {
 };
 
 struct IdleSummary {
-  Memory before;     // Without clients.
-  Memory connected;  // With all of them, each having asked once.
-  Memory after;      // When they have left.
+  Memory before;                 // Without clients.
+  Memory connected;              // With all of them, each having asked once.
+  Memory after;                  // When they have left.
   uint64_t answered_first = 0;   // Right answers when connected...
   uint64_t answered_second = 0;  // ... and after the rest.
   LoadSummary load;              // Connects and errors.

@@ -19,7 +19,8 @@ constexpr const char* json_keys =
     "  clients               connected at the same time\n"
     "  answered              [first, second]: right answers when connected, and after the rest\n"
     "  before, connected,    {rss, pss, tcp_buffers}: of the processes of --watch and of all TCP\n"
-    "  after                 sockets of the machine: without clients, with all, when they have left\n"
+    "  after                 sockets of the machine: without clients, with all, when they have "
+    "left\n"
     "                        (these and the next two with --watch only)\n"
     "  rss_per_client,       of the difference between before and connected\n"
     "  pss_per_client\n"
@@ -82,8 +83,8 @@ void print_table(const IdleOptions& options, const IdleSummary& summary) {
                 per_client(summary.connected.rss, summary.before.rss, clients),
                 per_client(summary.connected.pss, summary.before.pss, clients));
   }
-  const double tcp = static_cast<double>(summary.connected.tcp) -
-                     static_cast<double>(summary.before.tcp);
+  const double tcp =
+      static_cast<double>(summary.connected.tcp) - static_cast<double>(summary.before.tcp);
   std::printf("%-14s %+.1f KiB in buffers of the machine's TCP sockets (not in RSS; both ends)\n",
               "kernel", tcp / 1024);
   std::printf("%-14s %" PRIu64 " of %u when connected, %" PRIu64 " of %u after the rest\n",

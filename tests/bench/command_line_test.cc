@@ -163,12 +163,13 @@ TEST_CASE("wrong values are explained") {
 TEST_CASE("the help names every option, its value and its default") {
   Values values;
   Outcome outcome = Outcome::run;
-  const std::string text =
-      written_to(stdout, [&] { outcome = parse(values, {"--clients", "3", "--help"}); });
+  const std::string text = written_to(stdout, [&] {
+    outcome = parse(values, {"--clients", "3", "--help"});
+  });
   CHECK(outcome == Outcome::help);
-  for (const char* part : {"Loads.", "--quiet", "--user NAME", "[anna]", "--target ADDRESS",
-                           "[here]", "--clients N", "--duration TIME", "[10s]", "--size SIZE",
-                           "[64KiB]", "--color NAME", "--help", "the end"})
+  for (const char* part :
+       {"Loads.", "--quiet", "--user NAME", "[anna]", "--target ADDRESS", "[here]", "--clients N",
+        "--duration TIME", "[10s]", "--size SIZE", "[64KiB]", "--color NAME", "--help", "the end"})
     CHECK_MESSAGE(has(text, part), part);
 }
 

@@ -58,9 +58,9 @@ TEST_CASE("an extended query parses each time and passes its values as parameter
   const Read messages = read(writer.write(statement(), variables, false));
   CHECK(messages.tags == "PBDES");
   CHECK(messages.bodies[0] == with_zeros("|SELECT $1, $2|||"));
-  CHECK(messages.bodies[1] ==
-        std::string(4, '\0') + std::string("\0\2", 2) + std::string("\0\0\0\6", 4) +
-            "123456" + std::string("\0\0\0\2", 4) + "-5" + std::string("\0\0", 2));
+  CHECK(messages.bodies[1] == std::string(4, '\0') + std::string("\0\2", 2) +
+                                  std::string("\0\0\0\6", 4) + "123456" +
+                                  std::string("\0\0\0\2", 4) + "-5" + std::string("\0\0", 2));
   CHECK(messages.bodies[2] == with_zeros("P|"));
 }
 

@@ -44,10 +44,15 @@ TEST_CASE("statements end with a semicolon or the file") {
 }
 
 TEST_CASE("a semicolon in quotes, comments or parentheses does not end a statement") {
-  const Texts whole = {
-      "SELECT 'a;''b;'", "SELECT \"a;\"\"b;\"", "SELECT E'a\\';b'", "SELECT 'a\\'",
-      "SELECT $$a;b$$", "SELECT $tag$ ; $$ ; $tag$", "SELECT 1 -- ; here\n + 1",
-      "SELECT 1 /* ; /* ; */ ; */ + 1", "CREATE RULE r AS (SELECT 1; SELECT 2)"};
+  const Texts whole = {"SELECT 'a;''b;'",
+                       "SELECT \"a;\"\"b;\"",
+                       "SELECT E'a\\';b'",
+                       "SELECT 'a\\'",
+                       "SELECT $$a;b$$",
+                       "SELECT $tag$ ; $$ ; $tag$",
+                       "SELECT 1 -- ; here\n + 1",
+                       "SELECT 1 /* ; /* ; */ ; */ + 1",
+                       "CREATE RULE r AS (SELECT 1; SELECT 2)"};
   for (const std::string& text : whole) {
     const Parsed parsed(text + "; SELECT 2");
     CHECK_MESSAGE(parsed.error == "", text);
@@ -67,8 +72,7 @@ TEST_CASE("variables are replaced outside quotes, casts and slices") {
   CHECK(parsed.error == "");
   REQUIRE(parsed.set.statements.size() == 1);
   const Statement& statement = parsed.set.statements[0];
-  CHECK(statement.parameter_text ==
-        "SELECT $1::text, ':aid', $$:aid$$, a[1:2], $2 /* :none */");
+  CHECK(statement.parameter_text == "SELECT $1::text, ':aid', $$:aid$$, a[1:2], $2 /* :none */");
   CHECK(statement.slots ==
         std::vector<uint32_t>{parsed.set.variables.find("aid"), VariableNames::scale});
   CHECK(statement.texts.size() == 3);

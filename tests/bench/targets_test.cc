@@ -30,7 +30,7 @@ TEST_CASE("each kind of address is understood") {
 
 TEST_CASE("what is no address is explained") {
   for (const char* text : {"", "127.0.0.1", ":6432", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000",
-                           "127.0.0.1:x"})
+                           "127.0.0.1:x", "unix:/tmp", "unix:tmp:5"})
     CHECK_MESSAGE(text_of(text).find("is no address") != std::string::npos, text);
 }
 
