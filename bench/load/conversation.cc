@@ -16,11 +16,6 @@ using Kind = StatementKind;
 constexpr std::string_view division_by_zero = "22012";
 constexpr std::string_view no_active_transaction = "25P01";
 
-template <typename... Types>
-struct Overloaded : Types... {
-  using Types::operator()...;
-};
-
 }  // namespace
 
 Conversation::Conversation(ConversationContext& context)
@@ -43,30 +38,32 @@ void Conversation::feed(ByteSpan& input) noexcept {
 // ---------------------------------------------------------------- the login
 
 void Conversation::take_startup(ByteSpan& input) {
-  const auto refuse = [this](const StartupError& error) {
-    end_with_error(error.sqlstate, error.message);
-  };
   switch (startup_.feed(input)) {
     case FrameStatus::need_more:
       return;
     case FrameStatus::malformed:
-      return refuse(bad_startup_length());
+      return refuse_startup(bad_startup_length());
     case FrameStatus::message:
       break;
   }
   const StartupPacket packet = decode_startup(startup_.body());
-  std::visit(Overloaded{[this](const SslRequest&) { buffer_.add(as_bytes("N")); },
-                        [this](const GssencRequest&) { buffer_.add(as_bytes("N")); },
-                        [this](const CancelRequest& request) {
-                          state_ = State::ended;
-                          if (request.key.size() > backend_key_size) return;  // None of ours.
-                          CancelTarget& target = cancel_target_.emplace();
-                          target.pid = request.pid;
-                          target.key_size = static_cast<uint32_t>(request.key.size());
-                          std::copy(request.key.begin(), request.key.end(), target.key.begin());
-                        },
-                        [this](const StartupMessage& startup) { log_in(startup); }, refuse},
-             packet);
+  if (const auto* error = std::get_if<StartupError>(&packet)) return refuse_startup(*error);
+  if (const auto* startup = std::get_if<StartupMessage>(&packet)) return log_in(*startup);
+  if (const auto* request = std::get_if<CancelRequest>(&packet)) return take_cancel(*request);
+  buffer_.add(as_bytes("N"));  // Encryption is not offered.
+}
+
+void Conversation::refuse_startup(const StartupError& error) {
+  end_with_error(error.sqlstate, error.message);
+}
+
+void Conversation::take_cancel(const CancelRequest& request) {
+  state_ = State::ended;
+  if (request.key.size() > backend_key_size) return;  // None of ours.
+  CancelTarget& target = cancel_target_.emplace();
+  target.pid = request.pid;
+  target.key_size = static_cast<uint32_t>(request.key.size());
+  std::copy(request.key.begin(), request.key.end(), target.key.begin());
 }
 
 void Conversation::log_in(const StartupMessage& startup) {

@@ -125,6 +125,8 @@ class Conversation {
 
   // conversation.cc: the login, simple queries and answers.
   void take_startup(ByteSpan& input);
+  void refuse_startup(const StartupError& error);
+  void take_cancel(const CancelRequest& request);
   void log_in(const StartupMessage& startup);
   void take_message(ByteSpan& input);
   void on_message(uint8_t tag, ByteSpan body);
