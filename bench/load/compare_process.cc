@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -241,17 +242,18 @@ void ChildProcess::stop() noexcept {
 }
 
 Result<std::string> run_program(const ProcessOptions& options, Nanoseconds patience) {
-  std::array<char, 32> path = {"/tmp/helios-bench-XXXXXX"};
-  const int fd = mkstemp(path.data());
+  std::error_code failure;
+  std::string path = (std::filesystem::temp_directory_path(failure) / "helios-bench-XXXXXX");
+  const int fd = failure ? -1 : mkstemp(path.data());
   if (fd < 0) return Error{std::string("no temporary file: ") + std::strerror(errno)};
   close(fd);
   ProcessOptions with_log = options;
-  with_log.log_path = path.data();
+  with_log.log_path = path;
   Result<ChildProcess> child = ChildProcess::start(with_log);
   const bool has_ended = child.ok() && child.value().wait_until_ended(patience);
-  std::ifstream file(path.data());
+  std::ifstream file(path);
   std::string output{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  unlink(path.data());
+  unlink(path.c_str());
   if (!child.ok()) return Error{child.error()};
   if (!has_ended) return Error{options.command.front() + " did not end in time"};
   if (child.value().exit_status() != 0)
