@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@ namespace {
 
 constexpr const char* default_peers = "pgbouncer,heliosproxy,haproxy,pgpool2,direct";
 constexpr uint32_t quick_rounds = 3;
+constexpr Nanoseconds quick_settle_time = milliseconds(500);
 
 struct CompareArguments {
   CompareOptions options;
@@ -96,8 +98,9 @@ void add_options(CommandLine& line, CompareArguments& arguments) {
   line.duration("duration", "the counted time of each measurement; 0: 1 s, with --quick 500 ms", 0,
                 seconds(3600), arguments.duration);
   line.duration("warm-up", "before it", 0, seconds(600), options.warm_up);
-  line.duration("settle-time", "the longest wait for a quiet machine before each round", 0,
-                seconds(600), options.settle_time);
+  line.duration("settle-time",
+                "the longest wait for a quiet machine before each round (--quick: at most 500 ms)",
+                0, seconds(600), options.settle_time);
   line.custom("place", "PLACE",
               "one: all on one CPU with SCHED_BATCH; two: the pooler on a CPU of its own; free: "
               "nothing pinned [one]",
@@ -154,6 +157,7 @@ Result<bool> complete(CompareArguments& arguments) {
   if (arguments.is_quick) {
     options.rounds = quick_rounds;
     options.duration = milliseconds(500);
+    options.settle_time = std::min(options.settle_time, quick_settle_time);
   }
   if (arguments.rounds > 0) options.rounds = arguments.rounds;
   if (arguments.duration > 0) options.duration = arguments.duration;
