@@ -92,6 +92,7 @@ Statement recognise_select(std::string_view text, SqlScanner scanner) noexcept {
   if (scanner.take_word("abalance")) return recognise_lookup(scanner);
   if (scanner.take_word("pg_sleep")) return recognise_sleep(scanner);
   if (scanner.take_word("count")) return of_kind(Kind::count);
+  if (scanner.take_word("version")) return of_kind(Kind::version);
   if (scanner.left().starts_with("o.n, p.partstrat")) return of_kind(Kind::partitions);
   return of_kind(Kind::row);
 }

@@ -36,6 +36,7 @@ enum class StatementKind : uint8_t {
   lookup_pair,       // SELECT abalance, aid FROM ... WHERE aid = <number>.
   count,             // SELECT count(*) ...: 1, the scale of pgbench's tables.
   partitions,        // What pgbench asks before its first transaction.
+  version,           // SELECT version(): poolers read it.
   row,               // Any other: rows as the options say.
   big,               // About 1 MB.
   sleep,             // SELECT pg_sleep(<seconds>).

@@ -17,6 +17,8 @@ constexpr size_t block_size = 16 * 1024;
 constexpr uint32_t type_char = 18;
 constexpr uint32_t type_void = 2278;
 constexpr uint16_t any_size = 0xffff;
+// As long as a real one begins: pgpool-II reads the number in it.
+constexpr const char* version_text = "PostgreSQL 15.14 (canned by helios-bench)";
 
 size_t index_of(Kind kind) noexcept {
   return static_cast<size_t>(kind);
@@ -119,6 +121,7 @@ CannedAnswers::CannedAnswers(uint32_t rows, uint32_t row_size)
       big_block_(text_block(std::string(big_row_size, 'x'), big_rows)),
       sleep_block_(text_block("", 1)),
       partitions_block_(bench::partitions_block()),
+      version_block_(text_block(version_text, 1)),
       copy_rows_count_(rows > 0 ? rows : big_rows) {
   copy_block_ = bench::copy_block(row_size > 0 ? row_size : big_row_size, copy_rows_count_);
   build_descriptions();
@@ -142,6 +145,7 @@ void CannedAnswers::build_descriptions() {
   describe(of(Kind::count), {{"count", type_int8, 8}});
   describe(of(Kind::partitions),
            {{"n", type_int8, 8}, {"partstrat", type_char, 1}, {"count", type_int8, 8}});
+  describe(of(Kind::version), {{"version", type_text, any_size}});
   describe(of(Kind::big), {{"data", type_text, any_size}});
   describe(of(Kind::sleep), {{"pg_sleep", type_void, 4}});
   if (has_wide_rows_) {
@@ -156,8 +160,8 @@ void CannedAnswers::build_completions() {
     MessageWriter writer(completions_[index_of(kind)]);
     write_completion(writer, tag);
   };
-  for (const Kind kind :
-       {Kind::number, Kind::lookup, Kind::lookup_pair, Kind::count, Kind::partitions, Kind::sleep})
+  for (const Kind kind : {Kind::number, Kind::lookup, Kind::lookup_pair, Kind::count,
+                          Kind::partitions, Kind::version, Kind::sleep})
     complete(kind, "SELECT 1");
   if (rows_count_ == 1) complete(Kind::row, "SELECT 1");
   complete(Kind::big, "SELECT 10000");
@@ -197,6 +201,8 @@ RowSource CannedAnswers::rows(StatementKind kind) const noexcept {
       return {1, &sleep_block_};
     case Kind::partitions:
       return {1, &partitions_block_};
+    case Kind::version:
+      return {1, &version_block_};
     case Kind::copy_out:
       return {copy_rows_count_, &copy_block_};
     case Kind::empty:

@@ -87,6 +87,7 @@ class CannedAnswers {
   RowBlock big_block_;
   RowBlock sleep_block_;
   RowBlock partitions_block_;
+  RowBlock version_block_;
   RowBlock copy_block_;
   uint64_t copy_rows_count_;
 };

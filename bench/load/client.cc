@@ -109,8 +109,8 @@ void Client::on_login_step(LoginStep step) noexcept {
       return;
     case LoginStep::need_key:
       login_->waits_for_key = true;
-      return core_.keys().request(dialogue.password(), as_bytes(dialogue.salt()),
-                                  dialogue.rounds(), *this);
+      return core_.keys().request(dialogue.password(), as_bytes(dialogue.salt()), dialogue.rounds(),
+                                  *this);
     case LoginStep::done:
       return on_logged_in();
     case LoginStep::failed:

@@ -40,8 +40,8 @@ class Client final : public StreamOwner,
                      public ListNode<ConnectTag> {
  public:
   enum class State : uint8_t {
-    waiting,     // Without a connection: in the core's connect queue, or its timer runs before that.
-    resting,     // Without a connection, until a transaction needs one (reconnecting only).
+    waiting,  // Without a connection: in the core's connect queue, or its timer runs before that.
+    resting,  // Without a connection, until a transaction needs one (reconnecting only).
     connecting,  // connect() is under way.
     login,       // Connected; the dialogue with the server.
     running,     // Logged in.
@@ -146,12 +146,12 @@ class Client final : public StreamOwner,
   Nanoseconds connect_began_ = 0;
   uint64_t begun_count_ = 0;
   uint64_t counted_transactions_ = 0;
-  uint32_t local_index_;  // See open_socket_for.
+  uint32_t local_index_;          // See open_socket_for.
   uint32_t failures_in_row_ = 0;  // Of connects.
   State state_ = State::waiting;
   AfterClose after_close_ = AfterClose::connect_later;
-  bool in_body_ = false;      // Of the reader's message.
-  bool is_pausing_ = false;   // Between two transactions.
+  bool in_body_ = false;     // Of the reader's message.
+  bool is_pausing_ = false;  // Between two transactions.
 };
 
 }  // namespace helios::bench

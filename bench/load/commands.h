@@ -13,5 +13,6 @@ enum ExitCode : int {
 int load_command(int argc, char** argv);
 int backend_command(int argc, char** argv);
 int idle_command(int argc, char** argv);
+int compare_command(int argc, char** argv);
 
 }  // namespace helios::bench

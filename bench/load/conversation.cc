@@ -252,6 +252,7 @@ Conversation::Outcome Conversation::answer() {
     case Kind::lookup_pair:
     case Kind::count:
     case Kind::partitions:
+    case Kind::version:
     case Kind::row:
     case Kind::big:
     case Kind::sleep:

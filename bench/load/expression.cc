@@ -78,8 +78,8 @@ class ExpressionCompiler {
   struct Waiting {
     Kind kind = Kind::constant;
     int priority = 0;
-    bool is_open = false;      // A parenthesis; `kind` is `constant` unless it is a function's.
-    uint32_t arguments = 1;    // Of a function, so far.
+    bool is_open = false;    // A parenthesis; `kind` is `constant` unless it is a function's.
+    uint32_t arguments = 1;  // Of a function, so far.
   };
 
   [[nodiscard]] bool skip_spaces() {
@@ -261,8 +261,7 @@ EvaluationError Expression::evaluate(const EvaluationContext& context,
     }
     --depth;
     int64_t& left = stack[depth - 1];
-    const EvaluationError error =
-        apply(instruction.kind, left, stack[depth], context.random, left);
+    const EvaluationError error = apply(instruction.kind, left, stack[depth], context.random, left);
     if (error != EvaluationError::none) return error;
   }
   ASSERT(depth == 1);

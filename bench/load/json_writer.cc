@@ -48,6 +48,11 @@ void JsonWriter::begin_item() {
   closers_ += '}';
 }
 
+void JsonWriter::item(uint64_t value) {
+  separate();
+  text_ += std::to_string(value);
+}
+
 void JsonWriter::end() {
   ASSERT(!closers_.empty());
   text_ += closers_.back();

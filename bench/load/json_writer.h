@@ -17,10 +17,12 @@ class JsonWriter {
   void real(std::string_view key, double value);
   void boolean(std::string_view key, bool value);
   void text(std::string_view key, std::string_view value);
-  // Each needs an end().
+  // Each begin needs an end().
   void begin_object(std::string_view key);
   void begin_list(std::string_view key);
-  void begin_item();  // An object in a list.
+  // In a list: an object, and a number.
+  void begin_item();
+  void item(uint64_t value);
   void end();
   // The object, closed. Requires: every begin has its end.
   [[nodiscard]] std::string finish();

@@ -9,6 +9,7 @@
 #include "load/process_usage.h"
 #include "load/progress.h"
 #include "load/script.h"
+#include "load/targets.h"
 
 namespace helios::bench {
 namespace {
@@ -59,8 +60,7 @@ class Conductor {
     summary.clients_connected = clients_connected;
     summary.is_interrupted = end == WaitEnd::interrupted;
     summary.span = ended_ - began_;
-    if (!options_.watched.empty())
-      summary.watched = usage_between(watched_before_, watched_after_);
+    if (!options_.watched.empty()) summary.watched = usage_between(watched_before_, watched_after_);
     summary.own = usage_between(own_before_, own_after_);
     return summary;
   }
@@ -101,11 +101,10 @@ class Conductor {
   }
 
   void begin_counting() {
-    watched_before_ =
-        sample_processes(options_.watched, WithChildren::yes, WithMemory::no, [this] {
-          own_before_ = sample_processes(own_, WithChildren::no, WithMemory::no);
-          run_.count_from(began_ = clock_.now());
-        });
+    watched_before_ = sample_processes(options_.watched, WithChildren::yes, WithMemory::no, [this] {
+      own_before_ = sample_processes(own_, WithChildren::no, WithMemory::no);
+      run_.count_from(began_ = clock_.now());
+    });
   }
 
   // `ended`: when the counted time ended; `never`: now.
@@ -138,6 +137,7 @@ class Conductor {
 std::string load_problem(const LoadOptions& options) {
   const Result<ScriptSet> scripts = load_scripts(options.scripts);
   if (!scripts.ok()) return scripts.error();
+  if (std::string problem = target_problem(options.targets); !problem.empty()) return problem;
   for (const pid_t pid : options.watched)
     if (std::string problem = watch_problem(pid); !problem.empty()) return problem;
   return combination_problem(options, scripts.value());

@@ -122,7 +122,7 @@ struct LoadSummary {
   uint64_t client_median = 0;
   uint64_t client_max = 0;
   uint32_t clients_connected = 0;
-  bool is_interrupted = false;  // By a signal, before its end.
+  bool is_interrupted = false;          // By a signal, before its end.
   std::array<ErrorCount, 16> errors{};  // The first `errors_count` are used.
   uint32_t errors_count = 0;
   ProcessUsage watched;

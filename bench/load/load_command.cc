@@ -108,7 +108,7 @@ int report(const LoadArguments& arguments, const LoadSummary& summary) {
 int load_command(int argc, char** argv) {
   LoadArguments arguments;
   CommandLine line("load",
-                   "Runs clients against a pooler or server, checks their answers, and tells "
+                   "Runs clients against a pooler or server, checks their answers, and tells\n"
                    "throughput, latency and errors.");
   add_connection_flags(line, arguments.options);
   add_load_flags(line, arguments);

@@ -92,8 +92,7 @@ Result<bool> LoadRun::set_up() {
   shared_.targets = std::move(targets.value());
   shared_.logins = make_logins(options);
   shared_.clients_per_address = clients_per_address(local_ports_count());
-  shared_.think_time =
-      options.think_time > 0 ? options.think_time : shared_.scripts.think_time;
+  shared_.think_time = options.think_time > 0 ? options.think_time : shared_.scripts.think_time;
   return make_room_for_descriptors(options);
 }
 
@@ -110,12 +109,12 @@ Result<bool> LoadRun::start_cores() {
     core.id = id;
     if (!options.cpus.empty()) core.cpu = options.cpus[id % options.cpus.size()];
     core.ring = ring_options(options.clients / cores_count + 1);
-    Result<std::unique_ptr<Core>> started = Core::start(
-        core, CoreShared{*mailboxes_, *wakes_},
-        [this, id](CoreContext& context) -> Result<std::unique_ptr<CoreApplication>> {
-          return std::unique_ptr<CoreApplication>(
-              std::make_unique<LoadCore>(context, shared_, reports_[id], statistics_[id]));
-        });
+    Result<std::unique_ptr<Core>> started =
+        Core::start(core, CoreShared{*mailboxes_, *wakes_},
+                    [this, id](CoreContext& context) -> Result<std::unique_ptr<CoreApplication>> {
+                      return std::unique_ptr<CoreApplication>(std::make_unique<LoadCore>(
+                          context, shared_, reports_[id], statistics_[id]));
+                    });
     if (!started.ok()) return Error{started.error()};
     cores_.push_back(std::move(started.value()));
   }
@@ -134,8 +133,8 @@ Result<bool> LoadRun::wait_connected(const std::function<void()>& on_tick) {
     on_tick();
     const uint32_t connected = progress().connected;
     const Nanoseconds waited = clock_.now() - began;
-    is_hopeless = connected == 0 && waited > first_connect_timeout &&
-                  !shared_.problems.connect().empty();
+    is_hopeless =
+        connected == 0 && waited > first_connect_timeout && !shared_.problems.connect().empty();
     return is_hopeless || connected == shared_.options.clients;
   });
   switch (end) {
@@ -157,8 +156,7 @@ std::string LoadRun::connect_failure() {
   return std::to_string(progress().connected) + " of " + std::to_string(shared_.options.clients) +
          " clients could connect to " + shared_.targets.front().address.text() +
          (shared_.targets.size() > 1 ? " and the others" : "") +
-         (problem.empty() ? std::string(": no answer")
-                          : "; the last failure was: " + problem);
+         (problem.empty() ? std::string(": no answer") : "; the last failure was: " + problem);
 }
 
 void LoadRun::set_quota(uint64_t quota) noexcept {

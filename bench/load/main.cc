@@ -18,7 +18,9 @@ struct Command {
 
 constexpr std::array commands = {
     Command{"load", load_command, "clients that run transactions, and what came out"},
+    Command{"idle", idle_command, "what many idle clients cost in memory"},
     Command{"backend", backend_command, "a server that answers with canned rows"},
+    Command{"compare", compare_command, "poolers side by side, and a report"},
 };
 
 void print_help() {

@@ -26,21 +26,6 @@ double per_transaction(uint64_t amount, const LoadSummary& summary) {
              : 0;
 }
 
-void write_latency(JsonWriter& json, const char* key, const LatencySummary& latency) {
-  json.begin_object(key);
-  json.number("count", latency.count);
-  json.number("min", latency.min);
-  json.number("mean", latency.mean);
-  json.number("p50", latency.p50);
-  json.number("p90", latency.p90);
-  json.number("p95", latency.p95);
-  json.number("p99", latency.p99);
-  json.number("p99.9", latency.p999);
-  json.number("p99.99", latency.p9999);
-  json.number("max", latency.max);
-  json.end();
-}
-
 unsigned long long wide(uint64_t number) {
   return number;
 }
@@ -63,15 +48,12 @@ std::string latency_line(const char* name, const LatencySummary& latency) {
 }
 
 std::string usage_lines(const char* name, const ProcessUsage& usage, const LoadSummary& summary) {
-  const double cores = summary.span > 0
-                           ? static_cast<double>(usage.cpu) / static_cast<double>(summary.span)
-                           : 0;
-  std::string text =
-      format("%-14s CPU %.3f s (%.2f cores; user %.3f s, system %.3f s), %.2f us a transaction\n",
-             name, static_cast<double>(usage.cpu) / 1e9, cores,
-             static_cast<double>(usage.cpu_user) / 1e9,
-             static_cast<double>(usage.cpu_system) / 1e9,
-             per_transaction(usage.cpu, summary) / 1e3);
+  const double cores =
+      summary.span > 0 ? static_cast<double>(usage.cpu) / static_cast<double>(summary.span) : 0;
+  std::string text = format(
+      "%-14s CPU %.3f s (%.2f cores; user %.3f s, system %.3f s), %.2f us a transaction\n", name,
+      static_cast<double>(usage.cpu) / 1e9, cores, static_cast<double>(usage.cpu_user) / 1e9,
+      static_cast<double>(usage.cpu_system) / 1e9, per_transaction(usage.cpu, summary) / 1e3);
   text += format("%-14s switches %llu voluntary, %llu involuntary; RSS %s, PSS %s\n", "",
                  wide(usage.voluntary_switches), wide(usage.involuntary_switches),
                  show_bytes(usage.rss).c_str(), show_bytes(usage.pss).c_str());
@@ -98,14 +80,17 @@ const char* const json_keys_help =
     "  failed, wrong         errors; answers that were not the asker's: at any time, warm-up too\n"
     "  unserved              with --rate: due in the counted time, but every client was busy\n"
     "  bytes_received, span  in the counted time; its length\n"
-    "  latency, connect      {count, min, mean, p50, p90, p95, p99, p99.9, p99.99, max}; connect is\n"
+    "  latency, connect      {count, min, mean, p50, p90, p95, p99, p99.9, p99.99, max}; connect "
+    "is\n"
     "                        from connect() to the end of the login, of all connects\n"
     "  clients               {connected, min, median, max}: transactions of the client that had\n"
     "                        fewest, of the median client, of the one that had most\n"
-    "  errors                [{sqlstate, count, example}]; sqlstate may also be io (the connection\n"
+    "  errors                [{sqlstate, count, example}]; sqlstate may also be io (the "
+    "connection\n"
     "                        broke), timeout, wrong, script\n"
     "  watched, own          {cpu, cpu_user, cpu_system, cpu_per_transaction,\n"
-    "                        voluntary_switches, involuntary_switches, rss, pss, complete}: of the\n"
+    "                        voluntary_switches, involuntary_switches, rss, pss, complete}: of "
+    "the\n"
     "                        processes of --watch (when given), and of helios-bench itself\n"
     "  interrupted           a signal ended the run early\n"
     "  mode, scripts, seed   as asked for";
@@ -139,6 +124,44 @@ void write_usage(JsonWriter& json, const ProcessUsage& usage) {
   json.boolean("complete", usage.is_complete);
 }
 
+void write_latency(JsonWriter& json, const char* key, const LatencySummary& latency) {
+  json.begin_object(key);
+  json.number("count", latency.count);
+  json.number("min", latency.min);
+  json.number("mean", latency.mean);
+  json.number("p50", latency.p50);
+  json.number("p90", latency.p90);
+  json.number("p95", latency.p95);
+  json.number("p99", latency.p99);
+  json.number("p99.9", latency.p999);
+  json.number("p99.99", latency.p9999);
+  json.number("max", latency.max);
+  json.end();
+}
+
+void write_errors(JsonWriter& json, const LoadSummary& summary) {
+  json.begin_list("errors");
+  for (uint32_t i = 0; i < summary.errors_count; ++i) {
+    const ErrorCount& error = summary.errors[i];
+    json.begin_item();
+    json.text("sqlstate", error.sqlstate.data());
+    json.number("count", error.count);
+    json.text("example", error.example.data());
+    json.end();
+  }
+  json.end();
+}
+
+std::string error_lines(const LoadSummary& summary) {
+  std::string text;
+  for (uint32_t i = 0; i < summary.errors_count; ++i) {
+    const ErrorCount& error = summary.errors[i];
+    text += format("%-14s %s %llu times, first: %s\n", "error", error.sqlstate.data(),
+                   wide(error.count), error.example.data());
+  }
+  return text;
+}
+
 std::string json_of(const LoadOptions& options, const LoadSummary& summary) {
   JsonWriter json;
   json.number("transactions", summary.transactions);
@@ -156,16 +179,7 @@ std::string json_of(const LoadOptions& options, const LoadSummary& summary) {
   json.number("median", summary.client_median);
   json.number("max", summary.client_max);
   json.end();
-  json.begin_list("errors");
-  for (uint32_t i = 0; i < summary.errors_count; ++i) {
-    const ErrorCount& error = summary.errors[i];
-    json.begin_item();
-    json.text("sqlstate", error.sqlstate.data());
-    json.number("count", error.count);
-    json.text("example", error.example.data());
-    json.end();
-  }
-  json.end();
+  write_errors(json, summary);
   const auto write_process = [&](const char* key, const ProcessUsage& usage) {
     json.begin_object(key);
     write_usage(json, usage);
@@ -185,8 +199,7 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
   std::string text = format("%-14s %s, %s, %u client%s on %u core%s, %.2f s\n", "load",
                             script_names(options).c_str(), name_of(options.mode), options.clients,
                             options.clients == 1 ? "" : "s", options.cores,
-                            options.cores == 1 ? "" : "s",
-                            static_cast<double>(summary.span) / 1e9);
+                            options.cores == 1 ? "" : "s", static_cast<double>(summary.span) / 1e9);
   text += format("%-14s %llu (%.1f/s), %llu failed, %llu wrong\n", "transactions",
                  wide(summary.transactions), per_second(summary.transactions, summary.span),
                  wide(summary.failed), wide(summary.wrong));
@@ -197,16 +210,12 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
   text += latency_line("connect", summary.connect);
   text += format("%-14s transactions of a client: min %llu, median %llu, max %llu\n", "fairness",
                  wide(summary.client_min), wide(summary.client_median), wide(summary.client_max));
-  text += format("%-14s %s (%s/s)\n", "received", show_bytes(summary.bytes_received).c_str(),
-                 show_bytes(static_cast<uint64_t>(per_second(summary.bytes_received, summary.span)))
-                     .c_str());
+  text += format(
+      "%-14s %s (%s/s)\n", "received", show_bytes(summary.bytes_received).c_str(),
+      show_bytes(static_cast<uint64_t>(per_second(summary.bytes_received, summary.span))).c_str());
   if (!options.watched.empty()) text += usage_lines("watched", summary.watched, summary);
   text += usage_lines("helios-bench", summary.own, summary);
-  for (uint32_t i = 0; i < summary.errors_count; ++i) {
-    const ErrorCount& error = summary.errors[i];
-    text += format("%-14s %s %llu times, first: %s\n", "error", error.sqlstate.data(),
-                   wide(error.count), error.example.data());
-  }
+  text += error_lines(summary);
   if (summary.is_interrupted) text += format("%-14s the run was interrupted\n", "note");
   return text;
 }

@@ -15,6 +15,11 @@ extern const char* const json_keys_help;
 
 // The fields of a usage, into the object that is open.
 void write_usage(JsonWriter& json, const ProcessUsage& usage);
+// An object with this key.
+void write_latency(JsonWriter& json, const char* key, const LatencySummary& latency);
+// The list "errors".
+void write_errors(JsonWriter& json, const LoadSummary& summary);
+[[nodiscard]] std::string error_lines(const LoadSummary& summary);
 // "12.3 MiB".
 [[nodiscard]] std::string show_bytes(uint64_t bytes);
 [[nodiscard]] const char* name_of(QueryMode mode) noexcept;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-
 namespace helios::bench {
 namespace {
 
@@ -92,9 +91,9 @@ class ScriptParser {
     const char letter = text_[at_];
     if (letter == '\'' || letter == '"') {
       // E'...' knows backslashes; the E must not end a longer word.
-      const bool has_escapes =
-          letter == '\'' && at_ > 0 && (text_[at_ - 1] == 'E' || text_[at_ - 1] == 'e') &&
-          (at_ == 1 || !is_name_letter(text_[at_ - 2]));
+      const bool has_escapes = letter == '\'' && at_ > 0 &&
+                               (text_[at_ - 1] == 'E' || text_[at_ - 1] == 'e') &&
+                               (at_ == 1 || !is_name_letter(text_[at_ - 2]));
       skip_to_quote(letter, has_escapes);
       return true;
     }

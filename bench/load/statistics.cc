@@ -35,9 +35,8 @@ void ErrorCounts::merge(const ErrorCounts& other) {
 
 void ErrorCounts::write_to(LoadSummary& summary) const {
   std::vector<ErrorCount> sorted = entries_;
-  std::stable_sort(sorted.begin(), sorted.end(), [](const ErrorCount& a, const ErrorCount& b) {
-    return a.count > b.count;
-  });
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const ErrorCount& a, const ErrorCount& b) { return a.count > b.count; });
   const size_t count = std::min(sorted.size(), summary.errors.size());
   std::copy_n(sorted.begin(), count, summary.errors.begin());
   summary.errors_count = static_cast<uint32_t>(count);

@@ -31,25 +31,49 @@ std::string wrong_form(const std::string& text) {
   return "\"" + text + "\" is no address: host:port, [IPv6]:port or unix:/directory:port is needed";
 }
 
-Result<SocketAddress> address_of(const std::string& text) {
+// A host, a directory or "" (with the reason), and a port.
+struct Place {
+  std::string host;
+  uint16_t port = 0;
+  std::string problem;
+};
+
+Place parse_place(const std::string& text) {
   const size_t colon = text.rfind(':');
-  if (colon == std::string::npos) return Error{wrong_form(text)};
+  if (colon == std::string::npos) return {"", 0, wrong_form(text)};
   std::string host = text.substr(0, colon);
   const std::optional<uint16_t> port = read_port(std::string_view(text).substr(colon + 1));
-  if (!port || host.empty()) return Error{wrong_form(text)};
-  if (host.starts_with("unix:")) return unix_socket_address(host.substr(5), *port);
-
-  if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.starts_with("unix:")) {
+    host = host.substr(5);
+    if (!host.starts_with('/')) host.clear();
+  } else if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
+  if (!port || host.empty()) return {"", 0, wrong_form(text)};
   const std::string problem = host_problem(host);
-  if (!problem.empty()) return Error{"\"" + text + "\": " + problem};
-  if (host_kind(host) != HostKind::name) return literal_address(host, *port);
-  Result<std::vector<SocketAddress>> found = lookup_by_getaddrinfo(host, *port);
+  if (!problem.empty()) return {"", 0, "\"" + text + "\": " + problem};
+  return {host, *port, ""};
+}
+
+Result<SocketAddress> address_of(const std::string& text) {
+  const Place place = parse_place(text);
+  if (!place.problem.empty()) return Error{place.problem};
+  if (host_kind(place.host) != HostKind::name) return literal_address(place.host, place.port);
+  Result<std::vector<SocketAddress>> found = lookup_by_getaddrinfo(place.host, place.port);
   if (!found.ok()) return Error{found.error()};
-  if (found.value().empty()) return Error{"\"" + host + "\" has no address"};
+  if (found.value().empty()) return Error{"\"" + place.host + "\" has no address"};
   return found.value().front();
 }
 
 }  // namespace
+
+std::string target_problem(std::span<const std::string> texts) {
+  for (const std::string& text : texts) {
+    std::string problem = parse_place(text).problem;
+    if (!problem.empty()) return problem;
+  }
+  return {};
+}
 
 Result<std::vector<Target>> find_targets(std::span<const std::string> texts) {
   std::vector<Target> targets;

@@ -1,8 +1,8 @@
 // Where the clients connect to, and from which local address.
 //
-// From one local address an address and port can be reached about 28,000 times at once (the kernel's
-// ip_local_port_range); on the loopback net every address 127.x.y.z is ours, so further clients
-// come from 127.0.0.2, 127.0.0.3 and so on. Made once at start; then read by every core.
+// From one local address an address and port can be reached about 28,000 times at once (the
+// kernel's ip_local_port_range); on the loopback net every address 127.x.y.z is ours, so further
+// clients come from 127.0.0.2, 127.0.0.3 and so on. Made once at start; then read by every core.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,9 @@ struct Target {
   SocketAddress address;
   bool is_loopback = false;  // IPv4, 127.0.0.0/8.
 };
+
+// What is wrong with the form of the addresses: empty when nothing is. Resolves no names.
+[[nodiscard]] std::string target_problem(std::span<const std::string> texts);
 
 // "host:port", "[v6]:port" or "unix:/dir:port" each; names are resolved, to their first address.
 [[nodiscard]] Result<std::vector<Target>> find_targets(std::span<const std::string> texts);

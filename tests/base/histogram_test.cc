@@ -16,8 +16,8 @@ bool is_near(uint64_t value, uint64_t exact) {
 }
 
 uint64_t exact_percentile(std::vector<uint64_t>& sorted, double percent) {
-  const auto rank = static_cast<size_t>(
-      percent / 100.0 * static_cast<double>(sorted.size()) - 1e-6);
+  const auto rank =
+      static_cast<size_t>(percent / 100.0 * static_cast<double>(sorted.size()) - 1e-6);
   return sorted[std::min(rank, sorted.size() - 1)];
 }
 

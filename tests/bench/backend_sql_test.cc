@@ -48,6 +48,11 @@ TEST_CASE("a text without a word is empty") {
   CHECK(kind_of("/* never closed") == Kind::empty);
 }
 
+TEST_CASE("the version is a row of its own") {
+  CHECK(kind_of("SELECT version()") == Kind::version);
+  CHECK(kind_of("select versions") == Kind::row);
+}
+
 TEST_CASE("a number is a number and nothing else") {
   CHECK(recognise("select 42").value == 42);
   CHECK(recognise("SELECT  -7 ").value == -7);
