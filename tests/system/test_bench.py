@@ -255,6 +255,32 @@ def test_unix_socket():
     check_good(load(f"unix:{cluster.sockets}:{cluster.port}", *words))
 
 
+def test_pinned_threads():
+    """--cpu pins the threads of the load, --batch lowers their policy."""
+    cpu = sorted(os.sched_getaffinity(0))[-1]
+    words = ["--target", target_of("direct"), *BENCH, "--duration", "60s", "--quiet", "--cores", "2", "--clients", "2"]
+    process = subprocess.Popen(
+        [program(), "load", *words, "--cpu", str(cpu), "--batch"], stdout=subprocess.DEVNULL
+    )
+
+    def threads():
+        """(CPUs, policy) of the two cores' threads."""
+        found = []
+        for task in os.listdir(f"/proc/{process.pid}/task"):
+            with open(f"/proc/{process.pid}/task/{task}/comm", encoding="ascii") as file:
+                if re.match(r"helios-\d", file.read()):
+                    found.append((os.sched_getaffinity(int(task)), os.sched_getscheduler(int(task))))
+        return found
+
+    try:
+        runner.eventually(lambda: threads() == [({cpu}, os.SCHED_BATCH)] * 2, what="two pinned threads")
+    finally:
+        process.kill()
+        process.wait()
+    code, out, err = run("load", "--cpu", 4000)
+    assert code == 2 and out == "" and "no CPU" in err, err
+
+
 # What it notices.
 
 
