@@ -3,6 +3,7 @@
 # again as an ordinary user, and switches the machine off. The report goes to the second serial line, the kernel's
 # messages to the first, so that neither is in the middle of the other. Lines of the report:
 #   @begin NAME, @end STATUS     around the output of a program or a series of checks
+#   @doing WHAT                  what is done now
 #   @check passed|failed WHAT    one check
 #   @note TEXT                   what a reader wants to know
 # What is tested is in /test, and the parameter POSTGRES of the kernel says where PostgreSQL's programs are.
@@ -34,11 +35,12 @@ run_program() { # NAME, command...
 check() { # WHAT, command...: good when the command is.
   what=$1
   shift
+  echo "@doing $what"
   if output=$("$@" 2>&1); then
     echo "@check passed $what"
   else
     echo "@check failed $what"
-    printf '%s\n' "$output"
+    printf '%s\n' "$output" | tail -n 30 | sed 's/^/@note     /'
   fi
 }
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from quickstart import postgres_program
+from quickstart import Failure, dies_with_us, postgres_program
 from run_tests import DOCTEST, SHOWN_LINES, Progress
 
 LIB = pathlib.Path(__file__).resolve().parent
@@ -26,9 +26,10 @@ PROGRAMS = ("runtime_test", "thread_test", "net_test", "proxy")  # What kernel_g
 MACHINE_SECONDS = 2400
 LIBRARY = re.compile(r"(/\S+) \(0x")
 DURATION = re.compile(r"^([0-9.]+) s: (.*)")
-REPORT = re.compile(r"^@(begin|end|check|note) (.*)")
-# Not the complaints of a kernel whose emulated CPUs get no time: soft lockups and RCU stalls.
-KERNEL_FAULT = re.compile(r"kernel BUG|BUG: (?!soft lockup|workqueue lockup)|Oops|WARNING: CPU|general protection fault|Kernel panic")
+REPORT = re.compile(r"^@(begin|end|doing|check|note) (.*)")
+# Not the complaints of a kernel whose emulated CPUs get no time: lockups and RCU stalls.
+KERNEL_FAULT = re.compile(r"kernel BUG|BUG: (?!soft lockup|workqueue lockup)|Oops|WARNING: CPU|Kernel panic"
+                          r"|general protection fault")
 
 USERS = "root:x:0:0::/:/bin/sh\ntester:x:1000:1000::/tmp:/bin/sh\n"
 GROUPS = "root:x:0:\ntester:x:1000:\n"
@@ -94,21 +95,22 @@ class Image:
 def postgres_directory(kind):
     """Where PostgreSQL has its files of a kind: bindir, pkglibdir, sharedir."""
     config = pathlib.Path(postgres_program("initdb")).with_name("pg_config")
-    return pathlib.Path(subprocess.run([config, f"--{kind}"], capture_output=True, text=True, check=True).stdout.strip())
+    done = subprocess.run([config, f"--{kind}"], capture_output=True, text=True, check=True)
+    return pathlib.Path(done.stdout.strip())
 
 
-def make_image(build_directory, directory, archive):
+def make_image(arguments, directory, archive):
     image = Image(directory)
     for name in ("proc", "sys", "dev", "tmp"):
         image.path(name).mkdir()
-    image.add("/bin/busybox")
+    image.add(arguments.busybox, "bin/busybox")
     image.path("bin/sh").symlink_to("busybox")
     image.add(LIB / "kernel_guest.sh", "init")
     image.write("etc/passwd", USERS)
     image.write("etc/group", GROUPS)
     image.write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
     for name in TEST_PROGRAMS:
-        image.add_program(build_directory / name, f"test/{pathlib.Path(name).name}")
+        image.add_program(arguments.build_dir / name, f"test/{pathlib.Path(name).name}")
     for name in POSTGRES_PROGRAMS:
         image.add_program(postgres_directory("bindir") / name)
     for name in POSTGRES_MODULES:
@@ -122,7 +124,8 @@ def make_image(build_directory, directory, archive):
 
 def machine_command(kernel, archive, console):
     # The second serial line is ours. A panic, like the end of the tests, ends the machine.
-    parameters = f"console=ttyS0 loglevel=5 panic=-1 mitigations=off rdinit=/init POSTGRES={postgres_directory('bindir')}"
+    parameters = "console=ttyS0 loglevel=5 panic=-1 mitigations=off rdinit=/init "
+    parameters += f"POSTGRES={postgres_directory('bindir')}"
     return ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G", "-nodefaults",
             "-no-user-config", "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd", archive,
             "-append", parameters, "-serial", f"file:{console}", "-serial", "stdio"]
@@ -180,6 +183,9 @@ class Report:
         if outcome.failed:
             self.show_output()
 
+    def _doing(self, what):
+        self.doing = f"{self.outcomes[-1].name}: {what}"
+
     def _check(self, text):
         result, _, what = text.partition(" ")
         outcome = self.outcomes[-1]
@@ -202,7 +208,8 @@ def read_lines(process, lines):
 def run_machine(command, report):
     """Returns why the machine did not come to its end, or an empty string."""
     process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, errors="replace")
+                               stderr=subprocess.STDOUT, text=True, errors="replace",
+                               preexec_fn=dies_with_us(signal.SIGKILL))
     lines = queue.SimpleQueue()
     threading.Thread(target=read_lines, args=(process, lines), daemon=True).start()
     deadline = time.monotonic() + MACHINE_SECONDS
@@ -247,7 +254,8 @@ def check_machine(report, problem, console):
 def show_table(outcomes):
     print(f"\n{'program':<16}{'time':>8}{'passed':>8}{'failed':>8}")
     for outcome in outcomes:
-        print(f"{outcome.name:<16}{outcome.seconds:>6.0f} s{outcome.passed:>8}{outcome.failed:>8}  {outcome.note}".rstrip())
+        print(f"{outcome.name:<16}{outcome.seconds:>6.0f} s{outcome.passed:>8}{outcome.failed:>8}  "
+              f"{outcome.note}".rstrip())
     print()
 
 
@@ -255,6 +263,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="tools/test-kernel")
     parser.add_argument("--build-dir", type=pathlib.Path, required=True)
     parser.add_argument("--kernel", type=pathlib.Path, required=True)
+    parser.add_argument("--busybox", type=pathlib.Path, required=True)
     parser.add_argument("--keep", action="store_true")
     return parser.parse_args()
 
@@ -269,10 +278,13 @@ def main():
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "root").mkdir(parents=True)
         progress.say("packing the machine's file system")
-        make_image(arguments.build_dir, directory / "root", directory / "root.cpio")
+        make_image(arguments, directory / "root", directory / "root.cpio")
         progress.say(f"booting {arguments.kernel}")
         problem = run_machine(machine_command(arguments.kernel, directory / "root.cpio", console), report)
         check_machine(report, problem, console)
+    except (Failure, OSError, subprocess.CalledProcessError) as failure:
+        print(f"test-kernel: {failure}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
