@@ -8,7 +8,7 @@
 #   @note TEXT                   what a reader wants to know
 # What is tested is in /test, and the parameter POSTGRES of the kernel says where PostgreSQL's programs are.
 
-program_seconds=900
+program_seconds=900 # A program that takes longer hangs.
 
 prepare_machine() {
   /bin/busybox --install -s /bin

@@ -5,6 +5,7 @@ system that the kernel unpacks to memory."""
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import queue
 import re
@@ -23,7 +24,7 @@ TEST_PROGRAMS = ("tests/runtime/runtime_test", "tests/runtime/thread_test", "tes
 POSTGRES_PROGRAMS = ("initdb", "postgres", "psql", "pgbench")
 POSTGRES_MODULES = ("plpgsql.so", "dict_snowball.so")  # What initdb loads.
 PROGRAMS = ("runtime_test", "thread_test", "net_test", "proxy")  # What kernel_guest.sh reports about.
-MACHINE_SECONDS = 2400
+MACHINE_SECONDS = 2400  # At the most. A busy machine takes five minutes.
 LIBRARY = re.compile(r"(/\S+) \(0x")
 DURATION = re.compile(r"^([0-9.]+) s: (.*)")
 REPORT = re.compile(r"^@(begin|end|doing|check|note) (.*)")
@@ -157,11 +158,12 @@ class Report:
         self.output.append(line)
 
     def show_output(self):
-        """Shows what a program that failed had to say. doctest wrote a block for each case: only the bad ones."""
+        """Shows what a program that failed had to say, or QEMU if none ran. doctest wrote a block for each case: only the bad ones."""
         blocks = [block.strip() for block in re.split(r"^={79}$", "\n".join(self.output), flags=re.MULTILINE)]
         bad = [block for block in blocks[:-1] if re.search("ERROR|FATAL", block)]
         lines = "\n".join([*bad, blocks[-1]]).splitlines()
-        print("\n".join(f"        {line}" for line in lines[-SHOWN_LINES:]), flush=True)
+        for line in lines[-SHOWN_LINES:]:
+            print(f"        {line}", flush=True)
 
     def _begin(self, name):
         self.cases = 0
@@ -233,10 +235,12 @@ def run_machine(command, report):
 def check_machine(report, problem, console):
     """Counts what no program reports: a program that never came to its end, and a kernel that complains."""
     names = [outcome.name for outcome in report.outcomes]
-    for outcome in report.outcomes:
-        if not outcome.is_ended:
-            outcome.failed += 1
-            outcome.note = "did not end"
+    unfinished = [outcome for outcome in report.outcomes if not outcome.is_ended]
+    for outcome in unfinished:
+        outcome.failed += 1
+        outcome.note = "did not end"
+    if problem or unfinished:
+        report.show_output()
     for name in PROGRAMS:
         if name not in names:
             report.outcomes.append(Outcome(name, 0.0, failed=1, note="was not run"))
@@ -245,7 +249,8 @@ def check_machine(report, problem, console):
     fault = KERNEL_FAULT.search(messages)
     if problem or fault:
         kernel.failed, kernel.note = 1, problem or f"said: {fault[0]}"
-        print("\n".join(f"    {line}" for line in messages.splitlines()[-SHOWN_LINES:]), flush=True)
+        for line in messages.splitlines()[-SHOWN_LINES:]:
+            print(f"        {line}", flush=True)
     else:
         kernel.passed, kernel.note = 1, "no complaint, and switched off in order"
     report.outcomes.append(kernel)
@@ -271,6 +276,7 @@ def parse_arguments():
 def main():
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)  # Who runs the tests in there reads what we make here.
     directory = arguments.build_dir / "kernel" / "run"
     console = directory / "console.log"
     report = Report()
