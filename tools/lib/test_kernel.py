@@ -73,6 +73,7 @@ class Image:
             shutil.copytree(source, path, dirs_exist_ok=True)
         else:
             shutil.copy2(source, path)
+            path.chmod(0o755)  # Whatever it is here: in there it belongs to root, and an ordinary user runs it.
 
     def add_program(self, source, name=None):
         """Adds a program and the libraries it is linked with."""
@@ -158,7 +159,8 @@ class Report:
         self.output.append(line)
 
     def show_output(self):
-        """Shows what a program that failed had to say, or QEMU if none ran. doctest wrote a block for each case: only the bad ones."""
+        """Shows what a program that failed had to say, or QEMU if none ran. doctest wrote a block for each case: only
+        the bad ones are shown."""
         blocks = [block.strip() for block in re.split(r"^={79}$", "\n".join(self.output), flags=re.MULTILINE)]
         bad = [block for block in blocks[:-1] if re.search("ERROR|FATAL", block)]
         lines = "\n".join([*bad, blocks[-1]]).splitlines()
@@ -234,26 +236,21 @@ def run_machine(command, report):
 
 def check_machine(report, problem, console):
     """Counts what no program reports: a program that never came to its end, and a kernel that complains."""
-    names = [outcome.name for outcome in report.outcomes]
+    messages = console.read_text(errors="replace") if console.exists() else ""
+    fault = KERNEL_FAULT.search(messages)
     unfinished = [outcome for outcome in report.outcomes if not outcome.is_ended]
     for outcome in unfinished:
-        outcome.failed += 1
-        outcome.note = "did not end"
-    if problem or unfinished:
-        report.show_output()
-    for name in PROGRAMS:
-        if name not in names:
-            report.outcomes.append(Outcome(name, 0.0, failed=1, note="was not run"))
-    messages = console.read_text(errors="replace") if console.exists() else ""
-    kernel = Outcome("kernel", 0.0)
-    fault = KERNEL_FAULT.search(messages)
+        outcome.failed, outcome.note = outcome.failed + 1, "did not end"
+    names = [outcome.name for outcome in report.outcomes]
+    missing = [Outcome(name, 0.0, failed=1, note="was not run") for name in PROGRAMS if name not in names]
+    kernel = Outcome("kernel", 0.0, passed=1, note="no complaint, and switched off in order")
     if problem or fault:
-        kernel.failed, kernel.note = 1, problem or f"said: {fault[0]}"
+        kernel = Outcome("kernel", 0.0, failed=1, note=problem or f"said: {fault[0]}")
+    if unfinished or missing or kernel.failed:
+        report.show_output()
         for line in messages.splitlines()[-SHOWN_LINES:]:
             print(f"        {line}", flush=True)
-    else:
-        kernel.passed, kernel.note = 1, "no complaint, and switched off in order"
-    report.outcomes.append(kernel)
+    report.outcomes += [*missing, kernel]
 
 
 def show_table(outcomes):
