@@ -1,5 +1,8 @@
 // The end of a connection that comes together with data, which the kernel may miss
 // (Ring::verify_receives).
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <deque>
@@ -10,6 +13,7 @@ namespace helios {
 namespace {
 
 using testing::close_with_reset;
+using testing::Fd;
 using testing::listen_at;
 using testing::Listener;
 using testing::make_pair_of_sockets;
@@ -180,6 +184,14 @@ class Choices {
   uint32_t random_ = 4711;
 };
 
+// How many bytes a TCP peer has written that it does not know to have arrived. It may not even have
+// sent them (Nagle's algorithm, where acknowledgements are slow), and then they die with its reset.
+size_t unacknowledged_size(const Fd& peer) {
+  int size = -1;
+  REQUIRE(ioctl(peer.get(), SIOCOUTQ, &size) == 0);
+  return static_cast<size_t>(size);
+}
+
 TEST_CASE(
     "verification that races data and resets 10,000 times loses nothing, and each ends once") {
   on_each_kernel([](RingOptions options) {
@@ -208,11 +220,15 @@ TEST_CASE(
       // In turn half closed, then reset; reset at once.
       if (choices.next()) REQUIRE(shutdown(pair.theirs.get(), SHUT_WR) == 0);
       maybe_turn();
-      if (pair.theirs.get() >= 0) close_with_reset(pair.theirs);
+      const size_t arrived = written - std::min(written, unacknowledged_size(pair.theirs));
+      close_with_reset(pair.theirs);
       maybe_turn();
       if (!turn_and_verify_until(*ring, [&] { return target.has_ended(); })) FAIL("never ended");
       (void)ring->turn(0);
-      if (target.received != pattern(i, 0, written)) FAIL("a byte was lost or doubled");
+      const size_t received = target.received.size();
+      if (received < arrived) FAIL("a byte was lost");
+      if (received > written || target.received != pattern(i, 0, received))
+        FAIL("a byte was doubled or is wrong");
       if (target.ends_count != 1) FAIL("ended twice");
       if (target.events.back().res > 0) FAIL("ended without the end of the connection");
       if (target.events.back().res == -ECANCELED) FAIL("the restart was seen");
