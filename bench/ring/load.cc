@@ -14,6 +14,7 @@ namespace {
 
 // Far beyond any scheduling delay.
 constexpr int silence_max_ms = 10'000;
+constexpr Nanoseconds buffers_wait_max = milliseconds(500);
 
 // Every message differs from every other, in each of its words.
 uint64_t word_of(uint32_t connection, uint64_t round, uint64_t index) noexcept {
@@ -165,13 +166,15 @@ bool Load::end_message(Connection& connection) {
 
 void Load::advance_phase() noexcept {
   const Nanoseconds elapsed = now() - phase_began_at_;
-  // Not before every receive buffer was used: the kernel makes their pages when they are touched
-  // first. A message passes the relay twice.
+  // Not before every receive buffer was used, if that is not for ever: the kernel makes their pages
+  // when they are touched first. A message passes the relay twice.
   const uint32_t buffer_size = options_.switches.buffer_size;
   const uint64_t buffers_per_message =
       2 * uint64_t{(options_.message_size + buffer_size - 1) / buffer_size};
-  const bool is_warm = elapsed >= options_.warm_up &&
-                       ended_count_ * buffers_per_message >= options_.switches.buffers_count;
+  const bool has_used_buffers =
+      ended_count_ * buffers_per_message >= options_.switches.buffers_count ||
+      elapsed >= options_.warm_up + buffers_wait_max;
+  const bool is_warm = elapsed >= options_.warm_up && has_used_buffers;
   if (phase_ == Phase::warm_up && is_warm) return begin_span();
   if (phase_ == Phase::counted && elapsed >= options_.span) return end_span();
 }
