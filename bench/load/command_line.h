@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,8 +46,8 @@ class CommandLine {
   void epilogue(std::string text);
 
   enum class Outcome : uint8_t { run, help, wrong };
-  // Reads argv from the word behind the command on. Prints the help (stdout) or the error (stderr)
-  // itself.
+  // Reads argv from argv[1] on: argv[0] is the command. Prints the help (stdout) or the error
+  // (stderr) itself.
   [[nodiscard]] Outcome parse(int argc, char** argv);
 
  private:
@@ -56,7 +57,12 @@ class CommandLine {
     std::string help;
     std::function<std::string(std::string_view)> read;
   };
+  void add(Option option);
+  // Reads one option, from words[next] on. Returns what is wrong with it, or nothing.
+  [[nodiscard]] std::string parse_option(std::span<const std::string_view> words,
+                                         size_t& next) const;
   [[nodiscard]] const Option* find(std::string_view name) const;
+  [[nodiscard]] std::string nearest_option(std::string_view name) const;
   void print_help() const;
 
   std::string command_;

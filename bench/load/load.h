@@ -108,8 +108,11 @@ struct ErrorCount {
 
 struct LoadSummary {
   uint64_t transactions = 0;  // Finished in the counted time and good.
-  uint64_t failed = 0;        // Ended in an error.
-  uint64_t wrong = 0;         // Answers that were not the asker's. Must be 0.
+  // At any time, the warm-up included: ended in an error; got an answer that was not the asker's
+  // (must be 0).
+  uint64_t failed = 0;
+  uint64_t wrong = 0;
+  uint64_t unserved = 0;  // Open loop: due in the counted time, but no client was free.
   uint64_t bytes_received = 0;
   Nanoseconds span = 0;  // The counted time as it really was.
   LatencySummary latency;
@@ -119,12 +122,16 @@ struct LoadSummary {
   uint64_t client_median = 0;
   uint64_t client_max = 0;
   uint32_t clients_connected = 0;
+  bool is_interrupted = false;          // By a signal, before its end.
   std::array<ErrorCount, 16> errors{};  // The first `errors_count` are used.
   uint32_t errors_count = 0;
   ProcessUsage watched;
   ProcessUsage own;  // The load itself: its children are not counted.
 };
 static_assert(std::is_trivially_copyable_v<LoadSummary>);
+
+// What is wrong with the options, scripts included: empty when nothing is. Needs no server.
+[[nodiscard]] std::string load_problem(const LoadOptions& options);
 
 // Runs it. An error when it could not begin (address, login, limits); failures later are counted in
 // the summary. Requires: no other run_load in this process at the same time.

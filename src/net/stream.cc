@@ -49,7 +49,10 @@ void Stream::open(int fd, int family) noexcept {
 }
 
 void Stream::start_connect(const sockaddr* address, socklen_t size) noexcept {
-  int fd = net_.io.open_socket(address->sa_family);
+  start_connect(net_.io.open_socket(address->sa_family), address, size);
+}
+
+void Stream::start_connect(int fd, const sockaddr* address, socklen_t size) noexcept {
   begin(State::connecting, fd, address->sa_family);
   if (fd < 0) {
     fd_ = -1;

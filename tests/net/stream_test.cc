@@ -115,6 +115,35 @@ TEST_CASE("an accepted stream is tuned and arms an idle receive") {
   CHECK(t.core.io.is_recv_expected_idle(t.fd));
 }
 
+TEST_CASE("a connect with a socket of the caller's uses that socket") {
+  Core core;
+  Owner owner;
+  Stream stream(core.net, owner, BufferGroup::backend);
+  const sockaddr_in address = tcp(5432);
+  const int fd = core.io.make_fd();
+  stream.start_connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  CHECK(stream.fd() == fd);
+  core.io.complete_connect(fd);
+  CHECK(owner.events == Events{"connected"});
+  stream.terminate();
+  core.io.complete_cancel(fd, OpKind::recv);
+  CHECK(!core.io.is_open(fd));
+}
+
+TEST_CASE("an error in place of a socket is a failed connect, told from the loop") {
+  Core core;
+  Owner owner;
+  Stream stream(core.net, owner, BufferGroup::backend);
+  const sockaddr_in address = tcp(5432);
+  stream.start_connect(-EMFILE, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  CHECK(owner.events.empty());
+  core.flush();
+  CHECK(owner.events.size() == 1);
+  stream.terminate();
+  core.flush();
+  CHECK(stream.state() == Stream::State::closed);
+}
+
 TEST_CASE("a connect is told and then the receive is armed") {
   Core core;
   Owner owner;

@@ -80,6 +80,9 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   // on_ended(connect_failed), always from the loop. The owner then calls terminate(); from
   // on_closed it may try another address with the same stream. Requires: closed.
   void start_connect(const sockaddr* address, socklen_t size) noexcept;
+  // The same with a socket that the caller has made (and bound to a local address, say). A negative
+  // errno in place of a descriptor is told as the failure.
+  void start_connect(int fd, const sockaddr* address, socklen_t size) noexcept;
 
   // Queues bytes; they leave at the end of the turn. Ignored unless open, after finish_sending() or
   // terminate_after_flush(), and after a failed send. Note: ends a detach that has begun, as

@@ -1,0 +1,111 @@
+#include "load/idle.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "load/load_run.h"
+#include "load/process_usage.h"
+#include "load/progress.h"
+#include "load/script.h"
+
+namespace helios::bench {
+namespace {
+
+constexpr Nanoseconds look_interval = milliseconds(10);
+constexpr Nanoseconds drain_patience = seconds(5);
+
+std::string read_sockstat() {
+  std::ifstream file("/proc/net/sockstat");
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+Memory memory_of(const LoadOptions& options) {
+  const ProcessSample sample =
+      sample_processes(options.watched, WithChildren::yes, WithMemory::yes);
+  return {sample.rss, sample.pss, tcp_memory_of(read_sockstat().c_str())};
+}
+
+class IdleTest {
+ public:
+  IdleTest(const IdleOptions& options, LoadRun& run)
+      : options_(options), run_(run), line_(options.load.shows_progress, options.load.clients) {}
+
+  // `summary.before` is measured already.
+  [[nodiscard]] Result<bool> conduct(IdleSummary& summary) {
+    run_.count_from(0);
+    const Result<bool> connected = run_.wait_connected(
+        [this] { line_.tick(ProgressLine::Phase::connecting, run_.progress()); });
+    if (!connected.ok()) return connected;
+    summary.load.clients_connected = run_.progress().connected;
+    Result<bool> result = ask(1, summary.answered_first);
+    if (result.ok()) result = rest();
+    if (!result.ok()) return result;
+    summary.connected = memory_of(options_.load);
+    result = ask(2, summary.answered_second);
+    if (!result.ok()) return result;
+    run_.stop(drain_patience);
+    return rest();
+  }
+
+ private:
+  // Every client asks once more, and has its answer or an error.
+  [[nodiscard]] Result<bool> ask(uint64_t round, uint64_t& answered) {
+    const uint64_t good_before = run_.progress().transactions;
+    run_.set_quota(round);
+    const uint64_t wanted = round * options_.load.clients;
+    const WaitEnd end =
+        run_.wait(never, look_interval, [&] { return run_.progress().finished >= wanted; });
+    answered = run_.progress().transactions - good_before;
+    return check(end);
+  }
+
+  [[nodiscard]] Result<bool> rest() {
+    return check(run_.wait(clock_.now() + options_.settle, look_interval, [] { return false; }));
+  }
+
+  [[nodiscard]] Result<bool> check(WaitEnd end) {
+    if (end == WaitEnd::failed) return Error{run_.fatal_problem()};
+    if (end == WaitEnd::interrupted) return Error{"interrupted"};
+    return true;
+  }
+
+  const IdleOptions& options_;
+  LoadRun& run_;
+  ProgressLine line_;
+  MonotonicClock clock_;
+};
+
+}  // namespace
+
+uint64_t tcp_memory_of(const char* sockstat) {
+  const char* line = std::strstr(sockstat, "TCP: ");
+  const char* memory = line != nullptr ? std::strstr(line, " mem ") : nullptr;
+  if (memory == nullptr) return 0;
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return std::strtoull(memory + std::strlen(" mem "), nullptr, 10) * page;
+}
+
+Result<IdleSummary> run_idle(const IdleOptions& options) {
+  if (const std::string problem = load_problem(options.load); !problem.empty())
+    return Error{problem};
+  const Result<ScriptSet> scripts = load_scripts(options.load.scripts);
+  if (!scripts.ok()) return Error{scripts.error()};
+  IdleSummary summary;
+  summary.before = memory_of(options.load);
+  Result<std::unique_ptr<LoadRun>> run = LoadRun::start(options.load, scripts.value());
+  if (!run.ok()) return Error{run.error()};
+  const Result<bool> result = IdleTest(options, *run.value()).conduct(summary);
+  if (!result.ok()) return Error{result.error()};
+  const uint32_t clients_connected = summary.load.clients_connected;
+  summary.load = run.value()->summary();
+  summary.load.clients_connected = clients_connected;
+  summary.after = memory_of(options.load);
+  return summary;
+}
+
+}  // namespace helios::bench

@@ -1,0 +1,60 @@
+#include "load/statistics.h"
+
+#include <algorithm>
+
+namespace helios::bench {
+namespace {
+
+// Copies as much as fits, and a zero.
+template <size_t size>
+void copy_text(std::string_view from, std::array<char, size>& to) {
+  const size_t count = std::min(from.size(), size - 1);
+  std::copy_n(from.begin(), count, to.begin());
+  to[count] = '\0';
+}
+
+}  // namespace
+
+void ErrorCounts::add(std::string_view code, std::string_view message, uint64_t count) {
+  for (ErrorCount& entry : entries_) {
+    if (code != entry.sqlstate.data()) continue;
+    entry.count += count;
+    return;
+  }
+  ErrorCount entry;
+  copy_text(code, entry.sqlstate);
+  copy_text(message, entry.example);
+  entry.count = count;
+  entries_.push_back(entry);
+}
+
+void ErrorCounts::merge(const ErrorCounts& other) {
+  for (const ErrorCount& entry : other.entries_)
+    add(entry.sqlstate.data(), entry.example.data(), entry.count);
+}
+
+void ErrorCounts::write_to(LoadSummary& summary) const {
+  std::vector<ErrorCount> sorted = entries_;
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const ErrorCount& a, const ErrorCount& b) { return a.count > b.count; });
+  const size_t count = std::min(sorted.size(), summary.errors.size());
+  std::copy_n(sorted.begin(), count, summary.errors.begin());
+  summary.errors_count = static_cast<uint32_t>(count);
+}
+
+LatencySummary summary_of(const Histogram& histogram) {
+  LatencySummary summary;
+  summary.count = histogram.count();
+  summary.min = histogram.min();
+  summary.mean = histogram.mean();
+  summary.p50 = histogram.percentile(50);
+  summary.p90 = histogram.percentile(90);
+  summary.p95 = histogram.percentile(95);
+  summary.p99 = histogram.percentile(99);
+  summary.p999 = histogram.percentile(99.9);
+  summary.p9999 = histogram.percentile(99.99);
+  summary.max = histogram.max();
+  return summary;
+}
+
+}  // namespace helios::bench

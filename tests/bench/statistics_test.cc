@@ -1,0 +1,59 @@
+#include "load/statistics.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+namespace helios::bench {
+
+TEST_CASE("errors are counted by code, the most frequent first, with the first message") {
+  ErrorCounts errors;
+  CHECK(errors.empty());
+  errors.add("22012", "division by zero");
+  errors.add("io", "gone");
+  errors.add("io", "gone again");
+  ErrorCounts others;
+  others.add("io", "elsewhere", 3);
+  errors.merge(others);
+  LoadSummary summary;
+  errors.write_to(summary);
+  REQUIRE(summary.errors_count == 2);
+  CHECK(std::string(summary.errors[0].sqlstate.data()) == "io");
+  CHECK(summary.errors[0].count == 5);
+  CHECK(std::string(summary.errors[0].example.data()) == "gone");
+  CHECK(std::string(summary.errors[1].sqlstate.data()) == "22012");
+}
+
+TEST_CASE("long messages are cut, and no more codes are told than fit") {
+  ErrorCounts errors;
+  for (int i = 0; i < 40; ++i) errors.add(std::to_string(10'000 + i), std::string(1000, 'x'));
+  LoadSummary summary;
+  errors.write_to(summary);
+  CHECK(summary.errors_count == summary.errors.size());
+  const std::string example = summary.errors[0].example.data();
+  CHECK(example == std::string(summary.errors[0].example.size() - 1, 'x'));
+}
+
+TEST_CASE("a summary of a histogram has its percentiles in their places") {
+  Histogram histogram;
+  for (uint64_t i = 1; i <= 200; ++i) histogram.record(i);
+  const LatencySummary summary = summary_of(histogram);
+  CHECK(summary.count == 200);
+  CHECK(summary.min == 1);
+  CHECK(summary.p50 == 100);
+  CHECK(summary.p90 == 180);
+  CHECK(summary.p95 == 190);
+  CHECK(summary.p99 == 198);
+  CHECK(summary.p999 == 200);
+  CHECK(summary.p9999 == 200);
+  CHECK(summary.max == 200);
+}
+
+TEST_CASE("a report is added to, and taken from") {
+  CoreReport report;
+  CoreReport::add(report.connected, 2U);
+  CoreReport::add(report.connected, UINT32_MAX);
+  CHECK(report.connected.load() == 1);
+}
+
+}  // namespace helios::bench
