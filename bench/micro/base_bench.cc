@@ -1,10 +1,11 @@
-// Slots of a slab.
+// Slots of a slab, and latencies in a histogram.
 #include <benchmark/benchmark.h>
 
 #include <array>
 #include <cstdint>
 
 #include "bench/micro/meter.h"
+#include "helios/base/histogram.h"
 #include "helios/base/slab.h"
 
 namespace helios::bench {
@@ -45,6 +46,24 @@ void slab_find(benchmark::State& state) {
   slab.for_each([&slab](Object& object) { slab.free(&object); });
 }
 BENCHMARK(slab_find);
+
+// Latencies between a microsecond and a second, so that many buckets are in use.
+void histogram_record(benchmark::State& state) {
+  Histogram histogram;
+  uint64_t recorded_count = 0;
+  {
+    Meter meter(state, 1, Allocations::forbidden);
+    uint64_t value = 1;
+    for (auto _ : state) {
+      value = value * 6364136223846793005U + 1442695040888963407U;
+      histogram.record(1000 + (value >> (34 + (recorded_count & 15))));
+      ++recorded_count;
+    }
+  }
+  if (histogram.count() != recorded_count) fail(state, "a value was not recorded");
+  if (histogram.min() < 1000) fail(state, "a value was not recorded as it is");
+}
+BENCHMARK(histogram_record);
 
 }  // namespace
 }  // namespace helios::bench

@@ -1,13 +1,12 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include <algorithm>
-#include <cstring>
-#include <memory>
 #include <string>
+#include <vector>
 
 #include "bench/ring/events.h"
 #include "bench/ring/peers.h"
+#include "helios/base/histogram.h"
 
 namespace helios::bench {
 namespace {
@@ -53,7 +52,6 @@ class Load {
   void advance_phase() noexcept;
   void begin_span() noexcept;
   void end_span() noexcept;
-  [[nodiscard]] Nanoseconds latency_at(double share) noexcept;
   [[nodiscard]] Error failure(const Connection& connection) const;
 
   const RunOptions& options_;
@@ -61,7 +59,7 @@ class Load {
   MonotonicClock clock_;
   Events events_;
   std::vector<Connection> connections_;
-  std::vector<uint32_t> latencies_;  // Nanoseconds, of the counted span.
+  Histogram latencies_;  // Nanoseconds, of the counted span.
   clockid_t relay_clock_ = 0;
   Phase phase_ = Phase::warm_up;
   Nanoseconds phase_began_at_ = 0;
@@ -74,7 +72,6 @@ class Load {
 Result<bool> Load::connect_all(const Address& target, pid_t relay) {
   if (clock_getcpuclockid(relay, &relay_clock_) != 0) return Error{"the relay has no CPU clock"};
   connections_.resize(options_.connections);
-  latencies_.reserve(1U << 20);
   const size_t words_count = options_.message_size / sizeof(uint64_t);
   for (uint32_t i = 0; i < options_.connections; ++i) {
     Result<int> fd = connect_to(target);
@@ -155,10 +152,8 @@ bool Load::end_message(Connection& connection) {
     problem_ = "an answer is not what was sent";
     return false;
   }
-  if (phase_ == Phase::counted) {
-    const Nanoseconds latency = ended_at - connection.started_at;
-    latencies_.push_back(static_cast<uint32_t>(std::min<Nanoseconds>(latency, UINT32_MAX)));
-  }
+  if (phase_ == Phase::counted)
+    latencies_.record(static_cast<uint64_t>(ended_at - connection.started_at));
   if (phase_ == Phase::last_answers) return true;
   begin_message(connection);
   return send_rest(connection);
@@ -194,16 +189,9 @@ void Load::end_span() noexcept {
   result.relay_cpu = relay_cpu_time() - before_.relay_cpu;
   result.enters = page_.relay.enters.load(std::memory_order_relaxed) - before_.enters;
   result.starved = page_.relay.starved.load(std::memory_order_relaxed) - before_.starved;
-  result.round_trips = latencies_.size();
-  result.p50 = latency_at(0.50);
-  result.p99 = latency_at(0.99);
-}
-
-Nanoseconds Load::latency_at(double share) noexcept {
-  if (latencies_.empty()) return 0;
-  const auto rank = static_cast<ptrdiff_t>(share * static_cast<double>(latencies_.size() - 1));
-  std::nth_element(latencies_.begin(), latencies_.begin() + rank, latencies_.end());
-  return latencies_[static_cast<size_t>(rank)];
+  result.round_trips = latencies_.count();
+  result.p50 = static_cast<Nanoseconds>(latencies_.percentile(50));
+  result.p99 = static_cast<Nanoseconds>(latencies_.percentile(99));
 }
 
 Nanoseconds Load::relay_cpu_time() const noexcept {
