@@ -25,13 +25,12 @@ class LendingIo final : public Io {
   void detach(TargetId) noexcept override {}
   void start_accept(TargetId, int) noexcept override {}
   void start_recv(TargetId, int, BufferGroup, bool) noexcept override {}
-  void start_send(TargetId, int, std::span<const iovec>) noexcept override {}
+  void start_send(TargetId, int, std::span<const iovec>, SendNotice) noexcept override {}
   void start_connect(TargetId, int, const sockaddr*, socklen_t) noexcept override {}
   void start_poll(TargetId, int) noexcept override {}
   void start_cancel(TargetId, OpKind) noexcept override {}
   [[nodiscard]] int open_socket(int) noexcept override { return -1; }
   void tune_socket(int, int) noexcept override {}
-  void shutdown_both(int) noexcept override {}
   void shutdown_write(int) noexcept override {}
   void close_fd(int) noexcept override {}
 
