@@ -65,7 +65,6 @@ class Client final : public StreamOwner,
   // Whoever waits for an answer has failed; closes at once.
   void give_up() noexcept;
 
-  [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] bool has_ended() const noexcept { return state_ == State::ended; }
   [[nodiscard]] uint64_t begun_count() const noexcept { return begun_count_; }
   [[nodiscard]] uint64_t counted_transactions() const noexcept { return counted_transactions_; }
