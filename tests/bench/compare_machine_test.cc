@@ -66,7 +66,7 @@ TEST_CASE("a key of /proc/cpuinfo is found by its whole name") {
 TEST_CASE("the facts name the machine") {
   const Facts facts = machine_facts();
   CHECK(facts.size() >= 8);
-  for (const auto& [name, value] : facts) CHECK_MESSAGE(!value.empty(), name);
+  for (const auto& fact : facts) CHECK_MESSAGE(!fact.second.empty(), fact.first);
 }
 
 }  // namespace
