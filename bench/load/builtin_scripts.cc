@@ -1,10 +1,6 @@
 // The scripts that come with the program, and the loading of all scripts of a run.
 
 #include <array>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <optional>
 
 #include "helios/base/assert.h"
@@ -12,6 +8,7 @@
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
 #include "load/script.h"
+#include "load/text_file.h"
 
 namespace helios::bench {
 namespace {
@@ -154,20 +151,18 @@ void add_part(ScriptSet& set, const Builtin& builtin, const Part& part, uint64_t
   if (set.copy_in_data.empty()) set.copy_in_data = make_copy_in_data();
 }
 
-std::string unknown_script(const std::string& name, int error) {
+std::string unknown_script(const std::string& name, const std::string& reason) {
   std::vector<std::string_view> names;
   for (const Builtin& builtin : builtins) names.emplace_back(builtin.name);
-  return "\"" + name + "\" is no built-in script (--list-scripts shows them), and no file: " +
-         std::strerror(error) + suggestion(name, names);
+  return "\"" + name +
+         "\" is no built-in script (--list-scripts shows them), and no file: " + reason +
+         suggestion(name, names);
 }
 
 Result<bool> add_file(ScriptSet& set, const std::string& path, uint64_t weight) {
-  errno = 0;
-  std::ifstream file(path);
-  if (!file) return Error{unknown_script(path, errno)};
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) return Error{path + " cannot be read: " + std::strerror(errno)};
-  return add_script(set, path, weight, text);
+  const Result<std::string> text = read_text_file(path);
+  if (!text.ok()) return Error{unknown_script(path, text.error())};
+  return add_script(set, path, weight, text.value());
 }
 
 }  // namespace

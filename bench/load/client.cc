@@ -166,8 +166,6 @@ void Client::on_logged_in() noexcept {
 
 void Client::fail_login(std::string_view code, std::string_view message,
                         bool is_hopeless) noexcept {
-  if (state_ == State::connecting && target_.is_loopback && message == strerror(EADDRNOTAVAIL))
-    local_index_ = local_index_ % local_addresses_max + 1;
   ++failures_in_row_;
   const std::string text = code == "io" || code == "timeout"
                                ? std::string(message)
@@ -175,6 +173,16 @@ void Client::fail_login(std::string_view code, std::string_view message,
   core_.on_login_failed(text, is_hopeless);
   break_off(code, message);
   close(AfterClose::connect_later);
+}
+
+// The ports of our address are used up (connections that ended keep theirs for a while): on
+// loopback there are further addresses. Whatever waits for the connection goes on waiting.
+bool Client::try_next_address(int error) noexcept {
+  if (error != EADDRNOTAVAIL || !target_.is_loopback) return false;
+  if (++failures_in_row_ > local_addresses_max) return false;
+  local_index_ = local_index_ % local_addresses_max + 1;
+  close(AfterClose::connect_now);
+  return true;
 }
 
 void Client::close(AfterClose after) noexcept {
@@ -195,7 +203,8 @@ void Client::close(AfterClose after) noexcept {
   is_pausing_ = false;
   core_.timers().cancel(timer_);
   state_ = State::closing;
-  if (after == AfterClose::connect_later) return stream_.terminate();
+  if (after == AfterClose::connect_now || after == AfterClose::connect_later)
+    return stream_.terminate();
   // A farewell, where there is somebody to take it.
   MessageWriter writer;
   write_terminate(writer);
@@ -205,12 +214,14 @@ void Client::close(AfterClose after) noexcept {
 
 void Client::on_closed(Stream&) noexcept {
   ASSERT(state_ == State::closing);
-  if (core_.is_stopping() || after_close_ == AfterClose::end) return end_run();
+  const bool is_over = core_.is_stopping() && transactions_.empty();
+  if (is_over || after_close_ == AfterClose::end) return end_run();
   if (after_close_ == AfterClose::rest) {
     state_ = State::resting;
     return pause_or_ready(core_.now());
   }
   state_ = State::waiting;
+  if (after_close_ == AfterClose::connect_now) return start_connect(core_.now());
   const uint32_t doublings = std::min(failures_in_row_, retry_doublings_max);
   core_.timers().schedule(timer_, core_.now() + (retry_pause_min << doublings));
 }
@@ -225,7 +236,8 @@ void Client::on_timer(void* self) noexcept {
 void Client::on_ended(Stream&, StreamEnd end, int error) noexcept {
   switch (state_) {
     case State::connecting:
-      return fail_login("io", std::strerror(error), false);
+      if (!try_next_address(error)) fail_login("io", std::strerror(error), false);
+      return;
     case State::login:
       return fail_login("io", error_text(end, error) + " in the login", false);
     case State::running:

@@ -65,7 +65,6 @@ class Client final : public StreamOwner,
   // Whoever waits for an answer has failed; closes at once.
   void give_up() noexcept;
 
-  [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] bool has_ended() const noexcept { return state_ == State::ended; }
   [[nodiscard]] uint64_t begun_count() const noexcept { return begun_count_; }
   [[nodiscard]] uint64_t counted_transactions() const noexcept { return counted_transactions_; }
@@ -101,7 +100,7 @@ class Client final : public StreamOwner,
   struct Login;
 
   // What to do when the connection is closed.
-  enum class AfterClose : uint8_t { connect_later, rest, end };
+  enum class AfterClose : uint8_t { connect_now, connect_later, rest, end };
 
   void close(AfterClose after) noexcept;
   static void on_timer(void* self) noexcept;
@@ -109,6 +108,7 @@ class Client final : public StreamOwner,
   void consume_login(ByteSpan input) noexcept;
   void on_login_step(LoginStep step) noexcept;
   void on_logged_in() noexcept;
+  [[nodiscard]] bool try_next_address(int error) noexcept;
   void fail_login(std::string_view code, std::string_view message, bool is_hopeless) noexcept;
 
   void consume_answers(ByteSpan input, Nanoseconds now) noexcept;

@@ -16,7 +16,6 @@ class FixedQueue {
 
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] bool full() const noexcept { return size_ == capacity_; }
-  [[nodiscard]] uint32_t size() const noexcept { return size_; }
 
   // Requires: not full.
   T& push(const T& item) noexcept {

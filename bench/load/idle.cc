@@ -4,14 +4,13 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <string>
 
 #include "load/load_run.h"
 #include "load/process_usage.h"
 #include "load/progress.h"
 #include "load/script.h"
+#include "load/text_file.h"
 
 namespace helios::bench {
 namespace {
@@ -19,15 +18,11 @@ namespace {
 constexpr Nanoseconds look_interval = milliseconds(10);
 constexpr Nanoseconds drain_patience = seconds(5);
 
-std::string read_sockstat() {
-  std::ifstream file("/proc/net/sockstat");
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
 Memory memory_of(const LoadOptions& options) {
   const ProcessSample sample =
       sample_processes(options.watched, WithChildren::yes, WithMemory::yes);
-  return {sample.rss, sample.pss, tcp_memory_of(read_sockstat().c_str())};
+  const Result<std::string> sockstat = read_text_file("/proc/net/sockstat");
+  return {sample.rss, sample.pss, sockstat.ok() ? tcp_memory_of(sockstat.value().c_str()) : 0};
 }
 
 class IdleTest {

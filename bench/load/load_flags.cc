@@ -1,10 +1,12 @@
 #include "load/load_flags.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdlib>
 
 #include "helios/config/nearest.h"
+#include "helios/runtime/cpu_set.h"
 
 namespace helios::bench {
 namespace {
@@ -20,6 +22,18 @@ std::string read_ssl_mode(std::string_view text) {
              "\" needs TLS, which helios-bench does not speak yet: use disable";
   }
   return "\"" + std::string(text) + "\" is no sslmode" + suggestion(text, ssl_modes);
+}
+
+std::string read_cpu(std::string_view text, std::vector<int>& cpus) {
+  int cpu = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpu);
+  const std::vector<int> usable = usable_cpus();
+  const bool is_usable = error == std::errc() && end == text.data() + text.size() &&
+                         std::find(usable.begin(), usable.end(), cpu) != usable.end();
+  if (!is_usable)
+    return "\"" + std::string(text) + "\" is no CPU that this process may use (taskset -cp $$)";
+  cpus.push_back(cpu);
+  return {};
 }
 
 std::string read_pid(std::string_view text, std::vector<pid_t>& watched) {
@@ -60,6 +74,11 @@ void add_connection_flags(CommandLine& line, LoadOptions& options) {
               read_ssl_mode);
   line.number("clients", "N", "clients, each with one connection", 1, 50'000, options.clients);
   line.number("cores", "N", "threads of the load itself", 1, 64, options.cores);
+  line.custom("cpu", "N",
+              "pin the threads of the load to this CPU; repeated: to one of these each, in turn",
+              [&options](std::string_view text) { return read_cpu(text, options.cpus); });
+  line.flag("batch", "run these threads under SCHED_BATCH, so that they preempt nobody",
+            options.batch_policy);
   line.duration("connect-timeout", "for all clients together, before the load begins",
                 milliseconds(10), seconds(3600), options.connect_timeout);
   line.duration("answer-timeout", "a transaction (or a login) that takes longer has failed",

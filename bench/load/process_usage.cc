@@ -10,17 +10,19 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <string_view>
+#include <utility>
+
+#include "load/text_file.h"
 
 namespace helios::bench {
 namespace {
 
+// Empty when the process has gone, or is not ours to read.
 std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  Result<std::string> text = read_text_file(path);
+  return text.ok() ? std::move(text.value()) : std::string();
 }
 
 std::string proc_path(pid_t pid, std::string_view name) {

@@ -216,6 +216,8 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
   if (!options.watched.empty()) text += usage_lines("watched", summary.watched, summary);
   text += usage_lines("helios-bench", summary.own, summary);
   text += error_lines(summary);
+  if (summary.transactions == 0)
+    text += format("%-14s no transaction ended well in the counted time\n", "note");
   if (summary.is_interrupted) text += format("%-14s the run was interrupted\n", "note");
   return text;
 }

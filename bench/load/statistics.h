@@ -24,7 +24,6 @@ class ErrorCounts {
   void merge(const ErrorCounts& other);
   // The most frequent ones first, as many as fit.
   void write_to(LoadSummary& summary) const;
-  [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
 
  private:
   std::vector<ErrorCount> entries_;

@@ -142,6 +142,7 @@ TEST_CASE("weights choose between scripts") {
 TEST_CASE("scripts that cannot be had are explained") {
   CHECK(has(load({{"selct-1", 1}}).error(), "did you mean \"select-1\"?"));
   CHECK(has(load({{"/nowhere/x.sql", 1}}).error(), "No such file"));
+  CHECK(has(load({{"/tmp", 1}}).error(), "directory"));
   CHECK(has(load({{"select-1", 0}}).error(), "weight"));
 }
 

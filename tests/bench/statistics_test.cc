@@ -8,7 +8,6 @@ namespace helios::bench {
 
 TEST_CASE("errors are counted by code, the most frequent first, with the first message") {
   ErrorCounts errors;
-  CHECK(errors.empty());
   errors.add("22012", "division by zero");
   errors.add("io", "gone");
   errors.add("io", "gone again");
