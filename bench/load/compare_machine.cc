@@ -68,13 +68,12 @@ CpuTicks parse_cpu_ticks(std::string_view proc_stat) {
       ++ticks.cpus;
       continue;
     }
-    // user nice system idle iowait irq softirq steal; guests are counted in user.
+    // user nice system idle iowait irq softirq steal.
     std::istringstream words(line.substr(4));
     std::array<uint64_t, 8> values{};
     for (uint64_t& value : values) words >> value;
     ticks.idle = values[3] + values[4];
     ticks.steal = values[7];
-    ticks.busy = values[0] + values[1] + values[2] + values[5] + values[6];
   }
   return ticks;
 }

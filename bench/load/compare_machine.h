@@ -18,7 +18,6 @@ namespace helios::bench {
 struct CpuTicks {
   uint64_t idle = 0;  // And waiting for disks.
   uint64_t steal = 0;
-  uint64_t busy = 0;
   uint32_t cpus = 0;
 };
 [[nodiscard]] CpuTicks parse_cpu_ticks(std::string_view proc_stat);

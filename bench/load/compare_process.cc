@@ -164,7 +164,6 @@ ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
   stop();
   pid_ = std::exchange(other.pid_, 0);
   exit_status_ = other.exit_status_;
-  name_ = std::move(other.name_);
   return *this;
 }
 
@@ -185,7 +184,6 @@ Result<ChildProcess> ChildProcess::start(const ProcessOptions& options) {
   close(pipe_fds[0]);
   ChildProcess child;
   if (pid > 0) child.pid_ = pid;
-  child.name_ = options.command.front();
   if (pid < 0 || failure != 0)
     return Error{options.command.front() + " cannot be started" +
                  (options.account ? " as user " + options.account->name : "") + ": " +

@@ -43,7 +43,7 @@ class ChildProcess {
  public:
   ChildProcess() = default;
   ChildProcess(ChildProcess&& other) noexcept
-      : pid_(std::exchange(other.pid_, 0)), name_(std::move(other.name_)) {}
+      : pid_(std::exchange(other.pid_, 0)), exit_status_(other.exit_status_) {}
   ChildProcess& operator=(ChildProcess&& other) noexcept;
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
@@ -69,7 +69,6 @@ class ChildProcess {
  private:
   pid_t pid_ = 0;  // 0: none, or reaped.
   int exit_status_ = 0;
-  std::string name_;
 };
 
 // Runs a program to its end and returns what it wrote; an error when it fails or takes longer.

@@ -44,6 +44,8 @@ std::string flaw_text(Flaw flaw, double amount) {
       return "up to " + decimal(amount, 0) + " WRONG ANSWERS";
     case Flaw::clients_missing:
       return "up to " + decimal(amount, 0) + " clients could not connect";
+    case Flaw::few_transactions:
+      return "fewer than " + std::to_string(transactions_min) + " transactions";
     case Flaw::incomplete_usage:
       return "a process of the pooler ended meanwhile";
     case Flaw::steal:
@@ -164,9 +166,11 @@ std::optional<Spread> ratios_over(const PeerResult& result, const PeerResult& ba
   return spread_of(std::move(ratios));
 }
 
-std::vector<FoundFlaw> flaws_of(const Measurement& measurement, uint32_t clients) {
+std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row) {
   if (!measurement.error.empty()) return {{Flaw::no_result, 0}};
   std::vector<FoundFlaw> flaws;
+  const bool is_memory = row.kind == RowKind::memory;
+  const uint32_t clients = row.clients;
   const auto note = [&](bool is_so, Flaw flaw, double amount) {
     if (is_so) flaws.push_back({flaw, amount});
   };
@@ -175,6 +179,7 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, uint32_t clients
   note(load.wrong > 0, Flaw::wrong_answers, static_cast<double>(load.wrong));
   note(load.clients_connected < clients, Flaw::clients_missing,
        static_cast<double>(clients) - load.clients_connected);
+  note(!is_memory && load.transactions < transactions_min, Flaw::few_transactions, 0);
   note(measurement.has_pooler && !load.watched.is_complete, Flaw::incomplete_usage, 0);
   note(measurement.foreign.steal > steal_share_max, Flaw::steal, measurement.foreign.steal);
   note(measurement.foreign.cpus > foreign_cpus_max, Flaw::foreign_cpu, measurement.foreign.cpus);
@@ -184,10 +189,10 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, uint32_t clients
   return flaws;
 }
 
-std::string flaws_text(const PeerResult& result, uint32_t clients) {
+std::string flaws_text(const PeerResult& result, const Row& row) {
   std::map<Flaw, FlawRounds> found;
   for (const Measurement& measurement : result.rounds) {
-    for (const FoundFlaw& flaw : flaws_of(measurement, clients)) {
+    for (const FoundFlaw& flaw : flaws_of(measurement, row)) {
       FlawRounds& rounds = found[flaw.flaw];
       rounds.rounds.push_back(measurement.round);
       rounds.amount = std::max(rounds.amount, flaw.amount);

@@ -22,6 +22,8 @@ inline constexpr double steal_share_max = 0.02;
 inline constexpr double foreign_cpus_max = 0.05;
 inline constexpr double idle_peer_cpus_max = 0.01;
 inline constexpr double runnable_max = 0.5;
+// Below this, what a transaction costs is not known well.
+inline constexpr uint64_t transactions_min = 20;
 
 // One run of one peer in one round of a row.
 struct Measurement {
@@ -96,6 +98,7 @@ enum class Flaw : uint8_t {
   failed_transactions,
   wrong_answers,
   clients_missing,
+  few_transactions,
   incomplete_usage,
   steal,
   foreign_cpu,
@@ -106,8 +109,8 @@ struct FoundFlaw {
   Flaw flaw;
   double amount = 0;  // As the flaw's text needs it.
 };
-[[nodiscard]] std::vector<FoundFlaw> flaws_of(const Measurement& measurement, uint32_t clients);
+[[nodiscard]] std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row);
 // For a footnote: "rounds 1, 3: other processes used up to 37 % of a CPU; ...". Empty: all clean.
-[[nodiscard]] std::string flaws_text(const PeerResult& result, uint32_t clients);
+[[nodiscard]] std::string flaws_text(const PeerResult& result, const Row& row);
 
 }  // namespace helios::bench

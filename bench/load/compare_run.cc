@@ -176,6 +176,9 @@ Result<bool> CompareRun::find_variants() {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     }
   }
+  // Last, because the charts of the poolers do without it and colours should stay the same.
+  std::stable_partition(names.begin(), names.end(),
+                        [](const std::string& name) { return !name.starts_with("direct"); });
   return true;
 }
 
@@ -377,7 +380,7 @@ void CompareRun::show_round(const RowResult& result, uint32_t round) const {
                              : is_memory         ? size_text(*figure) + " per client"
                                                  : rounded(*figure) + " us";
     line += (line.empty() ? "" : ", ") + peer.peer + " " + text +
-            (flaws_of(last, result.row.clients).empty() ? "" : "*");
+            (flaws_of(last, result.row).empty() ? "" : "*");
   }
   std::printf("  round %u of %u, %s left: %s\n", round, options_.rounds, minutes_text(left).c_str(),
               line.c_str());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "helios/base/assert.h"
 #include "load/report_text.h"
@@ -11,10 +12,13 @@ namespace {
 
 // All in pixels.
 constexpr double margin = 16;
-constexpr double head_height = 92;
+constexpr double legend_top = 54;
+constexpr double legend_line = 18;
+constexpr double panel_title_height = 38;  // From the last line of the legend to the first bar.
 constexpr double foot_height = 34;
 constexpr double group_label_width = 130;
-constexpr double bars_width = 330;
+constexpr double one_panel_bars_width = 560;
+constexpr double many_panels_bars_width = 330;
 constexpr double value_width = 150;
 constexpr double bar_height = 13;
 constexpr double bar_gap = 2;
@@ -55,16 +59,19 @@ std::string style_sheet() {
 
 class Drawing {
  public:
-  explicit Drawing(const Chart& chart) : chart_(chart) {}
+  explicit Drawing(const Chart& chart)
+      : chart_(chart),
+        bars_width_(chart.panels.size() > 1 ? many_panels_bars_width : one_panel_bars_width),
+        width_(margin + left_of(std::max<size_t>(chart.panels.size(), 1))) {}
 
   std::string draw() {
+    place_legend();
     const double height = place_groups() + foot_height;
-    const double width =
-        2 * margin + group_label_width + panel_width() * static_cast<double>(chart_.panels.size());
-    const std::string size = "width=\"" + number(width) + "\" height=\"" + number(height) + "\"";
-    svg_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" " + size + " viewBox=\"0 0 " + number(width) +
-           " " + number(height) + "\" role=\"img\">\n<title>" + xml_text(chart_.title) +
-           "</title>\n" + style_sheet() + "<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n";
+    const std::string size = "width=\"" + number(width_) + "\" height=\"" + number(height) + "\"";
+    svg_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" " + size + " viewBox=\"0 0 " +
+           number(width_) + " " + number(height) + "\" role=\"img\">\n<title>" +
+           xml_text(chart_.title) + "</title>\n" + style_sheet() +
+           "<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n";
     svg_ += text_at(margin, 26, "title", chart_.title);
     svg_ += text_at(margin, 44, "small", chart_.subtitle);
     draw_legend();
@@ -76,9 +83,24 @@ class Drawing {
   }
 
  private:
-  static double panel_width() { return bars_width + value_width; }
-  static double left_of(size_t panel) {
-    return margin + group_label_width + panel_width() * static_cast<double>(panel);
+  [[nodiscard]] double left_of(size_t panel) const {
+    return margin + group_label_width + (bars_width_ + value_width) * static_cast<double>(panel);
+  }
+
+  // Entries go to the next line where the page ends.
+  void place_legend() {
+    double x = margin;
+    double y = legend_top;
+    for (const std::string& name : chart_.series) {
+      const double size = 16 + letter_width * static_cast<double>(name.size()) + 22;
+      if (x > margin && x + size > width_) {
+        x = margin;
+        y += legend_line;
+      }
+      legend_.emplace_back(x, y);
+      x += size;
+    }
+    head_height_ = y + panel_title_height;
   }
 
   // A series takes room in a group only when some panel has a bar of it.
@@ -90,7 +112,7 @@ class Drawing {
 
   // Returns where the last group ends.
   double place_groups() {
-    double y = head_height;
+    double y = head_height_;
     for (size_t group = 0; group < chart_.groups.size(); ++group) {
       tops_.push_back(y);
       size_t bars = 0;
@@ -102,18 +124,17 @@ class Drawing {
   }
 
   void draw_legend() {
-    double x = margin;
     for (size_t series = 0; series < chart_.series.size(); ++series) {
-      svg_ += "<rect class=\"s" + std::to_string(series) + "\" x=\"" + number(x) +
-              "\" y=\"54\" width=\"11\" height=\"11\"/>\n";
-      svg_ += text_at(x + 16, 64, "", chart_.series[series]);
-      x += 16 + letter_width * static_cast<double>(chart_.series[series].size()) + 22;
+      const auto [x, y] = legend_[series];
+      svg_ += "<rect class=\"s" + std::to_string(series) + "\" x=\"" + number(x) + "\" y=\"" +
+              number(y) + "\" width=\"11\" height=\"11\"/>\n";
+      svg_ += text_at(x + 16, y + 10, "", chart_.series[series]);
     }
   }
 
   void draw_panel(const ChartPanel& panel, double left, double height) {
-    svg_ += text_at(left, head_height - 8, "panel", panel.title);
-    svg_ += "<line class=\"line\" x1=\"" + number(left) + "\" y1=\"" + number(head_height - 2) +
+    svg_ += text_at(left, head_height_ - 8, "panel", panel.title);
+    svg_ += "<line class=\"line\" x1=\"" + number(left) + "\" y1=\"" + number(head_height_ - 2) +
             "\" x2=\"" + number(left) + "\" y2=\"" + number(height - foot_height) + "\"/>\n";
     svg_ += text_at(left, height - foot_height + 16, "small", panel.axis);
     for (size_t group = 0; group < chart_.groups.size(); ++group)
@@ -124,7 +145,7 @@ class Drawing {
     double longest = 0;
     for (const std::optional<ChartBar>& bar : bars)
       if (bar) longest = std::max({longest, bar->value, bar->high});
-    const double scale = longest > 0 ? bars_width / longest : 0;
+    const double scale = longest > 0 ? bars_width_ / longest : 0;
     double y = tops_[group];
     for (size_t series = 0; series < bars.size(); ++series) {
       if (bars[series]) draw_bar(*bars[series], series, {left, y, scale});
@@ -155,7 +176,11 @@ class Drawing {
   }
 
   const Chart& chart_;
-  std::vector<double> tops_;  // Of the groups.
+  double bars_width_;
+  double width_;
+  double head_height_ = 0;
+  std::vector<std::pair<double, double>> legend_;  // Left and top of each entry.
+  std::vector<double> tops_;                       // Of the groups.
   std::string svg_;
 };
 

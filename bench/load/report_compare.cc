@@ -48,8 +48,9 @@ Chart empty_chart(const Comparison& comparison, std::string title) {
   chart.title = std::move(title);
   for (const auto& [name, value] : comparison.facts)
     if (name == "placement") chart.subtitle = value;
-  chart.subtitle += "; median of " + std::to_string(comparison.rounds) +
-                    " rounds; every row has a scale of its own";
+  chart.subtitle += "; " + std::to_string(comparison.rounds) +
+                    (comparison.rounds == 1 ? " round" : " rounds") +
+                    "; every row has a scale of its own";
   chart.series = comparison.peers;
   // More peers than colours: the report's tables have them all.
   if (chart.series.size() > chart_series_max) chart.series.resize(chart_series_max);
@@ -110,7 +111,7 @@ std::string measurement_line(const Row& row, const PeerResult& result,
   json.real("foreign_cpus", measurement.foreign.cpus);
   json.real("steal", measurement.foreign.steal);
   json.real("idle_peers_cpus", measurement.idle_peers_cpus);
-  json.boolean("clean", flaws_of(measurement, row.clients).empty());
+  json.boolean("clean", flaws_of(measurement, row).empty());
   return json.finish() + "\n";
 }
 

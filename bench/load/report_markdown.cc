@@ -122,7 +122,7 @@ class Report {
 
   // The number of the footnote of this row and peer; empty when all of it is clean.
   std::string footnote_mark(const RowResult& row, const PeerResult& result) {
-    const std::string flaws = flaws_text(result, row.row.clients);
+    const std::string flaws = flaws_text(result, row.row);
     if (flaws.empty()) return "";
     const std::string note = row.row.name + ", " + result.peer + ": " + flaws;
     const auto found = std::find(footnotes_.begin(), footnotes_.end(), note);
@@ -242,12 +242,12 @@ class Report {
         "- Poolers have logging off, no passwords unless the row says so, transaction pooling "
         "where they have it, and the same pool size. pgpool2 has a process and a server "
         "connection for each client; haproxy a server connection for each client.\n"
-        "- A measurement is marked when transactions failed or answers were wrong; when the "
-        "hypervisor took more than 2 % of the CPU time meanwhile; when all CPUs together did "
-        "more than 5 % of one CPU's work besides ours (idle time of /proc/stat against the CPU "
-        "clocks of our own processes); when, in the quarter of a second before, on average "
-        "more than half a thread of others was runnable; or when the other peers used more than "
-        "1 % of a CPU. The load average is written down for each measurement but is no "
+        "- A measurement is marked when transactions failed, were fewer than 20 or had wrong "
+        "answers; when the hypervisor took more than 2 % of the CPU time meanwhile; when all CPUs "
+        "together did more than 5 % of one CPU's work besides ours (idle time of /proc/stat "
+        "against the CPU clocks of our own processes); when, in the quarter of a second before, "
+        "on average more than half a thread of others was runnable; or when the other peers used "
+        "more than 1 % of a CPU. The load average is written down for each measurement but is no "
         "criterion: our own processes raise it.\n"
         "- Marked measurements are in the medians: such noise only adds.\n"
         "- " +

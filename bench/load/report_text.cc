@@ -70,29 +70,4 @@ std::string xml_text(std::string_view text) {
   return result;
 }
 
-std::string json_text(std::string_view text) {
-  std::string result = "\"";
-  for (const char letter : text) {
-    const auto code = static_cast<unsigned char>(letter);
-    if (letter == '"' || letter == '\\') {
-      result += '\\';
-      result += letter;
-    } else if (code < 0x20) {
-      std::array<char, 8> escape{};
-      std::snprintf(escape.data(), escape.size(), "\\u%04x", static_cast<unsigned>(code));
-      result += escape.data();
-    } else {
-      result += letter;
-    }
-  }
-  return result + "\"";
-}
-
-std::string json_number(double value) {
-  if (!std::isfinite(value)) return "null";
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "%.9g", value);
-  return text.data();
-}
-
 }  // namespace helios::bench

@@ -1,4 +1,4 @@
-// Small texts of the reports: numbers, Markdown cells, JSON, XML.
+// Small texts of the reports: numbers, Markdown cells, XML.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,5 @@ namespace helios::bench {
 // Without what would break a table.
 [[nodiscard]] std::string markdown_cell(std::string_view text);
 [[nodiscard]] std::string xml_text(std::string_view text);
-// With the quotes.
-[[nodiscard]] std::string json_text(std::string_view text);
-// A number; null when it is none.
-[[nodiscard]] std::string json_number(double value);
 
 }  // namespace helios::bench

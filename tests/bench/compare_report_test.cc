@@ -128,8 +128,17 @@ TEST_CASE("the longest bar of a group fills the width, the others in proportion"
                    {{ChartBar{10, 0, 0, ""}, ChartBar{5, 0, 0, ""}},
                     {std::nullopt, ChartBar{1000, 0, 0, ""}}}}};
   const std::string svg = render_chart(chart);
-  CHECK(count_of(svg, "width=\"330.0\"") == 2);
-  CHECK(count_of(svg, "width=\"165.0\"") == 1);
+  CHECK(count_of(svg, "width=\"560.0\"") == 2);
+  CHECK(count_of(svg, "width=\"280.0\"") == 1);
+}
+
+TEST_CASE("a legend that is too long for the page goes on in the next line") {
+  Chart chart;
+  chart.panels = {{}};
+  for (int i = 0; i < 8; ++i) chart.series.emplace_back("a peer with quite a long name");
+  const std::string svg = render_chart(chart);
+  CHECK(has(svg, "x=\"16.0\" y=\"54.0\""));
+  CHECK(has(svg, "x=\"16.0\" y=\"72.0\""));
 }
 
 TEST_CASE("names in a chart cannot break it") {

@@ -7,9 +7,15 @@
 namespace helios::bench {
 namespace {
 
+Row row_of(uint32_t clients) {
+  Row row;
+  row.clients = clients;
+  return row;
+}
+
 std::vector<Flaw> flaws(const Measurement& measurement) {
   std::vector<Flaw> kinds;
-  for (const FoundFlaw& found : flaws_of(measurement, 16)) kinds.push_back(found.flaw);
+  for (const FoundFlaw& found : flaws_of(measurement, row_of(16))) kinds.push_back(found.flaw);
   return kinds;
 }
 
@@ -64,7 +70,7 @@ TEST_CASE("a measurement that failed has no figure") {
 
 TEST_CASE("what is clean has no flaw") {
   CHECK(flaws(made_measurement(1, 10)).empty());
-  CHECK(flaws_text(made_result("peer", {1, 2}), 16).empty());
+  CHECK(flaws_text(made_result("peer", {1, 2}), row_of(16)).empty());
 }
 
 TEST_CASE("everything that makes a measurement unclean is found") {
@@ -79,6 +85,8 @@ TEST_CASE("everything that makes a measurement unclean is found") {
   CHECK(with([](Measurement& m) { m.load.wrong = 1; }) == Flaws{Flaw::wrong_answers});
   CHECK(with([](Measurement& m) { m.load.clients_connected = 15; }) ==
         Flaws{Flaw::clients_missing});
+  CHECK(with([](Measurement& m) { m.load.transactions = 19; }) == Flaws{Flaw::few_transactions});
+  CHECK(with([](Measurement& m) { m.load.transactions = 20; }).empty());
   CHECK(with([](Measurement& m) { m.load.watched.is_complete = false; }) ==
         Flaws{Flaw::incomplete_usage});
   CHECK(with([](Measurement& m) { m.foreign.steal = 0.021; }) == Flaws{Flaw::steal});
@@ -87,6 +95,14 @@ TEST_CASE("everything that makes a measurement unclean is found") {
   CHECK(with([](Measurement& m) { m.foreign.cpus = 0.05; }).empty());
   CHECK(with([](Measurement& m) { m.idle.runnable = 0.6; }) == Flaws{Flaw::foreign_runnable});
   CHECK(with([](Measurement& m) { m.idle_peers_cpus = 0.02; }) == Flaws{Flaw::idle_peers});
+}
+
+TEST_CASE("idle clients need no transactions") {
+  Measurement measurement = made_measurement(1, 10);
+  measurement.load.transactions = 0;
+  Row row = row_of(16);
+  row.kind = RowKind::memory;
+  CHECK(flaws_of(measurement, row).empty());
 }
 
 TEST_CASE("a load average that our own processes raise is no flaw") {
@@ -100,11 +116,11 @@ TEST_CASE("a footnote names the rounds and the worst of them") {
   result.rounds[0].foreign.cpus = 0.2;
   result.rounds[2].foreign.cpus = 0.37;
   result.rounds[1].error = "the pooler has ended";
-  CHECK(flaws_text(result, 16) ==
+  CHECK(flaws_text(result, row_of(16)) ==
         "round 2: no result (the pooler has ended); rounds 1, 3: other processes used up to 37 % "
         "of a CPU");
   for (Measurement& measurement : result.rounds) measurement.foreign.cpus = 0.5;
-  CHECK(flaws_text(made_result("peer", {1}), 15).empty());
+  CHECK(flaws_text(made_result("peer", {1}), row_of(15)).empty());
 }
 
 TEST_CASE("failed transactions come with the first error") {
@@ -114,7 +130,7 @@ TEST_CASE("failed transactions come with the first error") {
   load.errors_count = 1;
   load.errors[0].sqlstate = {'5', '3', '3', '0', '0'};
   load.errors[0].example = {'f', 'u', 'l', 'l'};
-  CHECK(flaws_text(result, 16) == "round 1: up to 3 transactions failed (53300 full)");
+  CHECK(flaws_text(result, row_of(16)) == "round 1: up to 3 transactions failed (53300 full)");
 }
 
 }  // namespace
