@@ -50,7 +50,7 @@ Config make_config(PoolMode mode, uint32_t backends_count, uint16_t node_port, u
   Config config;
   config.proxy.listen = {"127.0.0.1:" + std::to_string(port)};
   config.proxy.cores = 1;
-  config.proxy.max_clients = 100;
+  config.proxy.max_clients = 400;
   config.pool.mode = mode;
   config.pool.min_connections = 0;
   config.pool.max_connections = backends_count;

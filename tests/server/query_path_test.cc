@@ -30,6 +30,15 @@ void check_takes_nothing(const std::function<void()>& round) {
   CHECK(calls.locks == 0);
 }
 
+// The same for work whose need of memory depends on what meets: its peak may grow a little now and
+// then.
+void check_takes_little(const std::function<void()>& round) {
+  (void)calls_of(warm_up_rounds, round);
+  const CoreCalls calls = calls_of(counted_rounds, round);
+  CHECK(calls.allocations < 4 * counted_rounds);
+  CHECK(calls.locks == 0);
+}
+
 // A pool with its clients, which leave first.
 struct Scene {
   Scene(PoolMode mode, uint32_t backends_count, size_t clients_count)
@@ -100,6 +109,14 @@ void check_common(Scene& scene) {
   Client& client = scene.clients.front();
   SUBCASE("simple queries") {
     check_takes_nothing([&] { scene.query_all("select 1", "TDCZ"); });
+  }
+  SUBCASE("a pipeline of simple queries") {
+    MessageWriter queries;
+    for (int i = 0; i < 20; ++i) write_query(queries, "select 1");
+    check_takes_nothing([&] {
+      client.write(queries);
+      (void)client.read(20);
+    });
   }
   SUBCASE("extended batches") {
     check_extended(client);
@@ -208,6 +225,18 @@ TEST_CASE("more clients than backends") {
   SUBCASE("statement mode") {
     Scene scene(PoolMode::statement, 2, 16);
     check_takes_nothing([&] { scene.query_all("select 1", "TDCZ"); });
+  }
+}
+
+// More chunks than a core keeps without need.
+TEST_CASE("much is buffered at once") {
+  SUBCASE("results of 1 MB for many clients") {
+    Scene scene(PoolMode::transaction, 16, 16);
+    check_takes_little([&] { scene.query_all("select big", "TDCZ"); });
+  }
+  SUBCASE("hundreds of waiting clients") {
+    Scene scene(PoolMode::transaction, 2, 320);
+    check_takes_little([&] { scene.query_all("select 1", "TDCZ"); });
   }
 }
 
