@@ -45,13 +45,23 @@ ChunkPool::ChunkPool() noexcept = default;
 
 ChunkPool::~ChunkPool() {
   ASSERT(lent_count_ == 0);
+  for (FreeList* list : {&full_, &headers_})
+    while (list->count > 0) free_one(*list);
+}
+
+void ChunkPool::free_one(FreeList& list) noexcept {
+  Chunk* chunk = list.head;
+  list.head = chunk->next;
+  --list.count;
+  if (&list == &full_) set_poisoned(chunk, false);
+  std::free(chunk);
+}
+
+void ChunkPool::trim() noexcept {
   for (FreeList* list : {&full_, &headers_}) {
-    while (list->head != nullptr) {
-      Chunk* chunk = list->head;
-      list->head = chunk->next;
-      if (list == &full_) set_poisoned(chunk, false);
-      std::free(chunk);
-    }
+    const size_t unneeded = std::min(list->count_min, trim_max);
+    for (size_t i = 0; i < unneeded && list->count > kept_count; ++i) free_one(*list);
+    list->count_min = list->count;
   }
 }
 
@@ -69,6 +79,7 @@ Chunk* ChunkPool::take_from(FreeList& list, size_t block_size) noexcept {
   Chunk* chunk = list.head;
   list.head = chunk->next;
   --list.count;
+  list.count_min = std::min(list.count_min, list.count);
   ++lent_count_;
   chunk->next = nullptr;
   chunk->size = 0;
@@ -93,10 +104,6 @@ void ChunkPool::give_back(Chunk* chunk) noexcept {
   ASSERT(lent_count_ > 0);
   --lent_count_;
   FreeList& list = chunk->borrowed ? headers_ : full_;
-  if (list.count >= free_max) {
-    std::free(chunk);
-    return;
-  }
   if (!chunk->borrowed) set_poisoned(chunk, true);
   chunk->next = list.head;
   list.head = chunk;

@@ -224,14 +224,14 @@ void Backend::lease_to(Lessee& lessee) noexcept {
 bool Backend::apply_parameters(const ParameterSetRef& wanted) noexcept {
   ASSERT(state_ == State::leased);
   if (wanted == parameters_ || wanted.is_null()) return false;
-  const std::string statement = set_statement(*parameters_, *wanted);
+  const std::string_view statement = pools_.parameters().set_statement(*parameters_, *wanted);
   if (statement.empty()) return false;
   start_statement(statement);
   return true;
 }
 
 void Backend::start_statement(std::string_view text) noexcept {
-  MessageWriter writer;
+  MessageWriter& writer = pools_.writer();
   write_query(writer, text);
   ledger_.on_sent('Q', LedgerAction::skip);
   transaction_status_ = 0;
@@ -356,7 +356,7 @@ void Backend::start_closing(bool mid_message) noexcept {
   if (!stream_.is_open() || pools_.is_stopped()) return stream_.terminate();
   if (stream_.is_receive_paused()) stream_.resume_receive();
   if (!mid_message) {
-    MessageWriter writer;
+    MessageWriter& writer = pools_.writer();
     write_terminate(writer);
     stream_.send(writer.bytes());
   }

@@ -146,7 +146,7 @@ void Backend::finish_ready(ByteSpan body) noexcept {
   if (lessee_ == nullptr) return;
   lessee_->on_ready(*status, skipping_);
   if (lessee_ == nullptr || skipping_ || !is_ready_held_) return;
-  MessageWriter writer;
+  MessageWriter& writer = pools_.writer();
   write_ready_for_query(writer, *status);
   lessee_->on_reply_copy(writer.bytes(), true);
 }

@@ -41,15 +41,11 @@ bool contains(const std::string_view (&names)[count], std::string_view name) noe
   return false;
 }
 
-std::string key_of(const ParameterList& sorted) {
-  std::string key;
-  for (const auto& [name, value] : sorted) {
-    key += name;
-    key += '\0';
-    key += value;
-    key += '\0';
-  }
-  return key;
+void append_to_key(std::string& key, std::string_view name, std::string_view value) {
+  key += name;
+  key += '\0';
+  key += value;
+  key += '\0';
 }
 
 // A literal that means the same whatever standard_conforming_strings is. The escapes are ASCII in
@@ -98,14 +94,19 @@ const std::string* find_parameter(const ParameterList& list, std::string_view na
   return nullptr;
 }
 
+void ParameterSetRef::take() noexcept {
+  if (set_ != nullptr && set_->references_++ == 0) set_->store_->on_used(*set_);
+}
+
 void ParameterSetRef::drop() noexcept {
   if (set_ == nullptr) return;
   ASSERT(set_->references_ > 0);
-  if (--set_->references_ == 0) set_->store_->forget(set_);
+  if (--set_->references_ == 0) set_->store_->on_unused(*set_);
   set_ = nullptr;
 }
 
 ParameterStore::~ParameterStore() {
+  while (!unused_.empty()) forget_oldest();
   ASSERT(sets_.empty());
 }
 
@@ -114,7 +115,8 @@ ParameterSetRef ParameterStore::intern(const ParameterList& list) {
   for (const auto& parameter : list)
     if (is_followed_parameter(parameter.first)) sorted.push_back(parameter);
   std::sort(sorted.begin(), sorted.end());
-  std::string key = key_of(sorted);
+  std::string key;
+  for (const auto& [name, value] : sorted) append_to_key(key, name, value);
   auto found = sets_.find(key);
   if (found != sets_.end()) return ParameterSetRef(found->second.get());
   auto set = std::make_unique<ParameterSet>();
@@ -129,37 +131,64 @@ ParameterSetRef ParameterStore::intern(const ParameterList& list) {
 ParameterSetRef ParameterStore::with(const ParameterSetRef& base, std::string_view name,
                                      std::string_view value) {
   if (!is_followed_parameter(name)) return base;
-  ParameterList list;
-  if (!base.is_null()) list = base->list();
-  bool found = false;
-  for (auto& [candidate, old_value] : list) {
-    if (!equal_names(candidate, name)) continue;
-    if (old_value == value) return base;
-    old_value = value;
-    found = true;
-  }
-  if (!found) list.emplace_back(name, value);
-  return intern(list);
+  static const ParameterList nothing;
+  const ParameterList& list = base.is_null() ? nothing : base->list();
+  const std::string* current = find_parameter(list, name);
+  if (current != nullptr && *current == value) return base;
+  write_key(list, name, value);
+  if (auto found = sets_.find(key_); found != sets_.end())
+    return ParameterSetRef(found->second.get());
+
+  ParameterList changed = list;
+  if (current == nullptr) changed.emplace_back(name, value);
+  for (auto& [candidate, old_value] : changed)
+    if (equal_names(candidate, name)) old_value = value;
+  return intern(changed);
 }
 
-void ParameterStore::forget(ParameterSet* set) noexcept {
-  const size_t erased = sets_.erase(set->key_);
+// The key of the set that differs from `base` (sorted) in this one value. Names keep their
+// spelling, so that the order stays as it is.
+void ParameterStore::write_key(const ParameterList& base, std::string_view name,
+                               std::string_view value) {
+  key_.clear();
+  bool is_written = find_parameter(base, name) != nullptr;
+  for (const auto& [candidate, old_value] : base) {
+    if (!is_written && name < candidate) {
+      append_to_key(key_, name, value);
+      is_written = true;
+    }
+    append_to_key(key_, candidate, equal_names(candidate, name) ? value : old_value);
+  }
+  if (!is_written) append_to_key(key_, name, value);
+}
+
+void ParameterStore::on_used(ParameterSet& set) noexcept {
+  if (set.is_linked()) unused_.remove(set);
+}
+
+void ParameterStore::on_unused(ParameterSet& set) noexcept {
+  unused_.push_back(set);
+  if (unused_.size() > unused_max) forget_oldest();
+}
+
+void ParameterStore::forget_oldest() noexcept {
+  const size_t erased = sets_.erase(unused_.pop_front()->key_);
   ASSERT(erased == 1);
 }
 
-std::string set_statement(const ParameterSet& from, const ParameterSet& to) {
-  std::string statement;
-  // client_encoding last: the other literals are read in the encoding that `from` has.
-  std::string encoding;
-  for (const auto& [name, value] : to.list()) {
-    const std::string* current = find_parameter(from.list(), name);
-    if (current == nullptr || *current == value) continue;
-    std::string& out = equal_names(name, "client_encoding") ? encoding : statement;
-    if (!out.empty()) out += ';';
-    append_set(out, name, value);
+// client_encoding comes last: the other literals are read in the encoding that `from` has.
+std::string_view ParameterStore::set_statement(const ParameterSet& from, const ParameterSet& to) {
+  statement_.clear();
+  for (const bool is_encoding : {false, true}) {
+    for (const auto& [name, value] : to.list()) {
+      if (equal_names(name, "client_encoding") != is_encoding) continue;
+      const std::string* current = find_parameter(from.list(), name);
+      if (current == nullptr || *current == value) continue;
+      if (!statement_.empty()) statement_ += ';';
+      append_set(statement_, name, value);
+    }
   }
-  if (!statement.empty() && !encoding.empty()) statement += ';';
-  return statement + encoding;
+  return statement_;
 }
 
 bool is_canonical_value(std::string_view name, std::string_view value) noexcept {

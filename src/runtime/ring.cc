@@ -108,6 +108,7 @@ Result<bool> Ring::set_up(const RingOptions& options) {
   for (uint32_t i = 0; i < params.sq_entries; ++i) ring_.sq.array[i] = i;
   scratch_.reset(new (std::nothrow) Scratch[params.sq_entries]);
   if (scratch_ == nullptr) return Error{explain_refusal("allocating the ring's scratch", ENOMEM)};
+  silent_sends_.reserve(params.sq_entries);  // What one turn submits, as a rule.
 
   // Sockets never need a kernel worker thread; should one appear, few are enough. A refusal changes
   // nothing.

@@ -45,10 +45,11 @@ void CoreServer::log_counters() const noexcept {
       pools.connects, pools.connect_failures, pools.closes, pools.moves_out, pools.moves_in,
       pools.cancels, pools.violations, pools.late_ends);
   LOG(info,
-      "ring: %" PRIu64 " enters, %" PRIu64 " receives, %" PRIu64 " sends, %" PRIu64
-      " starved, %" PRIu64 " restarted, %" PRIu64 " overflows",
-      ring.enters, ring.receives, ring.sends, ring.starved, ring.receives_restarted,
-      ring.cq_overflows);
+      "ring: %" PRIu64 " enters, %" PRIu64 " turns, %" PRIu64 " sleeps, %" PRIu64
+      " receives, %" PRIu64 " sends, %" PRIu64 " silent, %" PRIu64 " starved, %" PRIu64
+      " restarted, %" PRIu64 " overflows",
+      ring.enters, context_.counters.turns, context_.counters.sleeps, ring.receives, ring.sends,
+      ring.silent_sends, ring.starved, ring.receives_restarted, ring.cq_overflows);
 }
 
 void CoreServer::on_start() noexcept {

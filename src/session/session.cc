@@ -340,7 +340,7 @@ void Session::fail(std::string_view code, std::string_view message) noexcept {
                 static_cast<int>(code.size()), code.data(), static_cast<int>(message.size()),
                 message.data());
   }
-  MessageWriter writer;
+  MessageWriter& writer = sessions_.pools().writer();
   write_error(writer, Severity::fatal, code, message);
   stream_.send(writer.bytes());
   end("failed");

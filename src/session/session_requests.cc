@@ -161,7 +161,7 @@ bool Session::begin_without_backend(uint8_t tag) noexcept {
   switch (tag) {
     case frontend_tag::sync: {
       // Outside of a batch and of a transaction: the answer is known.
-      MessageWriter writer;
+      MessageWriter& writer = sessions_.pools().writer();
       write_ready_for_query(writer, transaction_status::idle);
       stream_.send(writer.bytes());
       return true;

@@ -32,8 +32,9 @@ struct Chunk {
 };
 constexpr size_t chunk_capacity = chunk_size - sizeof(Chunk);
 
-// Free chunks of one core. Grows by need (a handful of chunks at once); keeps what it has up to a
-// bound. A chunk that only borrows a buffer is a header without bytes.
+// Free chunks of one core. Grows by need (a handful of chunks at once); keeps what it has until
+// trim(), so that a load that needs many of them again and again does not ask the allocator each
+// time. A chunk that only borrows a buffer is a header without bytes.
 class ChunkPool {
  public:
   ChunkPool() noexcept;
@@ -45,6 +46,9 @@ class ChunkPool {
   [[nodiscard]] Chunk* take() noexcept;
   [[nodiscard]] Chunk* take_borrower() noexcept;
   void give_back(Chunk* chunk) noexcept;
+  // Frees chunks that nobody has needed since the last call, but for kept_count of a kind; at most
+  // trim_max of them at once. Now and then (Pools does).
+  void trim() noexcept;
   [[nodiscard]] size_t lent_count() const noexcept { return lent_count_; }
   [[nodiscard]] size_t free_count() const noexcept { return full_.count + headers_.count; }
 
@@ -53,14 +57,17 @@ class ChunkPool {
   // pin the ring).
   uint32_t borrowed_count[buffer_group_count] = {0, 0};
 
-  static constexpr size_t free_max = 256;
+  static constexpr size_t kept_count = 256;
+  static constexpr size_t trim_max = 1024;
 
  private:
   struct FreeList {
     Chunk* head = nullptr;
     size_t count = 0;
+    size_t count_min = 0;  // Since the last trim.
   };
   [[nodiscard]] Chunk* take_from(FreeList& list, size_t block_size) noexcept;
+  void free_one(FreeList& list) noexcept;
 
   FreeList full_;
   FreeList headers_;

@@ -6,7 +6,8 @@
 // first message.
 //
 // Sets are immutable and shared: equal sets of one core are one object, so comparing two is
-// comparing two pointers. One core's data.
+// comparing two pointers. Those that nobody uses any more are kept for a while: the replay of
+// several parameters passes through the same sets again and again. One core's data.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,8 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "helios/base/intrusive_list.h"
 
 namespace helios {
 
@@ -34,8 +37,9 @@ using ParameterList = std::vector<std::pair<std::string, std::string>>;
                                                 std::string_view name) noexcept;
 
 class ParameterStore;
+struct UnusedSetTag;
 
-class ParameterSet {
+class ParameterSet : public ListNode<UnusedSetTag> {
  public:
   [[nodiscard]] const ParameterList& list() const noexcept { return list_; }
 
@@ -53,9 +57,7 @@ class ParameterSet {
 class ParameterSetRef {
  public:
   ParameterSetRef() = default;
-  explicit ParameterSetRef(ParameterSet* set) noexcept : set_(set) {
-    if (set_ != nullptr) ++set_->references_;
-  }
+  explicit ParameterSetRef(ParameterSet* set) noexcept : set_(set) { take(); }
   ParameterSetRef(const ParameterSetRef& other) noexcept : ParameterSetRef(other.set_) {}
   ParameterSetRef(ParameterSetRef&& other) noexcept : set_(std::exchange(other.set_, nullptr)) {}
   ParameterSetRef& operator=(ParameterSetRef other) noexcept {
@@ -72,6 +74,7 @@ class ParameterSetRef {
   }
 
  private:
+  void take() noexcept;
   void drop() noexcept;
   ParameterSet* set_ = nullptr;
 };
@@ -87,21 +90,33 @@ class ParameterStore {
   // The set with these parameters; those that are not followed are left out.
   [[nodiscard]] ParameterSetRef intern(const ParameterList& list);
   // The set that differs from `base` in this one value. `base` itself when the parameter is not
-  // followed or the value is the same.
+  // followed or the value is the same. Note: allocates only when the store has no such set.
   [[nodiscard]] ParameterSetRef with(const ParameterSetRef& base, std::string_view name,
                                      std::string_view value);
+  // The statement that turns a session with the parameters `from` into one with `to`; empty when
+  // there is nothing to do. Parameters that one of them lacks are left alone: a server that does
+  // not report a parameter cannot be followed. Valid until the next call.
+  [[nodiscard]] std::string_view set_statement(const ParameterSet& from, const ParameterSet& to);
+
+  // Sets, used or not.
   [[nodiscard]] size_t size() const noexcept { return sets_.size(); }
+
+  // Sets without a user that are kept.
+  static constexpr size_t unused_max = 256;
 
  private:
   friend class ParameterSetRef;
-  void forget(ParameterSet* set) noexcept;
-  std::unordered_map<std::string_view, std::unique_ptr<ParameterSet>> sets_;
-};
+  void on_used(ParameterSet& set) noexcept;
+  void on_unused(ParameterSet& set) noexcept;
+  void forget_oldest() noexcept;
+  void write_key(const ParameterList& base, std::string_view name, std::string_view value);
 
-// The statement that turns a session with the parameters `from` into one with `to`; empty when
-// there is nothing to do. Parameters that one of them lacks are left alone: a server that does not
-// report a parameter cannot be followed.
-[[nodiscard]] std::string set_statement(const ParameterSet& from, const ParameterSet& to);
+  std::unordered_map<std::string_view, std::unique_ptr<ParameterSet>> sets_;
+  IntrusiveList<ParameterSet, UnusedSetTag> unused_;  // Front: unused for longest.
+  // Kept for their memory only.
+  std::string key_;
+  std::string statement_;
+};
 
 // True when a server takes this value of this parameter as it is, so that its own spelling of it is
 // known without asking.

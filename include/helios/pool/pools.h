@@ -20,6 +20,7 @@
 #include "helios/runtime/timer_wheel.h"
 #include "helios/wire/crypto.h"
 #include "helios/wire/key_derivation.h"
+#include "helios/wire/writer.h"
 
 namespace helios {
 
@@ -110,10 +111,16 @@ class Pools final : public SlicePort {
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
   [[nodiscard]] const PoolsCounters& counters() const noexcept { return counters_; }
 
-  // --- For Backend and Canceller ---
+  // --- For Backend, Canceller and Session ---
 
   [[nodiscard]] const PoolsContext& context() noexcept { return context_; }
   [[nodiscard]] ParameterStore& parameters() noexcept { return parameters_; }
+  // For a message of the pooler's own: an empty writer that keeps its memory from one to the next.
+  // What is written to it is sent before anybody else asks for it.
+  [[nodiscard]] MessageWriter& writer() noexcept {
+    writer_.clear();
+    return writer_;
+  }
   [[nodiscard]] PoolsCounters& counters() noexcept { return counters_; }
   [[nodiscard]] Nanoseconds now() noexcept { return context_.clock.now(); }
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
@@ -158,6 +165,7 @@ class Pools final : public SlicePort {
 
   PoolsContext context_;
   ParameterStore parameters_;
+  MessageWriter writer_;
   Slab<Backend> backends_;
   std::unordered_map<std::string, std::unique_ptr<PoolEntry>> entries_;
   IntrusiveList<Slice, ActiveSliceTag> active_;
