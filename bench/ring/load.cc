@@ -14,6 +14,7 @@ namespace {
 // Far beyond any scheduling delay.
 constexpr int silence_max_ms = 10'000;
 constexpr Nanoseconds buffers_wait_max = milliseconds(500);
+constexpr Nanoseconds first_answer_max = seconds(30);
 
 // Every message differs from every other, in each of its words.
 uint64_t word_of(uint32_t connection, uint64_t round, uint64_t index) noexcept {
@@ -171,7 +172,9 @@ void Load::advance_phase() noexcept {
       elapsed >= options_.warm_up + buffers_wait_max;
   const bool is_warm = elapsed >= options_.warm_up && has_used_buffers;
   if (phase_ == Phase::warm_up && is_warm) return begin_span();
-  if (phase_ == Phase::counted && elapsed >= options_.span) return end_span();
+  // On a machine that is busy with other things a short span may see no message come back.
+  const bool has_counted = latencies_.count() > 0 || elapsed >= options_.span + first_answer_max;
+  if (phase_ == Phase::counted && elapsed >= options_.span && has_counted) return end_span();
 }
 
 void Load::begin_span() noexcept {
