@@ -13,7 +13,11 @@
 #endif
 
 #ifdef HELIOS_ALLOCATOR_HOOKS
-#include <sanitizer/allocator_interface.h>
+#include <cstddef>
+// Of sanitizer/allocator_interface.h, which GCC does not bring.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(
+    void (*on_malloc)(const volatile void* block, size_t size),
+    void (*on_free)(const volatile void* block));
 #else
 #include <dlfcn.h>
 #include <pthread.h>

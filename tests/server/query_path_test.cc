@@ -23,9 +23,15 @@ CoreCalls calls_of(int rounds, const std::function<void()>& round) {
   return core_calls_since(before);
 }
 
+// How many chunks a core holds at its peak depends on what meets, so that the peak may still grow
+// once after the warm-up: counted anew then. What takes something for each query takes it each
+// time.
 void check_takes_nothing(const std::function<void()>& round) {
+  constexpr int attempts_max = 3;
   (void)calls_of(warm_up_rounds, round);
-  const CoreCalls calls = calls_of(counted_rounds, round);
+  CoreCalls calls = calls_of(counted_rounds, round);
+  for (int i = 1; i < attempts_max && calls != CoreCalls(); ++i)
+    calls = calls_of(counted_rounds, round);
   CHECK(calls.allocations == 0);
   CHECK(calls.locks == 0);
 }
