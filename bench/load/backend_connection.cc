@@ -54,6 +54,8 @@ void BackendConnection::go_on() noexcept {
 // What was said leaves; what comes next is arranged.
 void BackendConnection::settle() noexcept {
   context_.conversations.buffer.flush();
+  const bool has_more = !pieces_.empty() || conversation_.state() == Conversation::State::streaming;
+  stream_.set_drain_notice(has_more ? SendNotice::prompt : SendNotice::lazy);
   if (conversation_.state() == Conversation::State::ended) return finish();
   if (conversation_.state() != Conversation::State::waiting || timer_.is_scheduled()) return;
   context_.timers.schedule(timer_, context_.clock.now() + conversation_.pause());

@@ -77,6 +77,7 @@ void Stream::begin(State first, int fd, int family) noexcept {
   receive_cancelling_ = receive_over_ = send_over_ = false;
   paused_ = was_above_high_mark_ = ended_ = false;
   finish_sending_ = terminate_after_flush_ = detaching_ = detachable_told_ = false;
+  drain_notice_ = SendNotice::lazy;
   open_error_ = 0;
   target_ = net_.io.attach(this);
   set_state(first);
@@ -296,11 +297,11 @@ void Stream::start_send() noexcept {
     size += parts[i].iov_len;
     if (size == send_size_max) count = i + 1;
   }
-  // With an answer due, nothing waits for the end of the send; else something follows it.
-  const bool is_last = size == outbox_.size() && !finish_sending_ && !terminate_after_flush_ &&
-                       !was_above_high_mark_;
+  // Where nothing follows the end of the send, it need not end the core's sleep.
+  const bool is_followed =
+      size < outbox_.size() || finish_sending_ || terminate_after_flush_ || was_above_high_mark_;
   net_.io.start_send(target_, fd_, {parts.data(), count},
-                     is_last ? SendNotice::lazy : SendNotice::prompt);
+                     is_followed ? SendNotice::prompt : drain_notice_);
   send_in_flight_ = true;
 }
 

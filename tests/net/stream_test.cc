@@ -235,6 +235,38 @@ TEST_CASE("terminate with nothing in flight closes at the end of the turn") {
   CHECK(!t.core.io.is_open(t.fd));
 }
 
+TEST_CASE("the end of a send is told promptly only where something follows it") {
+  Opened t;
+  const auto notice_of_send = [&](size_t size) {
+    t.stream->send(as_bytes(std::string(size, 'x')));
+    t.core.flush();
+    const SendNotice notice = t.core.io.last_notice();
+    while (t.core.io.is_in_flight(t.fd, OpKind::send)) {
+      t.core.io.complete_send(t.fd);
+      t.core.flush();
+    }
+    return notice;
+  };
+  CHECK(notice_of_send(10) == SendNotice::lazy);
+  // More is queued than one send takes; and above the high mark somebody waits for the low one.
+  CHECK(notice_of_send(Stream::send_size_max + 1) == SendNotice::prompt);
+  CHECK(notice_of_send(10) == SendNotice::lazy);
+  t.stream->set_drain_notice(SendNotice::prompt);
+  CHECK(notice_of_send(10) == SendNotice::prompt);
+  t.stream->set_drain_notice(SendNotice::lazy);
+  CHECK(notice_of_send(10) == SendNotice::lazy);
+  SUBCASE("the end of sending") {
+    t.stream->send(as_bytes("bye"));
+    t.stream->finish_sending();
+  }
+  SUBCASE("the end of the stream") {
+    t.stream->send(as_bytes("bye"));
+    t.stream->terminate_after_flush();
+  }
+  t.core.flush();
+  CHECK(t.core.io.last_notice() == SendNotice::prompt);
+}
+
 TEST_CASE("terminate cancels what is in flight and closes after the last op, in either order") {
   Opened t;
   t.stream->send(as_bytes("bytes the kernel holds"));

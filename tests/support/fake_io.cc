@@ -369,7 +369,9 @@ void FakeIo::start_recv(TargetId id, int fd, BufferGroup group, bool expect_idle
   ++recv_starts_count_;
 }
 
-void FakeIo::start_send(TargetId id, int fd, std::span<const iovec> parts, SendNotice) noexcept {
+void FakeIo::start_send(TargetId id, int fd, std::span<const iovec> parts,
+                        SendNotice notice) noexcept {
+  last_notice_ = notice;
   ASSERT(!parts.empty());
   ASSERT(parts.size() <= send_parts_max);
   for (const iovec& part : parts) ASSERT(part.iov_len > 0);

@@ -197,6 +197,8 @@ class FakeIo final : public Io {
   [[nodiscard]] bool is_write_shut(int fd) const { return network_.at(fd).shut_write; }
   [[nodiscard]] uint32_t recv_starts_count() const noexcept { return recv_starts_count_; }
   [[nodiscard]] uint32_t tuned_count() const noexcept { return tuned_count_; }
+  // Of the send started last.
+  [[nodiscard]] SendNotice last_notice() const noexcept { return last_notice_; }
 
   // --- Scripts. Each delivers one event (complete_recv: one for each buffer_size bytes). Requires:
   // such an op is in flight on fd. A descriptor as if accepted or connected elsewhere.
@@ -263,6 +265,7 @@ class FakeIo final : public Io {
   uint32_t next_buffer_ = 0;
   uint32_t recv_starts_count_ = 0;
   uint32_t tuned_count_ = 0;
+  SendNotice last_notice_ = SendNotice::prompt;
   int next_open_error_ = 0;
 };
 
