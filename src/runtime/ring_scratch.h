@@ -15,6 +15,7 @@ struct Ring::Scratch {
   union {
     iovec parts[send_parts_max];
     sockaddr_storage address;
+    __kernel_timespec time;
   };
 };
 

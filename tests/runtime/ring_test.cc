@@ -296,6 +296,38 @@ TEST_CASE("a turn without completions ends at its timeout") {
   });
 }
 
+TEST_CASE("long waits share one alarm, which ends them in time and is nobody's event") {
+  on_each_kernel([](RingOptions options) {
+    auto ring = make_ring(options);
+    MonotonicClock clock;
+    Pair pair = make_pair_of_sockets();
+    Recorder reader(*ring);
+    ring->start_recv(reader.id(), pair.ours.get(), BufferGroup::client, true);
+    // Waits that something ends before their time leave the alarm in flight.
+    const Nanoseconds before = clock.now();
+    for (int i = 0; i < 10; ++i) {
+      write_all(pair.theirs.get(), "x");
+      CHECK(ring->turn(seconds(1)) == 1);
+    }
+    CHECK(ring->counters().alarms == 0);
+    // The receive and the alarm: no further request was made.
+    CHECK(ring->counters().sqes == 2);
+    // A shorter wait does not wait for the alarm, and a longer one is not kept beyond its time by
+    // it.
+    CHECK(ring->turn(milliseconds(1)) == 0);
+    CHECK(ring->counters().alarms == 0);
+    CHECK(ring->turn(seconds(2)) == 0);
+    CHECK(clock.now() - before >= seconds(1));
+    CHECK(ring->counters().alarms == 1);
+    const Nanoseconds again = clock.now();
+    CHECK(ring->turn(milliseconds(150)) == 0);
+    CHECK(clock.now() - again >= milliseconds(150));
+    CHECK(ring->counters().alarms == 2);
+    ring->start_cancel(reader.id(), OpKind::recv);
+    REQUIRE(turn_until(*ring, [&] { return reader.has_ended(OpKind::recv); }));
+  });
+}
+
 TEST_CASE("on a kernel without long waits a turn without a deadline still returns") {
   RingOptions options;
   options.features_off.add(Feature::long_wait);

@@ -12,7 +12,12 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 SHELLS = {"sh", "bash", "shell", "console"}
 PREFIXES = {"sudo", "time", "env", "exec", "nohup"}
 # Commands that the build makes; their sources must be there.
-BUILT = {"build/heliosproxy": "src/server/main.cc", "build/helios-bench": "bench/load"}
+BUILT = {
+    "build/heliosproxy": "src/server/main.cc",
+    "build/helios-bench": "bench/load/main.cc",
+    "build/bench/micro/micro-bench": "bench/micro/main.cc",
+    "build/bench/ring/ring-bench": "bench/ring/main.cc",
+}
 
 
 def commands_of(block, is_session):

@@ -692,7 +692,8 @@ def test_clients_that_stop_reading(cores):
                 assert other.value(f"select {number}") == str(number)
             before = proxy.rss()
             time.sleep(0.5)
-            assert proxy.is_sanitized() or proxy.rss() - before < 4 << 20
+            # No more than the core's set of receive buffers, 256 of 64 KiB, and some: not the results.
+            assert proxy.is_sanitized() or proxy.rss() - before < 20 << 20
             cpu = proxy.cpu()
             time.sleep(1)
             assert proxy.cpu() - cpu < 0.3, "waiting for slow readers costs CPU"

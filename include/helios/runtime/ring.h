@@ -70,6 +70,7 @@ struct RingCounters {
   uint64_t receives = 0;            // With data.
   uint64_t receives_verified = 0;   // Sockets asked whether their end was missed.
   uint64_t receives_restarted = 0;  // Of these: it may have been.
+  uint64_t alarms = 0;              // Ends of a long wait (is_alarm_enough in ring.cc).
   uint64_t wakes_sent = 0;
   uint64_t wakes_received = 0;
 };
@@ -86,8 +87,8 @@ class Ring final : public Io, public Waker {
 
   // One turn: submits what was queued, waits at most `timeout` nanoseconds for a completion (0:
   // does not wait; never: without a limit) and delivers every completion that is there. May return
-  // early without any. Returns how many completions it handled. Requires: not called from a
-  // handler.
+  // early without any. Returns how many completions it handled, its own alarm aside. Requires: not
+  // called from a handler.
   int turn(Nanoseconds timeout) noexcept;
 
   // The end of a connection that comes together with data can be missed by the kernel (see
@@ -205,6 +206,7 @@ class Ring final : public Io, public Waker {
   void deliver_own(const io_uring_cqe& cqe) noexcept;
   void end_recv(Target& target, int res) noexcept;
   void call(Target& target, const IoEvent& event) noexcept;
+  [[nodiscard]] bool is_alarm_enough(Nanoseconds timeout) noexcept;
   void start_wake_poll() noexcept;
   void on_wake_poll(const io_uring_cqe& cqe) noexcept;
   [[nodiscard]] Target& target_at(TargetId id) noexcept;
@@ -225,7 +227,9 @@ class Ring final : public Io, public Waker {
   IntrusiveList<Target, UnverifiedTag> unverified_;
   std::unique_ptr<Scratch[]> scratch_;
   std::vector<SilentSend> silent_sends_;  // Those whose end has not been delivered.
-  bool is_notice_due_ = false;  // A silent send of this turn wants a prompt notice: do not sleep.
+  MonotonicClock clock_;
+  Nanoseconds alarm_at_ = never;  // When the alarm in flight ends a wait; never: none is in flight.
+  bool is_notice_due_ = false;    // A silent send of this turn wants a prompt notice: do not sleep.
   WakeTable* wake_table_ = nullptr;
   CoreId self_ = 0;
 };
