@@ -142,7 +142,7 @@ void add_part(ScriptSet& set, const Builtin& builtin, const Part& part, uint64_t
   ASSERT(added.ok());
   set.scripts.back().reconnects = builtin.reconnects;
   if (part.checked_statement != no_statement) {
-    Statement& statement = set.statements[first + part.checked_statement];
+    ScriptStatement& statement = set.statements[first + part.checked_statement];
     statement.checked_slot = set.variables.find(part.checked_variable);
     statement.checked_column = part.checked_column;
   }

@@ -364,7 +364,7 @@ void Client::run_steps(Transaction& transaction) noexcept {
 }
 
 void Client::send_statement(uint32_t index, bool is_last) noexcept {
-  const Statement& statement = core_.scripts().statements[index];
+  const ScriptStatement& statement = core_.scripts().statements[index];
   const uint64_t bit = 1ULL << (index % 64);
   uint64_t& word = prepared_[index / 64];
   Answer answer;

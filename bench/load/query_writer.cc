@@ -24,7 +24,7 @@ class Digits {
 
 }  // namespace
 
-ByteSpan QueryWriter::write(const Statement& statement, std::span<const int64_t> variables,
+ByteSpan QueryWriter::write(const ScriptStatement& statement, std::span<const int64_t> variables,
                             bool parses) {
   writer_.clear();
   if (mode_ == QueryMode::simple || statement.copies_in) {
@@ -46,7 +46,8 @@ ByteSpan QueryWriter::write(const Statement& statement, std::span<const int64_t>
   return writer_.bytes();
 }
 
-void QueryWriter::write_simple(const Statement& statement, std::span<const int64_t> variables) {
+void QueryWriter::write_simple(const ScriptStatement& statement,
+                               std::span<const int64_t> variables) {
   writer_.begin(frontend_tag::query);
   for (size_t i = 0; i < statement.texts.size(); ++i) {
     if (i > 0) writer_.add_bytes(Digits(variables[statement.slots[i - 1]]).bytes());
@@ -56,7 +57,7 @@ void QueryWriter::write_simple(const Statement& statement, std::span<const int64
   writer_.end();
 }
 
-void QueryWriter::write_parse(const Statement& statement, std::string_view name) {
+void QueryWriter::write_parse(const ScriptStatement& statement, std::string_view name) {
   writer_.begin(frontend_tag::parse);
   writer_.add_text(name);
   writer_.add_text(statement.parameter_text);
@@ -64,7 +65,7 @@ void QueryWriter::write_parse(const Statement& statement, std::string_view name)
   writer_.end();
 }
 
-void QueryWriter::write_bind(const Statement& statement, std::string_view name,
+void QueryWriter::write_bind(const ScriptStatement& statement, std::string_view name,
                              std::span<const int64_t> variables) {
   writer_.begin(frontend_tag::bind);
   writer_.add_text("");

@@ -20,13 +20,13 @@ class QueryWriter {
 
   // The messages of the statement; valid until the next call. `parses`: in the mode `prepared`, the
   // server does not know the statement yet.
-  [[nodiscard]] ByteSpan write(const Statement& statement, std::span<const int64_t> variables,
+  [[nodiscard]] ByteSpan write(const ScriptStatement& statement, std::span<const int64_t> variables,
                                bool parses);
 
  private:
-  void write_simple(const Statement& statement, std::span<const int64_t> variables);
-  void write_parse(const Statement& statement, std::string_view name);
-  void write_bind(const Statement& statement, std::string_view name,
+  void write_simple(const ScriptStatement& statement, std::span<const int64_t> variables);
+  void write_parse(const ScriptStatement& statement, std::string_view name);
+  void write_bind(const ScriptStatement& statement, std::string_view name,
                   std::span<const int64_t> variables);
   void write_execute();
 

@@ -219,7 +219,7 @@ class ScriptParser {
   std::string_view text_;
   size_t at_ = 0;
   size_t piece_start_ = 0;
-  Statement statement_;
+  ScriptStatement statement_;
   Script script_;
   std::string error_;
 };

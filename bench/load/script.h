@@ -18,7 +18,7 @@
 
 namespace helios::bench {
 
-struct Statement {
+struct ScriptStatement {
   // The text cut at its variables: text, slot, text, slot, ..., text.
   std::vector<std::string> texts;
   std::vector<uint32_t> slots;
@@ -52,7 +52,7 @@ struct Script {
 // All scripts of a run, and what they share.
 struct ScriptSet {
   std::vector<Script> scripts;
-  std::vector<Statement> statements;
+  std::vector<ScriptStatement> statements;
   VariableNames variables;
   uint64_t weights_total = 0;
   uint32_t statements_per_transaction_max = 0;

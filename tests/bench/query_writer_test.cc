@@ -12,8 +12,8 @@ namespace {
 
 const std::vector<int64_t> variables{1, 0, -5, 123456};
 
-Statement statement() {
-  Statement made;
+ScriptStatement statement() {
+  ScriptStatement made;
   made.texts = {"SELECT ", ", ", ""};
   made.slots = {3, 2};
   made.parameter_text = "SELECT $1, $2";
@@ -75,7 +75,7 @@ TEST_CASE("a prepared statement is parsed once, under its name") {
 }
 
 TEST_CASE("a statement that copies in is a simple query in every mode") {
-  Statement copying = statement();
+  ScriptStatement copying = statement();
   copying.copies_in = true;
   for (const QueryMode mode : {QueryMode::simple, QueryMode::extended, QueryMode::prepared}) {
     QueryWriter writer(mode);

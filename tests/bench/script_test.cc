@@ -18,7 +18,7 @@ struct Parsed {
   }
   [[nodiscard]] std::vector<std::string> texts() const {
     std::vector<std::string> all;
-    for (const Statement& statement : set.statements) all.push_back(statement.parameter_text);
+    for (const ScriptStatement& statement : set.statements) all.push_back(statement.parameter_text);
     return all;
   }
 };
@@ -71,7 +71,7 @@ TEST_CASE("variables are replaced outside quotes, casts and slices") {
       "SELECT :aid::text, ':aid', $$:aid$$, a[1:2], :scale /* :none */;");
   CHECK(parsed.error == "");
   REQUIRE(parsed.set.statements.size() == 1);
-  const Statement& statement = parsed.set.statements[0];
+  const ScriptStatement& statement = parsed.set.statements[0];
   CHECK(statement.parameter_text == "SELECT $1::text, ':aid', $$:aid$$, a[1:2], $2 /* :none */");
   CHECK(statement.slots ==
         std::vector<uint32_t>{parsed.set.variables.find("aid"), VariableNames::scale});
@@ -121,7 +121,7 @@ TEST_CASE("checks of built-in scripts name a variable that the statement sends")
     const Result<ScriptSet> set = load({{name, 1}});
     REQUIRE(set.ok());
     int checked_count = 0;
-    for (const Statement& statement : set.value().statements) {
+    for (const ScriptStatement& statement : set.value().statements) {
       if (statement.checked_slot == VariableNames::none) continue;
       ++checked_count;
       CHECK(statement.slots == std::vector<uint32_t>{statement.checked_slot});
