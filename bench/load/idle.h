@@ -12,8 +12,9 @@ namespace helios::bench {
 struct IdleOptions {
   // Of these, those about connections, clients, cores and watched processes.
   LoadOptions load;
-  // Between the last answer and the measurement.
-  Nanoseconds settle = seconds(2);
+  // Between the last answer and the measurement. What was needed for a moment only takes some
+  // seconds to go back.
+  Nanoseconds settle = seconds(4);
 };
 
 // Of the watched processes and their children, in bytes.

@@ -1,114 +1,18 @@
 #include "helios/net/outbox.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
 #include "helios/base/assert.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define HELIOS_POISON 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HELIOS_POISON 1
-#endif
-#endif
-#ifdef HELIOS_POISON
-#include <sanitizer/asan_interface.h>
-#endif
 
 namespace helios {
 
 namespace {
 
-// Chunks are taken from the allocator so many at once.
-constexpr size_t grow_count = 8;
-
 size_t index_of(BufferGroup group) noexcept {
   return static_cast<size_t>(group);
 }
 
-// A free chunk's bytes must not be touched: the address sanitizer tells who does.
-void set_poisoned([[maybe_unused]] Chunk* chunk, [[maybe_unused]] bool poisoned) noexcept {
-#ifdef HELIOS_POISON
-  if (poisoned) {
-    __asan_poison_memory_region(chunk->bytes(), chunk_capacity);
-  } else {
-    __asan_unpoison_memory_region(chunk->bytes(), chunk_capacity);
-  }
-#endif
-}
-
 }  // namespace
-
-ChunkPool::ChunkPool() noexcept = default;
-
-ChunkPool::~ChunkPool() {
-  ASSERT(lent_count_ == 0);
-  for (FreeList* list : {&full_, &headers_})
-    while (list->count > 0) free_one(*list);
-}
-
-void ChunkPool::free_one(FreeList& list) noexcept {
-  Chunk* chunk = list.head;
-  list.head = chunk->next;
-  --list.count;
-  if (&list == &full_) set_poisoned(chunk, false);
-  std::free(chunk);
-}
-
-void ChunkPool::trim() noexcept {
-  for (FreeList* list : {&full_, &headers_}) {
-    const size_t unneeded = std::min(list->count_min, trim_max);
-    for (size_t i = 0; i < unneeded && list->count > kept_count; ++i) free_one(*list);
-    list->count_min = list->count;
-  }
-}
-
-Chunk* ChunkPool::take_from(FreeList& list, size_t block_size) noexcept {
-  if (list.head == nullptr) {
-    for (size_t i = 0; i < grow_count; ++i) {
-      void* block = std::malloc(block_size);
-      ASSERT(block != nullptr);  // Out of memory.
-      Chunk* chunk = new (block) Chunk;
-      chunk->next = list.head;
-      list.head = chunk;
-      ++list.count;
-    }
-  }
-  Chunk* chunk = list.head;
-  list.head = chunk->next;
-  --list.count;
-  list.count_min = std::min(list.count_min, list.count);
-  ++lent_count_;
-  chunk->next = nullptr;
-  chunk->size = 0;
-  return chunk;
-}
-
-Chunk* ChunkPool::take() noexcept {
-  Chunk* chunk = take_from(full_, chunk_size);
-  set_poisoned(chunk, false);
-  chunk->borrowed = false;
-  chunk->begin = chunk->bytes();
-  return chunk;
-}
-
-Chunk* ChunkPool::take_borrower() noexcept {
-  Chunk* chunk = take_from(headers_, sizeof(Chunk));
-  chunk->borrowed = true;
-  return chunk;
-}
-
-void ChunkPool::give_back(Chunk* chunk) noexcept {
-  ASSERT(lent_count_ > 0);
-  --lent_count_;
-  FreeList& list = chunk->borrowed ? headers_ : full_;
-  if (!chunk->borrowed) set_poisoned(chunk, true);
-  chunk->next = list.head;
-  list.head = chunk;
-  ++list.count;
-}
 
 void Outbox::append(ByteSpan bytes) noexcept {
   size_ += bytes.size();

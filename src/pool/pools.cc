@@ -427,6 +427,7 @@ void Pools::on_sweep(void* self) noexcept {
   Pools& pools = *static_cast<Pools*>(self);
   pools.sweep(pools.now());
   pools.context_.net.chunks.trim();
+  pools.context_.net.io.trim_buffers();
   pools.context_.timers.schedule(pools.sweep_timer_, pools.now() + sweep_interval);
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "helios/base/assert.h"
+#include "helios/base/pages.h"
 #include "helios/runtime/features.h"
 #include "helios/runtime/uring_abi.h"
 
@@ -57,6 +58,7 @@ ByteSpan BufferRing::lend(uint16_t index, uint32_t size) noexcept {
   ASSERT(references_[index] == 0);
   ASSERT(published_count_ > 0);
   references_[index] = 1;
+  pages_[index] = Pages::used;
   --published_count_;
   ++lent_count_;
   published_least_ = std::min(published_least_, published_count_);
@@ -99,12 +101,23 @@ void BufferRing::review() noexcept {
   published_least_ = published_target_;
 }
 
+void BufferRing::trim() noexcept {
+  if (options_.buffer_size % page_size != 0) return;
+  for (uint32_t i = 0; i < free_count_; ++i) {
+    Pages& pages = pages_[free_[i]];
+    if (pages == Pages::unused) release_pages(buffer_at(free_[i]), options_.buffer_size);
+    pages = pages == Pages::used ? Pages::unused : Pages::none;
+  }
+}
+
 bool BufferRing::map() noexcept {
   ring_ = static_cast<io_uring_buf_ring*>(map_memory(sizeof(io_uring_buf) * options_.count));
   memory_ = static_cast<uint8_t*>(map_memory(size_t{options_.buffer_size} * options_.count));
   references_.reset(new (std::nothrow) uint32_t[options_.count]());
+  pages_.reset(new (std::nothrow) Pages[options_.count]());
   free_.reset(new (std::nothrow) uint16_t[options_.count]);
-  return ring_ != nullptr && memory_ != nullptr && references_ != nullptr && free_ != nullptr;
+  return ring_ != nullptr && memory_ != nullptr && references_ != nullptr && pages_ != nullptr &&
+         free_ != nullptr;
 }
 
 uint8_t* BufferRing::buffer_at(uint16_t index) const noexcept {

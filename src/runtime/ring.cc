@@ -290,6 +290,10 @@ uint32_t Ring::buffers_count(BufferGroup group) const noexcept {
   return group_at(group).buffers->count();
 }
 
+void Ring::trim_buffers() noexcept {
+  for (const Group& group : groups_) group.buffers->trim();
+}
+
 int Ring::open_socket(int family) noexcept {
   const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   return fd < 0 ? -errno : fd;

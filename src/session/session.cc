@@ -50,12 +50,12 @@ Session::Session(Sessions& sessions) noexcept
 
 Session::~Session() {
   ASSERT(backend_ == nullptr);
+  ASSERT(login_ == nullptr);
   sessions_.timers().cancel(timer_);
 }
 
 void Session::start(int fd, int family) noexcept {
-  login_ = std::make_unique<SessionLogin>(sessions_.shared().login_secret,
-                                          sessions_.pools().context().random);
+  login_ = sessions_.make_login();
   Nanoseconds patience = sessions_.shared().login_timeout;
   // It will only be told that it is too late.
   if (sessions_.is_draining()) patience = drain_login_timeout;
@@ -351,7 +351,7 @@ void Session::end(const char* reason) noexcept {
   LOG(debug, "client %u ends (%s): %s", sessions_.process_id_of(*this), to_text(state_), reason);
   leave_queue();
   sessions_.pools().context().keys.cancel(*this);
-  login_.reset();
+  forget_login();
   inbox_.clear();
   if (backend_ != nullptr) {
     const bool mid_message = in_message_ && forwarding_;

@@ -37,7 +37,8 @@ void Session::on_login_bytes(ByteSpan& input) noexcept {
       // Nothing is due from the client now.
       return fail(sqlstate::protocol_violation, "unexpected message in the login");
     } else {
-      on_login_step(login_->dialogue.on_input(input, login_->output));
+      MessageWriter& output = sessions_.pools().writer();
+      on_login_step(login_->dialogue.on_input(input, output), output);
     }
   }
 }
@@ -71,6 +72,7 @@ void Session::on_startup_packet(ByteSpan& input) noexcept {
 
 void Session::on_startup_message(StartupMessage& startup) noexcept {
   login_->has_started = true;
+  login_->assembler = {};  // The packet's bytes are not needed while others are waited for.
   login_->minor = startup.agreed_minor();
   login_->user = startup.user;
   login_->database = startup.database;
@@ -98,12 +100,13 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
     ParameterList& list = is_settable_later(setting.name) ? login_->wanted : login_->settings;
     list.emplace_back(std::move(setting.name), std::move(setting.value));
   }
-  on_login_step(
-      login_->dialogue.start(startup, shared.directory.secret_of(login_->user), login_->output));
+  MessageWriter& output = sessions_.pools().writer();
+  on_login_step(login_->dialogue.start(startup, shared.directory.secret_of(login_->user), output),
+                output);
 }
 
-void Session::on_login_step(ClientLoginStep step) noexcept {
-  send_login_output();
+void Session::on_login_step(ClientLoginStep step, MessageWriter& output) noexcept {
+  send_output(output);
   switch (step) {
     case ClientLoginStep::more:
       return;
@@ -123,16 +126,20 @@ void Session::on_login_step(ClientLoginStep step) noexcept {
   }
 }
 
-void Session::send_login_output() noexcept {
-  if (login_->output.empty()) return;
-  stream_.send(login_->output.bytes());
-  login_->output.clear();
+void Session::send_output(MessageWriter& output) noexcept {
+  if (!output.empty()) stream_.send(output.bytes());
+}
+
+void Session::forget_login() noexcept {
+  if (SessionLogin* login = std::exchange(login_, nullptr); login != nullptr)
+    sessions_.free_login(login);
 }
 
 void Session::on_key(const Sha256Digest& salted_password) noexcept {
   ASSERT(state_ == State::login);
   login_->waits_for_key = false;
-  on_login_step(login_->dialogue.on_key(salted_password, login_->output));
+  MessageWriter& output = sessions_.pools().writer();
+  on_login_step(login_->dialogue.on_key(salted_password, output), output);
 }
 
 // Only now may the client learn which databases there are.
@@ -222,7 +229,7 @@ void Session::learn_spellings() noexcept {
 }
 
 void Session::send_welcome() noexcept {
-  MessageWriter& writer = login_->output;
+  MessageWriter& writer = sessions_.pools().writer();
   if (parameters_ == pool_->welcome_set) {
     writer.add_messages(pool_->welcome_bytes);
   } else {
@@ -234,12 +241,12 @@ void Session::send_welcome() noexcept {
   const std::string key = sessions_.cancel_key_of(*this, login_->minor >= 2 ? 32 : 4);
   write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));
   write_ready_for_query(writer, 'I');
-  send_login_output();
+  send_output(writer);
   LOG(debug, "client %u is user \"%s\" of database \"%s\"", sessions_.process_id_of(*this),
       login_->user.c_str(), login_->database.c_str());
   ++sessions_.counters().logged_in;
   sessions_.timers().cancel(timer_);
-  login_.reset();
+  forget_login();
   set_state(State::ready);
   if (sessions_.is_draining()) return drain();
   run_inbox();

@@ -9,7 +9,6 @@
 #include "helios/pool/parameters.h"
 #include "helios/session/client_login.h"
 #include "helios/wire/startup.h"
-#include "helios/wire/writer.h"
 
 namespace helios {
 
@@ -18,7 +17,6 @@ struct SessionLogin {
 
   StartupAssembler assembler;
   ClientLogin dialogue;
-  MessageWriter output;
   bool has_started = false;  // The start-up message came; the dialogue goes on.
   bool waits_for_key = false;
   bool is_cancelling = false;  // This connection brought a cancel request.

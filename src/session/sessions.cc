@@ -22,7 +22,11 @@ SlabId id_of_word(uint64_t word) {
 
 Sessions::Sessions(SessionsShared& shared, Pools& pools, NetContext& net,
                    uint32_t sessions_max) noexcept
-    : shared_(shared), pools_(pools), net_(net), sessions_(sessions_max) {
+    : shared_(shared),
+      pools_(pools),
+      net_(net),
+      logins_(std::make_unique<Slab<SessionLogin>>(sessions_max)),
+      sessions_(sessions_max) {
   ASSERT(sessions_max <= slot_mask);
 }
 
@@ -41,6 +45,16 @@ void Sessions::accept(int fd, int family) noexcept {
   }
   ++counters_.accepted;
   session->start(fd, family);
+}
+
+SessionLogin* Sessions::make_login() noexcept {
+  SessionLogin* login = logins_->make(shared_.login_secret, pools_.context().random);
+  ASSERT(login != nullptr);  // There are as many as sessions.
+  return login;
+}
+
+void Sessions::free_login(SessionLogin* login) noexcept {
+  logins_->free(login);
 }
 
 // The slot is never 0 in the number, so that core 0's first client is not process 0.

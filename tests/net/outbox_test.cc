@@ -1,6 +1,7 @@
 #include "helios/net/outbox.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -230,6 +231,46 @@ TEST_CASE("the chunk pool keeps what is needed again and again, and frees the re
   CHECK(f.chunks.free_count() == ChunkPool::kept_count);
   f.chunks.trim();
   CHECK(f.chunks.free_count() == ChunkPool::kept_count);
+  CHECK(f.chunks.cold_count() == needed_count - ChunkPool::kept_count);
+  need();  // The cold ones again, before new ones.
+  CHECK(f.chunks.cold_count() == 0);
+}
+
+TEST_CASE("cold chunks hold no memory, and come back as good as new") {
+  Fixture f;
+  std::vector<Chunk*> lent;
+  for (size_t i = 0; i < 3 * ChunkPool::region_chunks; ++i) {
+    lent.push_back(f.chunks.take());
+    std::fill_n(lent.back()->bytes(), chunk_capacity, uint8_t{1});
+  }
+  const std::vector<Chunk*> all = lent;
+  const auto resident_count = [&] {
+    size_t count = 0;
+    for (Chunk* chunk : all) {
+      unsigned char found = 0;
+      REQUIRE(mincore(chunk, chunk_size, &found) == 0);
+      count += found & 1;
+    }
+    return count;
+  };
+  SimRandom random(7);
+  while (!lent.empty()) {  // In any order.
+    std::swap(lent[random.below(lent.size())], lent.back());
+    f.chunks.give_back(lent.back());
+    lent.pop_back();
+  }
+  f.chunks.trim();
+  CHECK(resident_count() == all.size());
+  f.chunks.trim();
+  CHECK(resident_count() == ChunkPool::kept_count);
+  for (size_t i = 0; i < all.size(); ++i) {
+    lent.push_back(f.chunks.take());
+    std::fill_n(lent.back()->bytes(), chunk_capacity, uint8_t{2});
+  }
+  CHECK(f.chunks.lent_count() == all.size());
+  CHECK(f.chunks.cold_count() == 0);
+  CHECK(resident_count() == all.size());
+  for (Chunk* chunk : lent) f.chunks.give_back(chunk);
 }
 
 TEST_CASE("an outbox equals a string of bytes under random work") {

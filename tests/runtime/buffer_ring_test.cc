@@ -2,10 +2,13 @@
 
 #include <doctest/doctest.h>
 #include <liburing.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "helios/base/assert.h"
+#include "helios/base/pages.h"
 
 namespace helios {
 namespace {
@@ -85,9 +88,12 @@ class Receiver {
       REQUIRE(read(fds_[0], &unread, 1) == 1);
       return res;
     }
-    CHECK(as_text(scene_.buffers->lend(index, static_cast<uint32_t>(res))) == "x");
+    data = scene_.buffers->lend(index, static_cast<uint32_t>(res));
+    CHECK(as_text(data) == "x");
     return index;
   }
+
+  ByteSpan data;  // What came last.
 
  private:
   Scene& scene_;
@@ -143,6 +149,32 @@ TEST_CASE("a receive that finds none makes the kernel get more, and a quiet time
   scene.buffers->grow();
   scene.buffers->publish();
   CHECK(scene.buffers->published_target() == 2 * BufferRing::published_min);
+}
+
+// Pages that are there. Requires: `memory` is a page's address.
+size_t resident_count(const uint8_t* memory, size_t size) {
+  std::vector<unsigned char> found(size / page_size);
+  REQUIRE(mincore(const_cast<uint8_t*>(memory), size, found.data()) == 0);
+  return static_cast<size_t>(
+      std::count_if(found.begin(), found.end(), [](unsigned char c) { return (c & 1) != 0; }));
+}
+
+TEST_CASE("buffers that are not used give their memory back, and serve again") {
+  constexpr uint32_t size = 2 * page_size;
+  Scene scene(64, size);
+  Receiver receiver(scene);
+  std::vector<uint16_t> lent;
+  for (int i = 0; i < 32; ++i) lent.push_back(static_cast<uint16_t>(receiver.receive()));
+  const uint8_t* memory = receiver.data.data() - lent.back() * size;
+  CHECK(resident_count(memory, 64 * size) == 32);
+  for (const uint16_t index : lent) scene.buffers->release(index);
+  scene.buffers->trim();  // They were used since the last time.
+  CHECK(resident_count(memory, 64 * size) == 32);
+  scene.buffers->trim();
+  CHECK(resident_count(memory, 64 * size) == 0);
+  scene.buffers->publish();
+  for (int i = 0; i < 32; ++i) CHECK(receiver.receive() >= 0);
+  CHECK(resident_count(memory, 64 * size) == 32);
 }
 
 TEST_CASE("a group that is taken is refused with a text that names the call") {

@@ -174,6 +174,7 @@ class FakeIo final : public Io {
   [[nodiscard]] uint32_t buffers_count(BufferGroup) const noexcept override {
     return buffers_count_;
   }
+  void trim_buffers() noexcept override {}
   [[nodiscard]] int open_socket(int family) noexcept override;
   void tune_socket(int fd, int family) noexcept override;
   void shutdown_write(int fd) noexcept override;

@@ -10,7 +10,6 @@
 #pragma once
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -21,6 +20,7 @@
 #include <utility>
 
 #include "helios/base/assert.h"
+#include "helios/base/pages.h"
 
 namespace helios {
 
@@ -132,7 +132,6 @@ class Slab {
     uint32_t next_free;  // In its block: slot + 1; 0 at the end; `in_use` when not free.
   };
   // Whole pages, with room for at least 8 KiB of slots; a power of two of them.
-  static constexpr size_t page_size = 4096;
   static constexpr uint32_t block_slots =
       static_cast<uint32_t>(std::bit_ceil((2 * page_size + sizeof(Slot) - 1) / sizeof(Slot)));
   static constexpr size_t block_size =
@@ -192,15 +191,12 @@ class Slab {
     spare_ = std::min(spare_, block);
   }
   void give_back(uint32_t number) noexcept {
-    // Pages larger than ours cannot be given back one block at a time.
-    if (static_cast<size_t>(sysconf(_SC_PAGESIZE)) != page_size) return;
     Block& block = blocks_[number];
     for (uint32_t i = 0; i < block.touched_count; ++i)
       block.generation_floor = std::max(block.generation_floor, slot_at(number, i).generation + 1);
     block.touched_count = 0;
     block.free_head = 0;
-    const int error = madvise(memory_ + number * block_size, block_size, MADV_DONTNEED);
-    ASSERT(error == 0);
+    release_pages(memory_ + number * block_size, block_size);
   }
 
   uint32_t capacity_;

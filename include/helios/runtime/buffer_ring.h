@@ -8,7 +8,8 @@
 // receive would touch memory that has been cold for longest, and in the end every page of all of
 // them. So only some are published, and those that came back last are published first: what a core
 // works with stays in its caches, and the rest is never touched. When a receive finds the ring
-// empty, more are published from then on (grow); after a while with enough, fewer.
+// empty, more are published from then on (grow); after a while with enough, fewer. What has not
+// been used for a while gives its pages back (trim).
 //
 // Owned by one Ring; that core's thread only. Invariant: lent + free + published == count.
 // Kernel 5.19; liburing 2.3 has no helper for set-up, so memory is mapped and registered by hand.
@@ -52,6 +53,9 @@ class BufferRing {
   void publish() noexcept;
   // A receive found no buffer: from the next publish on there are twice as many.
   void grow() noexcept { is_short_ = true; }
+  // Gives back the pages of free buffers that nothing was received in since the last call. Now and
+  // then.
+  void trim() noexcept;
 
   [[nodiscard]] uint16_t group_id() const noexcept { return options_.group_id; }
   [[nodiscard]] uint32_t count() const noexcept { return options_.count; }
@@ -67,6 +71,9 @@ class BufferRing {
   static constexpr uint32_t review_interval = 4096;
 
  private:
+  // What of a buffer's pages there may be.
+  enum class Pages : uint8_t { none, unused, used };
+
   explicit BufferRing(const Options& options) noexcept : options_(options) {}
   [[nodiscard]] bool map() noexcept;
   [[nodiscard]] uint8_t* buffer_at(uint16_t index) const noexcept;
@@ -77,6 +84,7 @@ class BufferRing {
   io_uring_buf_ring* ring_ = nullptr;
   uint8_t* memory_ = nullptr;
   std::unique_ptr<uint32_t[]> references_;  // Zero: free or published.
+  std::unique_ptr<Pages[]> pages_;          // `used` since the last trim.
   std::unique_ptr<uint16_t[]> free_;        // A stack: the last one back is the first to go.
   uint32_t free_count_ = 0;
   uint32_t lent_count_ = 0;

@@ -97,6 +97,8 @@ class Io {
   // size.
   [[nodiscard]] virtual uint32_t lent_count(BufferGroup group) const noexcept = 0;
   [[nodiscard]] virtual uint32_t buffers_count(BufferGroup group) const noexcept = 0;
+  // Gives memory of buffers back that have not been used since the last call. Now and then.
+  virtual void trim_buffers() noexcept = 0;
 
   // The few direct system calls. Results are negative errno on failure.
   // A stream socket, non-blocking and close-on-exec.

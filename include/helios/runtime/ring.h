@@ -125,6 +125,7 @@ class Ring final : public Io, public Waker {
   void release_buffer(BufferRef buffer) noexcept override;
   [[nodiscard]] uint32_t lent_count(BufferGroup group) const noexcept override;
   [[nodiscard]] uint32_t buffers_count(BufferGroup group) const noexcept override;
+  void trim_buffers() noexcept override;
   [[nodiscard]] int open_socket(int family) noexcept override;
   void tune_socket(int fd, int family) noexcept override;
   void shutdown_write(int fd) noexcept override;

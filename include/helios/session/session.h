@@ -98,8 +98,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_login_bytes(ByteSpan& input) noexcept;
   void on_startup_packet(ByteSpan& input) noexcept;
   void on_startup_message(StartupMessage& startup) noexcept;
-  void on_login_step(ClientLoginStep step) noexcept;
-  void send_login_output() noexcept;
+  // Sends what the step wrote to `output`, and goes on.
+  void on_login_step(ClientLoginStep step, MessageWriter& output) noexcept;
+  void send_output(MessageWriter& output) noexcept;
+  void forget_login() noexcept;
   void on_logged_in() noexcept;
   void start_welcome() noexcept;
   [[nodiscard]] bool know_welcome() noexcept;
@@ -160,9 +162,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   bool draining_ = false;
   bool parameter_seen_ = false;  // A ParameterStatus came in the current command.
   bool warned_ = false;
-  bool counted_ = false;    // Counts against max_clients.
-  bool uses_pool_ = false;  // Counts in its slice's sessions_count.
-  std::unique_ptr<SessionLogin> login_;
+  bool counted_ = false;           // Counts against max_clients.
+  bool uses_pool_ = false;         // Counts in its slice's sessions_count.
+  SessionLogin* login_ = nullptr;  // Until the client is welcome.
 };
 
 [[nodiscard]] const char* to_text(Session::State state) noexcept;

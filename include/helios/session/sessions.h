@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,9 @@ class Sessions {
   [[nodiscard]] std::string cancel_key_of(const Session& session, size_t size) noexcept;
   void on_cancel_request(Session& asker, uint32_t process_id, ByteSpan key) noexcept;
   void on_session_destroyable(Session& session) noexcept;
+  // What a session needs until its client is welcome.
+  [[nodiscard]] SessionLogin* make_login() noexcept;
+  void free_login(SessionLogin* login) noexcept;
   [[nodiscard]] SlabId id_of(const Session& session) const noexcept {
     return sessions_.id_of(&session);
   }
@@ -92,6 +96,9 @@ class Sessions {
   SessionsShared& shared_;
   Pools& pools_;
   NetContext& net_;
+  // Logins lie apart from the sessions: when thousands come at once, their memory goes back to the
+  // kernel as soon as they are welcome.
+  const std::unique_ptr<Slab<SessionLogin>> logins_;
   Slab<Session> sessions_;
   std::vector<SlabId> finished_;
   SessionsCounters counters_;
