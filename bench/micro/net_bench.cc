@@ -20,6 +20,7 @@ class LendingIo final : public Io {
   void release_buffer(BufferRef) noexcept override { --kept; }
   [[nodiscard]] uint32_t lent_count(BufferGroup) const noexcept override { return 1; }
   [[nodiscard]] uint32_t buffers_count(BufferGroup) const noexcept override { return 256; }
+  void trim_buffers() noexcept override {}
 
   [[nodiscard]] TargetId attach(IoTarget*) noexcept override { return {}; }
   void detach(TargetId) noexcept override {}

@@ -390,7 +390,7 @@ def check_after_fault(proxy, settled_fds=None):
         runner.eventually(lambda: proxy.fds() <= settled_fds + 25, what="descriptors closed")
 
 
-def survive(fault, cores, seconds=6, before_proxy=False, behind_proxy=False, pause=0.05):
+def survive(fault, cores, seconds=4, before_proxy=False, behind_proxy=False, pause=0.05):
     """Runs a load, calls `fault(load, relay)` again and again meanwhile, then checks everything."""
     cluster = bank()
     seconds *= max(0.4, runner.load())
@@ -692,8 +692,8 @@ def test_clients_that_stop_reading(cores):
                 assert other.value(f"select {number}") == str(number)
             before = proxy.rss()
             time.sleep(0.5)
-            # No more than the core's set of receive buffers, 256 of 64 KiB, and some: not the results.
-            assert proxy.is_sanitized() or proxy.rss() - before < 20 << 20
+            # No more than each core's set of receive buffers, 256 of 64 KiB, and some: not the 300 MB of results.
+            assert proxy.is_sanitized() or proxy.rss() - before < (16 * cores + 4) << 20
             cpu = proxy.cpu()
             time.sleep(1)
             assert proxy.cpu() - cpu < 0.3, "waiting for slow readers costs CPU"
@@ -702,7 +702,9 @@ def test_clients_that_stop_reading(cores):
             for client in silent[3:]:
                 client.reset()
             assert other.value("select 'after'") == "after"
-        proxy.check_memory()
+        # Each core's receive buffers may all be full before their sockets are stopped, and are copied when they are
+        # needed for others.
+        proxy.check_memory((16 + 48 * cores) << 20)
         runner.eventually(
             lambda: not runner.cluster().backends("state = 'active' and pid <> pg_backend_pid()")
         )

@@ -11,7 +11,7 @@ from harness.cluster import LimitWatch
 from harness.wire import query
 
 PROTOCOLS = ("simple", "extended", "prepared")
-QUICK = runner.scaled(5, 1)
+QUICK = runner.scaled(3, 1)
 
 
 def bench_tables():
