@@ -50,6 +50,10 @@ void CoreServer::log_counters() const noexcept {
       " restarted, %" PRIu64 " overflows",
       ring.enters, context_.counters.turns, context_.counters.sleeps, ring.receives, ring.sends,
       ring.silent_sends, ring.starved, ring.receives_restarted, ring.cq_overflows);
+  const MailboxCounters& mail = context_.mailbox.counters();
+  LOG(info,
+      "mail: %" PRIu64 " sent, %" PRIu64 " received, %" PRIu64 " wakes, %" PRIu64 " overflowed",
+      mail.sent, mail.received, mail.wakes, mail.overflowed);
 }
 
 void CoreServer::on_start() noexcept {

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""How often the proxy enters the kernel: many clients share one io_uring_enter."""
+"""What a transaction takes, by the proxy's own counters: kernel entries, and what cores share."""
 
+import collections
 import contextlib
 import os
 import re
@@ -26,10 +27,28 @@ def one_cpu():
 
 
 def counters(log, name):
-    """The numbers of a counters line at the end of a core's log: what -> how many."""
-    line = re.search(rf"\b{name}: (\d.*)", log)
-    assert line, f"no line of {name} in the log:\n{log}"
-    return {what: int(count) for count, what in re.findall(r"(\d+) ([a-z ]+)", line.group(1))}
+    """The numbers of the counters lines at the end of the log, all cores together: what -> how many."""
+    lines = re.findall(rf"\b{name}: (\d.*)", log)
+    assert lines, f"no line of {name} in the log:\n{log}"
+    found = collections.Counter()
+    for line in lines:
+        found.update({what: int(count) for count, what in re.findall(r"(\d+) ([a-z ]+)", line)})
+    return found
+
+
+def log_after(clients, each, connections=20, **table):
+    """The log of a proxy after each of so many clients of pgbench -S has had so many transactions."""
+    with Backend() as backend:
+        proxy = proxy_module.Proxy(proxy_module.config(None, node={"port": backend.port}, max_connections=connections, **table))
+        with proxy:
+            arguments = ["-S", "-c", str(clients), "-j", "1", "-t", str(each)]
+            _, _, count = proxy_module.pgbench(proxy, arguments)
+            assert count == clients * each, count
+            proxy.signal(15)
+            code = proxy.wait()
+            log = proxy.log()
+            proxy.finish(code)
+    return log
 
 
 # Undisturbed, it is 0.26 with 16 clients and 0.13 with 64; where other processes compete for the same CPU, the time
@@ -38,24 +57,26 @@ def counters(log, name):
 @runner.cases((16, 0.4), (64, 0.25))
 def test_enters(clients, most):
     """With `clients` clients on 20 server connections a transaction costs at most `most` enters."""
-    with one_cpu(), Backend() as backend:
-        proxy = proxy_module.Proxy(
-            proxy_module.config(None, node={"port": backend.port}, max_connections=20)
-        )
-        with proxy:
-            each = runner.scaled(TRANSACTIONS // clients)
-            arguments = ["-S", "-c", str(clients), "-j", "1", "-t", str(each)]
-            _, _, count = proxy_module.pgbench(proxy, arguments)
-            proxy.signal(15)
-            code = proxy.wait()
-            ring = counters(proxy.log(), "ring")
-            proxy.finish(code)
-    assert count == clients * each, count
+    each = runner.scaled(TRANSACTIONS // clients)
+    with one_cpu():
+        ring = counters(log_after(clients, each), "ring")
+    count = clients * each
     assert ring["turns"] >= ring["sleeps"] > 0, ring
     assert ring["sends"] >= 2 * count, ring
     share = ring["enters"] / count
     print(f"    {clients} clients: {share:.3f} enters per transaction, {ring}")
     assert share <= most, f"{share:.3f} enters per transaction, {ring}"
+
+
+@runner.timeout(120)
+@runner.cases((16, 20, 0.01), (64, 100, 0.01), (64, 20, 1))
+def test_two_cores(clients, connections, most):
+    """Two cores exchange messages when they deal connections and when clients of both wait, not for each transaction."""
+    few, many = (
+        counters(log_after(clients, runner.scaled(each), connections, cores=2), "mail")["sent"] for each in (50, 2000)
+    )
+    print(f"    {clients} clients on {connections}: {few} messages, with 40 times the transactions {many}")
+    assert many < few + clients * runner.scaled(2000) * most, (few, many)
 
 
 if __name__ == "__main__":
