@@ -242,6 +242,8 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
 }
 
 void Pools::set_welcome(PoolEntry& entry, ParameterList welcome) noexcept {
+  // With other defaults the server completes what clients ask for in another way.
+  if (entry.welcome != welcome) entry.canonical_values.clear();
   entry.welcome = std::move(welcome);
   entry.welcome_set = parameters_.intern(entry.welcome);
   MessageWriter writer(entry.welcome_bytes);

@@ -216,8 +216,7 @@ void Session::on_skipped_error(const ErrorFields& fields) noexcept {
   if (state_ == State::welcome) {
     // The client has sent nothing yet: the backend is as before, and fit for others once it is
     // quiet.
-    login_->refusal = std::move(error);
-    return;
+    return refuse_welcome(std::move(error));
   }
   // The client's own message may have run with other settings than it asked for.
   drop_backend("parameters refused");
@@ -250,6 +249,11 @@ void Session::on_backend_lost(const PoolError& error, bool told_by_server) noexc
     set_state(State::ending);
     if (is_destroyable()) sessions_.on_session_destroyable(*this);
     return;
+  }
+  if (state_ == State::welcome && login_->refusal) {
+    // Its last words were the answer to our own statement: the client has not seen them.
+    const PoolError last_words = std::move(*login_->refusal);
+    return fail(last_words.sqlstate, last_words.message);
   }
   if (told_by_server && client_at_boundary_) return end("the server ended the connection");
   fail(error.sqlstate, error.message);

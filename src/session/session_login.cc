@@ -17,6 +17,15 @@ std::string spelling_key(const std::string& name, const std::string& value) {
   return name + '=' + value;
 }
 
+// What a start-up packet leaves out of DateStyle, the style or the order, is the server's default
+// on a new connection; a SET alone would leave it as the backend's last client had it.
+constexpr std::string_view date_style_base = "DEFAULT, ";
+
+std::string value_to_set(const std::string& name, const std::string& value) {
+  const bool is_partial = !value.empty() && equal_names(name, "DateStyle");
+  return is_partial ? std::string(date_style_base) + value : value;
+}
+
 bool is_ascii(const std::string& text) {
   return std::all_of(text.begin(), text.end(),
                      [](char c) { return static_cast<unsigned char>(c) < 0x80; });
@@ -195,13 +204,21 @@ void Session::ask_welcome() noexcept {
   ParameterStore& store = sessions_.pools().parameters();
   ParameterSetRef target = pool_->welcome_set;
   for (const auto& [name, value] : login_->wanted)
-    if (find_parameter(pool_->welcome, name) != nullptr) target = store.with(target, name, value);
+    if (find_parameter(pool_->welcome, name) != nullptr)
+      target = store.with(target, name, value_to_set(name, value));
   if (backend_->apply_parameters(target))
     return;  // Goes on in on_input_end, or in on_skipped_error.
   // The backend has exactly these values already.
   learn_spellings();
   std::exchange(backend_, nullptr)->give_back(false);
   send_welcome();
+}
+
+// The server has refused the SET, in words about what we sent; the client's own is what it may see.
+void Session::refuse_welcome(PoolError error) noexcept {
+  const size_t at = error.message.find(date_style_base);
+  if (at != std::string::npos) error.message.erase(at, date_style_base.size());
+  login_->refusal = std::move(error);
 }
 
 // The SET of the start-up parameters has been answered: with an error?

@@ -275,8 +275,8 @@ void Session::run_inbox() noexcept {
     inbox_.consume(consumed);
     if (consumed < piece.size() && is_blocked()) break;
   }
-  // It has lost its backend on the way: a waiter must not hold what replies need.
-  if (state_ == State::waiting) inbox_.copy_borrowed();
+  // It has lost its backend on the way: who has none must not hold what replies need.
+  if (state_ != State::leased) inbox_.copy_borrowed();
   if (inbox_.empty() && !is_blocked() && stream_.is_open() && stream_.is_receive_paused())
     stream_.resume_receive();
 }

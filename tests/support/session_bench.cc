@@ -332,7 +332,11 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     const size_t sign = text.find('=');
     const std::string name(text.substr(4, sign - 4));
     std::string value(text.substr(sign + 2, text.size() - sign - 3));
-    if (value == "bad") return fail_with("22023", "invalid value for parameter");
+    const std::string given = value;
+    // A part that is not given comes from the default, or from the value before.
+    if (name == "DateStyle" && begins_with(value, "DEFAULT, ")) value.erase(0, 9);
+    if (value == "bad")
+      return fail_with("22023", "invalid value for parameter \"" + name + "\": \"" + given + "\"");
     if (name == "TimeZone") std::transform(value.begin(), value.end(), value.begin(), ::toupper);
     std::string answer;
     const auto known = session.parameters_.find(name);

@@ -430,6 +430,27 @@ def test_startup_parameters_follow(mode, cores):
                     client.close()
 
 
+@runner.cases("transaction", "session")
+def test_date_style_is_completed_by_the_server(mode):
+    """What a start-up packet leaves out of DateStyle is the server's default, whatever another client has set."""
+    for value in ("ISO", "DMY", "German", "sql", "ISO, YMD", "default"):
+        with runner.fresh_proxy(mode=mode, max_connections=2 if mode == "session" else 1) as proxy:
+            with proxy.client() as other:
+                other.query("set datestyle = 'SQL, DMY'")
+                shown, _ = direct_value("DateStyle", value)
+                for _ in range(2):
+                    with proxy.client(DateStyle=value) as client:
+                        assert client.parameters["DateStyle"] == shown, (value, client.parameters["DateStyle"])
+                        assert client.value("show datestyle") == shown, value
+                assert other.value("show datestyle") == "SQL, DMY"
+    with runner.fresh_proxy(mode=mode, max_connections=1) as proxy:
+        try:
+            proxy.client(DateStyle="bad")
+            raise AssertionError("taken")
+        except wire.ServerError as error:
+            assert 'invalid value for parameter "DateStyle": "bad"' in str(error), error
+
+
 @runner.cases(1, 2)
 def test_set_parameters_follow(cores):
     """A reported parameter set in a session follows it from transaction to transaction."""

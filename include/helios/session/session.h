@@ -98,6 +98,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_login_bytes(ByteSpan& input) noexcept;
   void on_startup_packet(ByteSpan& input) noexcept;
   void on_startup_message(StartupMessage& startup) noexcept;
+  void refuse_welcome(PoolError error) noexcept;
   // Sends what the step wrote to `output`, and goes on.
   void on_login_step(ClientLoginStep step, MessageWriter& output) noexcept;
   void send_output(MessageWriter& output) noexcept;
