@@ -235,7 +235,7 @@ void Backend::start_statement(std::string_view text) noexcept {
   write_query(writer, text);
   ledger_.on_sent('Q', LedgerAction::skip);
   transaction_status_ = 0;
-  stream_.send(writer.bytes());
+  send(writer.bytes());
 }
 
 bool Backend::is_quiet() const noexcept {

@@ -172,6 +172,7 @@ void Backend::finish_parameter(ByteSpan body) noexcept {
 }
 
 void Backend::on_end_of_input() noexcept {
+  choose_drain_notice();
   switch (state_) {
     case State::leased:
       return lessee_->on_input_end();

@@ -154,6 +154,8 @@ int Ring::turn(Nanoseconds timeout) noexcept {
 
   (void)enter(would_sleep ? 1 : 0, timeout);
   enter_for_rest();
+  // The kernel was short of memory: what it has not taken has not ended.
+  if (unsubmitted_count() > 0) is_notice_due_ = true;
   uint32_t delivered = deliver_cancelled(cancelled_count);
   // Before what was received: a reply must not be seen before the end of the send that it answers.
   delivered += deliver_silent_sends();

@@ -213,6 +213,19 @@ TEST_CASE("a Flush brings the replies and keeps the backend") {
   CHECK(is_idle(bench));
 }
 
+TEST_CASE("where no reply is due, the end of a send is told promptly: a release may wait for it") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me");
+  const auto notice_of_request = [&](const std::string& bytes) {
+    client.write(bytes);
+    return bench.core().io.last_notice();
+  };
+  client.query("BEGIN");
+  bench.server.only().is_silent = true;
+  CHECK(notice_of_request(flush_message()) == SendNotice::prompt);
+  CHECK(notice_of_request(query_message("select 1")) == SendNotice::lazy);
+}
+
 TEST_CASE("a transaction keeps its backend to the end, a failed one too") {
   SessionBench bench(with_one_backend());
   TestClient client(bench, 0, "me");

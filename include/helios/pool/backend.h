@@ -100,8 +100,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     ledger_.on_sent(tag, LedgerAction::forward);
     transaction_status_ = 0;
   }
-  void send(ByteSpan bytes) noexcept { stream_.send(bytes); }
+  void send(ByteSpan bytes) noexcept {
+    choose_drain_notice();
+    stream_.send(bytes);
+  }
   void send_received(ByteSpan bytes, BufferRef buffer) noexcept {
+    choose_drain_notice();
     stream_.send_received(bytes, buffer);
   }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return stream_.is_above_high_mark(); }
@@ -146,6 +150,11 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void cut() noexcept;
 
  private:
+  // While a reply is due it comes after the end of what is sent. When none is, the end itself may
+  // be what the backend's release waits for.
+  void choose_drain_notice() noexcept {
+    stream_.set_drain_notice(ledger_.empty() ? SendNotice::prompt : SendNotice::lazy);
+  }
   void on_connected(Stream& stream) noexcept override;
   void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept override;
   void on_drained(Stream& stream) noexcept override;
