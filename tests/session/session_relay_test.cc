@@ -226,6 +226,23 @@ TEST_CASE("where no reply is due, the end of a send is told promptly: a release 
   CHECK(notice_of_request(query_message("select 1")) == SendNotice::lazy);
 }
 
+TEST_CASE(
+    "a COPY that failed in the middle of a message gives its backend back with the message's end") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me");
+  client.query("COPYIN");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  const std::string data = frame('d', std::string(100, 'x'));
+  client.write(data.substr(0, 50));
+  server.write(error_reply("ERROR", "22P02", "no") + ready());
+  bench.settle();
+  CHECK(client.take_tags() == "GEZ");
+  CHECK_FALSE(is_idle(bench));
+  client.write(data.substr(50) + frame('c', {}));
+  CHECK(is_idle(bench));
+}
+
 TEST_CASE("a transaction keeps its backend to the end, a failed one too") {
   SessionBench bench(with_one_backend());
   TestClient client(bench, 0, "me");

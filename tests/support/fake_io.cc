@@ -212,6 +212,10 @@ FakeIo* SimNetwork::step() {
 // Delivers an event of this op if one can happen now.
 bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
   const FakeIo::Op op = io.ops_[op_index];
+  if (op.ended_size > 0) {
+    if (op.cancelling) io.tell_ended_sends();
+    return op.cancelling;
+  }
   Socket& socket = at(op.fd);
   if (op.cancelling && random_.percent(50)) {
     io.deliver(op_index, -ECANCELED, More::no);
@@ -295,7 +299,12 @@ bool SimNetwork::try_send(FakeIo& io, size_t op_index, Socket& socket) {
   if (random_.percent(options_.short_send_percent)) size = 1 + random_.below(size);
   std::string bytes = FakeIo::take_parts(io.ops_[op_index], size);
   peer.inbox.append(bytes);
-  io.deliver(op_index, static_cast<int>(size), More::no);
+  const FakeIo::Op& op = io.ops_[op_index];
+  if (op.notice == SendNotice::lazy && size == size_of(op.parts)) {
+    io.end_untold(op_index, size);
+  } else {
+    io.deliver(op_index, static_cast<int>(size), More::no);
+  }
   return true;
 }
 
@@ -377,6 +386,7 @@ void FakeIo::start_send(TargetId id, int fd, std::span<const iovec> parts,
   for (const iovec& part : parts) ASSERT(part.iov_len > 0);
   Op& op = add_op(id, OpKind::send, fd);
   op.parts.assign(parts.begin(), parts.end());
+  op.notice = notice;
 }
 
 void FakeIo::start_connect(TargetId id, int fd, const sockaddr* address, socklen_t size) noexcept {
@@ -484,6 +494,8 @@ std::string FakeIo::offered(int fd) const {
 // The op leaves the list before its handler runs: the handler may start the next one.
 void FakeIo::deliver(size_t op_index, int res, More more) {
   Op op = ops_[op_index];
+  tell_ended_sends();
+  op_index = find_op(op.target, op.kind);
   ASSERT(is_attached(op.target));
   IoEvent event;
   event.kind = op.kind;
@@ -493,8 +505,26 @@ void FakeIo::deliver(size_t op_index, int res, More more) {
   targets_[op.target.index].target->on_io(event);
 }
 
+void FakeIo::tell_ended_sends() {
+  const auto has_ended = [](const Op& op) { return op.ended_size > 0; };
+  while (true) {
+    const auto found = std::find_if(ops_.begin(), ops_.end(), has_ended);
+    if (found == ops_.end()) break;
+    const Op op = *found;
+    ops_.erase(found);
+    IoEvent event;
+    event.kind = OpKind::send;
+    event.res = static_cast<int>(op.ended_size);
+    targets_[op.target.index].target->on_io(event);
+  }
+  // What the kernel has not taken whole when the core went to sleep has a completion of its own.
+  for (Op& op : ops_) op.notice = SendNotice::prompt;
+}
+
 void FakeIo::deliver_bytes(size_t op_index, std::string_view bytes, More more) {
   Op op = ops_[op_index];
+  tell_ended_sends();
+  op_index = find_op(op.target, op.kind);
   ASSERT(is_attached(op.target));
   ASSERT(!bytes.empty());
   ASSERT(bytes.size() <= buffer_size);

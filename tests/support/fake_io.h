@@ -216,6 +216,8 @@ class FakeIo final : public Io {
   void fail(int fd, OpKind kind, int error);
   // Ends a cancelled op with -ECANCELED. Requires: start_cancel was called for it.
   void complete_cancel(int fd, OpKind kind);
+  // The core wakes up: tells of the lazy sends that have ended.
+  void tell_ended_sends();
   // The next open_socket() fails.
   void fail_next_open(int error) noexcept { next_open_error_ = error; }
 
@@ -230,6 +232,8 @@ class FakeIo final : public Io {
     BufferGroup group = BufferGroup::client;
     bool expect_idle = false;
     std::vector<iovec> parts;
+    SendNotice notice = SendNotice::prompt;
+    size_t ended_size = 0;  // Of a send that has ended untold.
     std::string address;
   };
   struct TargetSlot {
@@ -252,6 +256,9 @@ class FakeIo final : public Io {
   [[nodiscard]] Buffer& buffer_at(BufferRef ref);
   // Takes `count` bytes of a send's parts.
   [[nodiscard]] static std::string take_parts(const Op& op, size_t count);
+  // A whole send whose notice is lazy: the kernel has taken it, and its owner hears of it before
+  // the next event of this core, whatever that is.
+  void end_untold(size_t op_index, size_t size) { ops_[op_index].ended_size = size; }
   void deliver(size_t op_index, int res, More more);
   void deliver_bytes(size_t op_index, std::string_view bytes, More more);
 

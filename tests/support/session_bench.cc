@@ -474,6 +474,7 @@ void BenchCore::send(CoreId to, const Message& message) noexcept {
 }
 
 void BenchCore::deliver(const Message& message) {
+  io.tell_ended_sends();
   const bool taken = pools.on_message(message) || sessions.on_message(message);
   ASSERT(taken);
 }
@@ -544,8 +545,10 @@ bool SessionBench::step() {
   }
   bool is_busy = false;
   for (const auto& one : cores_) {
+    if (!one->has_work()) continue;
+    one->io.tell_ended_sends();
     one->end_turn();
-    is_busy |= one->has_work();
+    is_busy = true;
   }
   return is_busy;
 }
@@ -567,6 +570,7 @@ void SessionBench::advance(Nanoseconds difference) {
 void SessionBench::pass(Nanoseconds difference) {
   clock.advance(difference);
   for (const auto& one : cores_) {
+    one->io.tell_ended_sends();
     one->timers.advance(clock.now());
     one->end_turn();
   }
