@@ -49,7 +49,7 @@ std::string flaw_text(Flaw flaw, double amount) {
     case Flaw::incomplete_usage:
       return "a process of the pooler ended meanwhile";
     case Flaw::steal:
-      return "the hypervisor took up to " + percent(amount) + " of the CPU time";
+      return "the hypervisor took up to " + percent(amount) + " of a CPU";
     case Flaw::foreign_cpu:
       return "other processes used up to " + percent(amount) + " of a CPU";
     case Flaw::foreign_runnable:
@@ -181,7 +181,7 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row) 
        static_cast<double>(clients) - load.clients_connected);
   note(!is_memory && load.transactions < transactions_min, Flaw::few_transactions, 0);
   note(measurement.has_pooler && !load.watched.is_complete, Flaw::incomplete_usage, 0);
-  note(measurement.foreign.steal > steal_share_max, Flaw::steal, measurement.foreign.steal);
+  note(measurement.foreign.steal > steal_cpus_max, Flaw::steal, measurement.foreign.steal);
   note(measurement.foreign.cpus > foreign_cpus_max, Flaw::foreign_cpu, measurement.foreign.cpus);
   note(measurement.idle.runnable > runnable_max, Flaw::foreign_runnable, measurement.idle.runnable);
   note(measurement.idle_peers_cpus > idle_peer_cpus_max, Flaw::idle_peers,

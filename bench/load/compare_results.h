@@ -18,7 +18,7 @@
 namespace helios::bench {
 
 // Above these, a measurement is marked.
-inline constexpr double steal_share_max = 0.02;
+inline constexpr double steal_cpus_max = 0.02;
 inline constexpr double foreign_cpus_max = 0.05;
 inline constexpr double idle_peer_cpus_max = 0.01;
 inline constexpr double runnable_max = 0.5;
