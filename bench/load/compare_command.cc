@@ -16,6 +16,7 @@ namespace {
 constexpr const char* default_peers = "pgbouncer,heliosproxy,haproxy,pgpool2,direct";
 constexpr uint32_t quick_rounds = 3;
 constexpr Nanoseconds quick_settle_time = milliseconds(500);
+constexpr Nanoseconds quick_memory_wait = milliseconds(500);
 
 struct CompareArguments {
   CompareOptions options;
@@ -157,6 +158,7 @@ Result<bool> complete(CompareArguments& arguments) {
   if (arguments.is_quick) {
     options.rounds = quick_rounds;
     options.duration = milliseconds(500);
+    options.memory_wait = quick_memory_wait;
     options.settle_time = std::min(options.settle_time, quick_settle_time);
   }
   if (arguments.rounds > 0) options.rounds = arguments.rounds;

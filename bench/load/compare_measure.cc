@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "helios/base/assert.h"
 #include "load/process_usage.h"
 
 namespace helios::bench {
@@ -19,7 +20,6 @@ namespace {
 constexpr Nanoseconds listen_patience = seconds(10);
 constexpr Nanoseconds connect_timeout = seconds(20);
 constexpr Nanoseconds answer_timeout = seconds(10);
-constexpr uint32_t memory_base_clients = 20;
 
 bool accepts(uint16_t port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -211,17 +211,19 @@ Measurement measure_load(const Row& row, RunningPeer& peer, const std::vector<pi
 
 Measurement measure_memory(const Row& row, RunningPeer& peer, const MeasureOptions& options) {
   MeasureOptions settled = options;
-  settled.warm_up = milliseconds(500);
+  settled.warm_up = options.memory_wait;
   settled.duration = milliseconds(200);
   // Server connections, buffers and the first pages of everything come with these few.
   Row few = row;
   few.clients = memory_base_clients;
+  ASSERT(row.clients > few.clients);
   const Measurement base = measure_load(few, peer, {}, settled);
   if (!base.error.empty()) return base;
   Measurement measurement = measure_load(row, peer, {}, settled);
   if (!measurement.error.empty()) return measurement;
+  measurement.base_flaws = flaws_of(base, few);
   const auto per_client = [&](uint64_t before, uint64_t after) {
-    return (static_cast<double>(after) - static_cast<double>(before)) / row.clients;
+    return (static_cast<double>(after) - static_cast<double>(before)) / (row.clients - few.clients);
   };
   measurement.rss_per_client = per_client(base.load.watched.rss, measurement.load.watched.rss);
   measurement.pss_per_client = per_client(base.load.watched.pss, measurement.load.watched.pss);

@@ -74,6 +74,15 @@ std::string rounds_text(const std::vector<uint32_t>& rounds, size_t count) {
   return text;
 }
 
+void add_flaw(std::vector<FoundFlaw>& flaws, const FoundFlaw& added) {
+  for (FoundFlaw& flaw : flaws) {
+    if (flaw.flaw != added.flaw) continue;
+    flaw.amount = std::max(flaw.amount, added.amount);
+    return;
+  }
+  flaws.push_back(added);
+}
+
 std::string first_error(const Measurement& measurement) {
   if (!measurement.error.empty()) return measurement.error;
   if (measurement.load.errors_count == 0) return {};
@@ -186,6 +195,7 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row) 
   note(measurement.idle.runnable > runnable_max, Flaw::foreign_runnable, measurement.idle.runnable);
   note(measurement.idle_peers_cpus > idle_peer_cpus_max, Flaw::idle_peers,
        measurement.idle_peers_cpus);
+  for (const FoundFlaw& flaw : measurement.base_flaws) add_flaw(flaws, flaw);
   return flaws;
 }
 

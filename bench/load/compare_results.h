@@ -25,6 +25,24 @@ inline constexpr double runnable_max = 0.5;
 // Below this, what a transaction costs is not known well.
 inline constexpr uint64_t transactions_min = 20;
 
+// What makes a measurement unclean.
+enum class Flaw : uint8_t {
+  no_result,
+  failed_transactions,
+  wrong_answers,
+  clients_missing,
+  few_transactions,
+  incomplete_usage,
+  steal,
+  foreign_cpu,
+  foreign_runnable,
+  idle_peers,
+};
+struct FoundFlaw {
+  Flaw flaw;
+  double amount = 0;  // As the flaw's text needs it.
+};
+
 // One run of one peer in one round of a row.
 struct Measurement {
   uint32_t round = 0;       // From 1.
@@ -34,6 +52,8 @@ struct Measurement {
   // Rows of kind memory: of the pooler's processes for each client, in bytes.
   double rss_per_client = 0;
   double pss_per_client = 0;
+  // And what was wrong when the memory was read that is subtracted.
+  std::vector<FoundFlaw> base_flaws;
   IdleLook idle;        // Just before.
   ForeignLoad foreign;  // Meanwhile.
   double load_average = 0;
@@ -59,6 +79,7 @@ struct Comparison {
   std::string base;                  // Ratios are to this peer; empty: none.
   uint32_t rounds = 0;
   bool was_interrupted = false;
+  Nanoseconds memory_wait = 0;  // Of rows of kind memory: clients idle so long first.
   std::vector<RowResult> rows;
 };
 
@@ -92,23 +113,7 @@ using Figure = std::optional<double> (*)(const Measurement& measurement);
 [[nodiscard]] std::optional<Spread> ratios_over(const PeerResult& result, const PeerResult& base,
                                                 Figure figure);
 
-// What makes a measurement unclean.
-enum class Flaw : uint8_t {
-  no_result,
-  failed_transactions,
-  wrong_answers,
-  clients_missing,
-  few_transactions,
-  incomplete_usage,
-  steal,
-  foreign_cpu,
-  foreign_runnable,
-  idle_peers,
-};
-struct FoundFlaw {
-  Flaw flaw;
-  double amount = 0;  // As the flaw's text needs it.
-};
+// Each flaw once, with the worst amount.
 [[nodiscard]] std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row);
 // For a footnote: "rounds 1, 3: other processes used up to 37 % of a CPU; ...". Empty: all clean.
 [[nodiscard]] std::string flaws_text(const PeerResult& result, const Row& row);

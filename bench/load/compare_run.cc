@@ -23,7 +23,7 @@ namespace {
 // What a measurement takes besides its load, and a row besides its measurements, in seconds.
 constexpr double measurement_extra = 0.45;
 constexpr double peer_start = 0.4;
-constexpr double memory_measurement = 4.0;
+constexpr double memory_extra = 2.6;
 constexpr double cluster_start = 20.0;
 // Connections that are 1:1 cost a real server a process each.
 constexpr uint32_t real_server_clients_max = 256;
@@ -57,6 +57,8 @@ std::vector<size_t> order_of_round(uint32_t round, size_t peers_count) {
 double estimated_seconds(const CompareOptions& options) {
   const double load =
       as_seconds(options.warm_up) + as_seconds(options.duration) + measurement_extra;
+  // It waits with few clients, and with all.
+  const double memory = 2 * as_seconds(options.memory_wait) + memory_extra;
   double total = 0;
   bool has_cluster = false;
   for (const Row& row : options.rows) {
@@ -64,7 +66,7 @@ double estimated_seconds(const CompareOptions& options) {
         std::count_if(options.peers.begin(), options.peers.end(),
                       [&](const Peer& peer) { return obstacle_of(peer, row).empty(); });
     const auto count = static_cast<double>(peers) + static_cast<double>(row.more_peers.size());
-    const double each = row.kind == RowKind::memory ? memory_measurement : load;
+    const double each = row.kind == RowKind::memory ? memory : load;
     total += count * (each * options.rounds + peer_start);
     has_cluster = has_cluster ||
                   (row.server == RowServer::postgres && options.server == ServerChoice::automatic);
@@ -120,6 +122,7 @@ Result<bool> CompareRun::prepare() {
   }
   scram_verifier_ = make_verifier(scram_password);
   comparison_.rounds = options_.rounds;
+  comparison_.memory_wait = options_.memory_wait;
   add_facts();
   return true;
 }
@@ -394,6 +397,7 @@ MeasureOptions CompareRun::measure_options(const Row& row) const {
   options.placement = placement_;
   options.warm_up = options_.warm_up;
   options.duration = options_.duration;
+  options.memory_wait = options_.memory_wait;
   options.scale = options_.scale;
   return options;
 }

@@ -37,6 +37,7 @@ struct CompareOptions {
   uint32_t pool_size = 20;
   Nanoseconds warm_up = milliseconds(200);
   Nanoseconds duration = seconds(1);
+  Nanoseconds memory_wait = memory_wait_usual;
   Nanoseconds settle_time = seconds(2);  // Longest wait for quiet before each round.
 };
 

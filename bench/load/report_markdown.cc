@@ -141,9 +141,11 @@ class Report {
     if (!has_rows(RowKind::memory)) return;
     text_ +=
         "## Memory of idle clients\n\nThe pooler was just started; the memory of its "
-        "processes with this many clients, each of which has run one query, less that with "
-        "20 clients, for each client. Median (smallest–largest). Memory of the kernel "
-        "(sockets) is not in it.\n\n";
+        "processes with this many clients, each of which has run one query, less that with " +
+        std::to_string(memory_base_clients) +
+        " clients, for each client more. Median (smallest–largest). Memory of the kernel "
+        "(sockets) is not in it. " +
+        memory_wait_text() + "\n\n";
     text_ += table_head({"row", "peer", "PSS per client", "RSS per client", "RSS in all"});
     for (const RowResult& row : comparison_.rows) {
       if (row.row.kind != RowKind::memory) continue;
@@ -157,6 +159,14 @@ class Report {
       }
     }
     text_ += "\n";
+  }
+
+  [[nodiscard]] std::string memory_wait_text() const {
+    std::string text = "It is read after the clients have been idle for " +
+                       decimal(static_cast<double>(comparison_.memory_wait) / 1e9, 1) + " s.";
+    if (comparison_.memory_wait < memory_wait_usual)
+      text += " **That is short: memory that was needed for a moment may not have gone back yet.**";
+    return text;
   }
 
   static std::string size_median(const std::optional<Spread>& spread) {

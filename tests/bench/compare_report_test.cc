@@ -92,8 +92,12 @@ TEST_CASE("memory has a table of its own") {
   row.peers = {made_result("pgbouncer", {1})};
   row.peers[0].rounds[0].pss_per_client = 2048;
   comparison.rows.push_back(row);
+  comparison.memory_wait = milliseconds(500);
   const std::string text = markdown_report(comparison);
   CHECK(has(text, "| memory, idle, 16 clients | pgbouncer | 2.00 KiB (2.00 KiB–2.00 KiB) |"));
+  CHECK(has(text, "have been idle for 0.5 s. **That is short"));
+  comparison.memory_wait = memory_wait_usual;
+  CHECK(has(markdown_report(comparison), "have been idle for 4.0 s.\n"));
   CHECK(cpu_chart(comparison).groups == std::vector<std::string>{"simple-16"});
 }
 

@@ -105,6 +105,17 @@ TEST_CASE("idle clients need no transactions") {
   CHECK(flaws_of(measurement, row).empty());
 }
 
+TEST_CASE("flaws of the memory that is subtracted count too, each with the worst amount") {
+  Measurement measurement = made_measurement(1, 10);
+  measurement.foreign.cpus = 0.2;
+  measurement.base_flaws = {{Flaw::foreign_cpu, 0.3}, {Flaw::steal, 0.1}};
+  const std::vector<FoundFlaw> found = flaws_of(measurement, row_of(16));
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].flaw == Flaw::foreign_cpu);
+  CHECK(found[0].amount == 0.3);
+  CHECK(found[1].flaw == Flaw::steal);
+}
+
 TEST_CASE("a load average that our own processes raise is no flaw") {
   Measurement measurement = made_measurement(1, 10);
   measurement.load_average = 9;
