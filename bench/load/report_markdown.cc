@@ -28,10 +28,10 @@ std::string pair_text(const std::optional<Spread>& first, const std::optional<Sp
   return first && second ? rounded(first->median) + " / " + rounded(second->median) : nothing;
 }
 
-std::string ratio_text(const std::optional<Spread>& ratios) {
-  if (!ratios) return "";
-  return " (" + decimal(ratios->median, 2) + ", " + decimal(ratios->min, 2) + "–" +
-         decimal(ratios->max, 2) + ")";
+// `mark`: the footnote of the base.
+std::string ratio_text(const Spread& ratios, const std::string& mark) {
+  return " (" + decimal(ratios.median, 2) + ", " + decimal(ratios.min, 2) + "–" +
+         decimal(ratios.max, 2) + mark + ")";
 }
 
 std::string table_line(const std::vector<std::string>& cells) {
@@ -96,7 +96,7 @@ class Report {
         "median of the rounds; in parentheses the ratio to " +
         markdown_cell(comparison_.base) +
         " taken round by round: median, smallest–largest. A small number is a footnote: not "
-        "measured cleanly.\n\n";
+        "measured cleanly; behind a ratio: its base was not.\n\n";
     std::vector<std::string> head = {"row"};
     for (const std::string& peer : peers) head.push_back(markdown_cell(peer) + " µs");
     text_ += table_head(head);
@@ -115,8 +115,10 @@ class Report {
     const std::optional<Spread> spread = spread_over(*result, cpu_us);
     std::string cell = median_text(spread);
     const PeerResult* base = row.find(comparison_.base);
-    if (base != nullptr && peer != comparison_.base)
-      cell += ratio_text(ratios_over(*result, *base, cpu_us));
+    if (base != nullptr && peer != comparison_.base) {
+      const std::optional<Spread> ratios = ratios_over(*result, *base, cpu_us);
+      if (ratios) cell += ratio_text(*ratios, footnote_mark(row, *base));
+    }
     return cell + footnote_mark(row, *result);
   }
 
@@ -260,7 +262,10 @@ class Report {
         "on average more than half a thread of others was runnable; or when the other peers used "
         "more than 1 % of a CPU. The load average is written down for each measurement but is no "
         "criterion: our own processes raise it.\n"
-        "- Marked measurements are in the medians: such noise only adds.\n"
+        "- Marked measurements are in the medians. Such noise only adds to CPU time and to "
+        "latency, and takes from throughput; a ratio it moves either way: down when the base was "
+        "disturbed, which is why the base's footnote stands behind its ratios too. In the charts "
+        "an asterisk marks such a bar.\n"
         "- " +
         std::string(results_file) + " has every measurement, one JSON object a line.\n";
   }

@@ -72,6 +72,28 @@ TEST_CASE("what is not clean is marked with a footnote, once") {
   CHECK_FALSE(has(text, "\n2. "));
 }
 
+TEST_CASE("a ratio to a base that is not clean has the base's footnote") {
+  Comparison comparison = made_comparison();
+  comparison.rows[0].peers[0].rounds[0].foreign.cpus = 0.5;
+  std::string text = markdown_report(comparison);
+  CHECK(has(text, "| 20.0 <sup>1</sup> | 16.0 (0.90, 0.80–1.00 <sup>1</sup>) |"));
+  comparison.rows[0].peers[1].rounds[0].foreign.cpus = 0.5;
+  text = markdown_report(comparison);
+  CHECK(has(text, "16.0 (0.90, 0.80–1.00 <sup>1</sup>) <sup>2</sup> |"));
+}
+
+TEST_CASE("a bar that is not clean has an asterisk") {
+  Comparison comparison = made_comparison();
+  comparison.rows[0].peers[1].rounds[0].foreign.cpus = 0.5;
+  for (const Chart& chart : {cpu_chart(comparison), latency_chart(comparison)}) {
+    for (const ChartPanel& panel : chart.panels) {
+      CHECK_FALSE(panel.bars[0][0]->label.ends_with(" *"));
+      CHECK(panel.bars[0][1]->label.ends_with(" *"));
+    }
+    CHECK(has(chart.subtitle, "*: not measured cleanly"));
+  }
+}
+
 TEST_CASE("a peer that gave nothing has an empty cell and a reason") {
   Comparison comparison = made_comparison();
   for (Measurement& measurement : comparison.rows[0].peers[1].rounds) measurement.error = "it died";
