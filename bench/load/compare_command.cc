@@ -114,8 +114,10 @@ void add_options(CommandLine& line, CompareArguments& arguments) {
   line.text("user", "NAME", "who logs in", options.login.user);
   line.text("password", "TEXT", "of that user, at a server of your own", options.login.password);
   line.text("database", "NAME", "where", options.login.database);
-  line.number("scale", "N", "of the pgbench tables of a server of your own", 1, 100'000,
-              options.scale);
+  line.number("scale", "N",
+              "of the pgbench tables: those of a private cluster are made so, those of a server of "
+              "your own must be",
+              1, 100'000, options.scale);
   line.number("pool-size", "N", "server connections of each pooler", 1, 10'000, options.pool_size);
   line.text("heliosproxy", "PATH", "the program; beside or above this one, or in PATH, otherwise",
             options.heliosproxy);

@@ -403,7 +403,7 @@ MeasureOptions CompareRun::measure_options(const Row& row) const {
 }
 
 ServerSettings CompareRun::server_settings() const {
-  return {directory_, account_, placement_};
+  return {directory_, account_, placement_, options_.scale};
 }
 
 }  // namespace helios::bench

@@ -269,13 +269,14 @@ def test_postgres():
     """A private PostgreSQL is made, used and removed; both directions of COPY work through the proxy."""
     with Place() as place:
         code, out, err = place.run(
-            "--server", "postgres", "--rows", "lookup-1,copy-out,copy-in", "--peers",
+            "--server", "postgres", "--scale", "2", "--rows", "lookup-1,copy-out,copy-in", "--peers",
             "heliosproxy,direct", "--rounds", "1", "--duration", "300ms", "--heliosproxy",
             executable(), timeout=200)
         assert code == 0, out + err
         lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
         check_measurements(lines[1:], ["lookup-1", "copy-out", "copy-in"],
                            ["heliosproxy", "direct"], 1)
+        assert "pgbench tables of scale 2 |" in place.read("report.md"), place.read("report.md")
         place.check_nothing_left()
 
 
