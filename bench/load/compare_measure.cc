@@ -182,6 +182,7 @@ Measurement measure_load(const Row& row, RunningPeer& peer, const std::vector<pi
                          const MeasureOptions& options) {
   Measurement measurement;
   measurement.has_pooler = peer.has_pooler();
+  measurement.has_own_server = options.has_own_server;
   if (measurement.has_pooler && !peer.process.is_running()) {
     measurement.has_pooler = false;
     measurement.error = "the pooler has ended: " + tail_of(peer.log_path);

@@ -38,6 +38,7 @@ struct MeasureOptions {
   Nanoseconds duration = 0;
   Nanoseconds memory_wait = memory_wait_usual;  // So long clients are idle before memory is read.
   uint32_t scale = 10;                          // Of pgbench's tables.
+  bool has_own_server = true;
 };
 
 // Runs the row's load against `peer`. `others`: the poolers that must be idle meanwhile.

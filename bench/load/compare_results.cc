@@ -191,7 +191,8 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row) 
   note(!is_memory && load.transactions < transactions_min, Flaw::few_transactions, 0);
   note(measurement.has_pooler && !load.watched.is_complete, Flaw::incomplete_usage, 0);
   note(measurement.foreign.steal > steal_cpus_max, Flaw::steal, measurement.foreign.steal);
-  note(measurement.foreign.cpus > foreign_cpus_max, Flaw::foreign_cpu, measurement.foreign.cpus);
+  note(measurement.has_own_server && measurement.foreign.cpus > foreign_cpus_max, Flaw::foreign_cpu,
+       measurement.foreign.cpus);
   note(measurement.idle.runnable > runnable_max, Flaw::foreign_runnable, measurement.idle.runnable);
   note(measurement.idle_peers_cpus > idle_peer_cpus_max, Flaw::idle_peers,
        measurement.idle_peers_cpus);

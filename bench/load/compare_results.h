@@ -56,6 +56,9 @@ struct Measurement {
   std::vector<FoundFlaw> base_flaws;
   IdleLook idle;        // Just before.
   ForeignLoad foreign;  // Meanwhile.
+  // A server that we did not start, if it runs here, is one of those whose CPU time is foreign:
+  // then much of it says nothing.
+  bool has_own_server = true;
   double load_average = 0;
   double idle_peers_cpus = 0;  // CPUs that the other peers used meanwhile.
 };
@@ -79,6 +82,7 @@ struct Comparison {
   std::string base;                  // Ratios are to this peer; empty: none.
   uint32_t rounds = 0;
   bool was_interrupted = false;
+  bool has_own_server = true;   // All servers were started by us.
   Nanoseconds memory_wait = 0;  // Of rows of kind memory: clients idle so long first.
   std::vector<RowResult> rows;
 };

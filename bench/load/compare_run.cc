@@ -119,6 +119,7 @@ Result<bool> CompareRun::prepare() {
     Result<BenchServer> server = BenchServer::existing(options_.server_address);
     if (!server.ok()) return Error{server.error()};
     existing_ = std::move(server).value();
+    comparison_.has_own_server = false;
   }
   scram_verifier_ = make_verifier(scram_password);
   comparison_.rounds = options_.rounds;
@@ -399,6 +400,7 @@ MeasureOptions CompareRun::measure_options(const Row& row) const {
   options.duration = options_.duration;
   options.memory_wait = options_.memory_wait;
   options.scale = options_.scale;
+  options.has_own_server = comparison_.has_own_server;
   return options;
 }
 

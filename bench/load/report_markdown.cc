@@ -213,6 +213,12 @@ class Report {
 
   void write_footnotes() {
     text_ += "## Not measured cleanly\n\n";
+    if (!comparison_.has_own_server)
+      text_ +=
+          "The server was not started by this program and, if it runs on this machine, counts "
+          "among the other processes: **what other processes used is no reason for a mark "
+          "here.** " +
+          std::string(results_file) + " has it for each measurement.\n\n";
     if (footnotes_.empty()) text_ += "Nothing: every measurement was clean.\n";
     for (size_t i = 0; i < footnotes_.size(); ++i)
       text_ += std::to_string(i + 1) + ". " + markdown_cell(footnotes_[i]) + "\n";

@@ -104,6 +104,14 @@ TEST_CASE("a peer that gave nothing has an empty cell and a reason") {
   CHECK(has(text, "**Interrupted"));
 }
 
+TEST_CASE("the report says when the server's work cannot be told from that of others") {
+  Comparison comparison = made_comparison();
+  const char* sentence = "what other processes used is no reason for a mark here";
+  CHECK_FALSE(has(markdown_report(comparison), sentence));
+  comparison.has_own_server = false;
+  CHECK(has(markdown_report(comparison), sentence));
+}
+
 TEST_CASE("memory has a table of its own") {
   Comparison comparison = made_comparison();
   RowResult row;

@@ -97,6 +97,16 @@ TEST_CASE("everything that makes a measurement unclean is found") {
   CHECK(with([](Measurement& m) { m.idle_peers_cpus = 0.02; }) == Flaws{Flaw::idle_peers});
 }
 
+TEST_CASE("a server that we did not start may work, but nobody else may") {
+  Measurement measurement = made_measurement(1, 10);
+  measurement.has_own_server = false;
+  measurement.foreign.cpus = 0.9;
+  CHECK(flaws(measurement).empty());
+  measurement.idle.runnable = 0.6;
+  measurement.foreign.steal = 0.1;
+  CHECK(flaws(measurement) == std::vector<Flaw>{Flaw::steal, Flaw::foreign_runnable});
+}
+
 TEST_CASE("idle clients need no transactions") {
   Measurement measurement = made_measurement(1, 10);
   measurement.load.transactions = 0;

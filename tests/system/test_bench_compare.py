@@ -291,7 +291,10 @@ def test_own_server():
         assert code == 0, out + err
         lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
         check_measurements(lines[1:], ["simple-16"], ["heliosproxy", "direct"], 1)
-        assert "row unix-16 is left out" in place.read("report.md")
+        report = place.read("report.md")
+        assert "row unix-16 is left out" in report, report
+        assert "is no reason for a mark here" in report, report
+        assert "other processes used up to" not in report, report
 
 
 if __name__ == "__main__":
