@@ -200,6 +200,32 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row) 
   return flaws;
 }
 
+const char* name_of(Flaw flaw) noexcept {
+  switch (flaw) {
+    case Flaw::no_result:
+      return "no_result";
+    case Flaw::failed_transactions:
+      return "failed_transactions";
+    case Flaw::wrong_answers:
+      return "wrong_answers";
+    case Flaw::clients_missing:
+      return "clients_missing";
+    case Flaw::few_transactions:
+      return "few_transactions";
+    case Flaw::incomplete_usage:
+      return "incomplete_usage";
+    case Flaw::steal:
+      return "steal";
+    case Flaw::foreign_cpu:
+      return "foreign_cpu";
+    case Flaw::foreign_runnable:
+      return "foreign_runnable";
+    case Flaw::idle_peers:
+      return "idle_peers";
+  }
+  return "";
+}
+
 std::string flaws_text(const PeerResult& result, const Row& row) {
   std::map<Flaw, FlawRounds> found;
   for (const Measurement& measurement : result.rounds) {

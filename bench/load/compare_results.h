@@ -46,6 +46,7 @@ struct FoundFlaw {
 // One run of one peer in one round of a row.
 struct Measurement {
   uint32_t round = 0;       // From 1.
+  uint32_t position = 0;    // Among the peers of the round, in the order of time; from 1.
   std::string error;        // Why there is nothing; empty: it was measured.
   bool has_pooler = false;  // `load.watched` is that of the pooler.
   LoadSummary load{};
@@ -119,6 +120,8 @@ using Figure = std::optional<double> (*)(const Measurement& measurement);
 
 // Each flaw once, with the worst amount.
 [[nodiscard]] std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row);
+// One word, for programs: "foreign_cpu".
+[[nodiscard]] const char* name_of(Flaw flaw) noexcept;
 // For a footnote: "rounds 1, 3: other processes used up to 37 % of a CPU; ...". Empty: all clean.
 [[nodiscard]] std::string flaws_text(const PeerResult& result, const Row& row);
 

@@ -330,11 +330,13 @@ std::vector<CompareRun::Entrant> CompareRun::start_entrants(const Row& row, RowR
 
 void CompareRun::run_round(const Row& row, uint32_t round, std::vector<Entrant>& entrants,
                            RowResult& result) {
+  uint32_t position = 0;
   for (const size_t index : order_of_round(round, entrants.size())) {
     Entrant& entrant = entrants[index];
     Measurement measurement = measure(row, entrant, entrants);
     if (is_interrupted()) return;
     measurement.round = round + 1;
+    measurement.position = ++position;
     result.peers[entrant.result].rounds.push_back(std::move(measurement));
   }
 }

@@ -95,6 +95,18 @@ void add_load(JsonWriter& json, const LoadSummary& load) {
   json.number("clients_connected", load.clients_connected);
 }
 
+void add_flaws(JsonWriter& json, const std::vector<FoundFlaw>& flaws) {
+  json.boolean("clean", flaws.empty());
+  json.begin_list("flaws");
+  for (const FoundFlaw& flaw : flaws) {
+    json.begin_item();
+    json.text("flaw", name_of(flaw.flaw));
+    json.real("amount", flaw.amount);
+    json.end();
+  }
+  json.end();
+}
+
 std::string measurement_line(const Row& row, const PeerResult& result,
                              const Measurement& measurement) {
   JsonWriter json;
@@ -103,6 +115,7 @@ std::string measurement_line(const Row& row, const PeerResult& result,
   json.number("clients", row.clients);
   json.text("peer", result.peer);
   json.number("round", measurement.round);
+  json.number("position", measurement.position);
   if (!measurement.error.empty()) json.text("error", measurement.error);
   if (measurement.error.empty()) {
     add_usage(json, measurement);
@@ -119,7 +132,7 @@ std::string measurement_line(const Row& row, const PeerResult& result,
   json.real("foreign_cpus", measurement.foreign.cpus);
   json.real("steal", measurement.foreign.steal);
   json.real("idle_peers_cpus", measurement.idle_peers_cpus);
-  json.boolean("clean", flaws_of(measurement, row).empty());
+  add_flaws(json, flaws_of(measurement, row));
   return json.finish() + "\n";
 }
 

@@ -273,7 +273,9 @@ class Report {
         "disturbed, which is why the base's footnote stands behind its ratios too. In the charts "
         "an asterisk marks such a bar.\n"
         "- " +
-        std::string(results_file) + " has every measurement, one JSON object a line.\n";
+        std::string(results_file) +
+        " has every measurement, one JSON object a line, with its position in the round and what "
+        "was not clean.\n";
   }
 
   const Comparison& comparison_;

@@ -198,6 +198,16 @@ TEST_CASE("the JSON lines are the comparison and each measurement") {
   CHECK(has(lines[1], "\"cpu_us\": 10"));
   CHECK(has(lines[6], "\"round\": 3"));
   CHECK(has(lines[6], "\"clean\": true"));
+  CHECK(has(lines[6], "\"flaws\": []"));
+}
+
+TEST_CASE("a JSON line has its position in the round and what is wrong with it") {
+  Comparison comparison = made_comparison();
+  comparison.rows[0].peers[1].rounds[0].position = 2;
+  comparison.rows[0].peers[1].rounds[0].foreign.cpus = 0.5;
+  const std::string line = split_list(json_lines(comparison), '\n')[4];
+  CHECK(has(line, "\"position\": 2"));
+  CHECK(has(line, "\"clean\": false, \"flaws\": [{\"flaw\": \"foreign_cpu\", \"amount\": 0.5}]"));
 }
 
 }  // namespace

@@ -115,10 +115,16 @@ def check_measurements(lines, rows, peers, rounds):
             assert "error" not in line, line
             assert line["failed"] == 0 and line["wrong"] == 0 and line["transactions"] > 0, line
             assert ("cpu_us" in line) == (line["peer"] != "direct"), line
-            assert isinstance(line["clean"], bool), line
+            assert line["clean"] == (not line["flaws"]), line
         for peer in peers:
             numbers = [line["round"] for line in mine if line["peer"] == peer]
             assert numbers == list(range(1, rounds + 1)), numbers
+        for number in range(1, rounds + 1):
+            in_time = sorted((line for line in mine if line["round"] == number),
+                             key=lambda line: line["position"])
+            assert [line["position"] for line in in_time] == list(range(1, len(peers) + 1)), in_time
+            expected = peers if number % 2 == 1 else peers[::-1]
+            assert [line["peer"] for line in in_time] == expected, in_time
 
 
 @runner.timeout(180)
