@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -122,6 +123,7 @@ LoadOptions load_options(const Row& row, const RunningPeer& peer, const MeasureO
   load.scale = options.scale;
   load.connect_timeout = connect_timeout;
   load.answer_timeout = answer_timeout;
+  load.cores = std::min(options.placement.load_cores, row.clients);
   load.cpus = options.placement.load_cpus;
   load.batch_policy = options.placement.batch_policy;
   if (peer.has_pooler()) load.watched = {peer.process.pid()};

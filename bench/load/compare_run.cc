@@ -107,6 +107,9 @@ Result<bool> CompareRun::prepare() {
   account_ = account.value();
   if (Result<bool> found = find_peers(); !found.ok()) return found;
   if (const std::string problem = find_base(); !problem.empty()) return Error{problem};
+  uint32_t pooler_cores_max = 1;
+  for (const Peer& peer : options_.peers) pooler_cores_max = std::max(pooler_cores_max, peer.cores);
+  give_load_cores(placement_, pooler_cores_max);
   std::error_code failure;
   std::string pattern =
       (std::filesystem::temp_directory_path(failure) / "helios-compare-XXXXXX").string();
@@ -209,6 +212,11 @@ void CompareRun::add_facts() {
   Facts& facts = comparison_.facts;
   facts = machine_facts();
   facts.emplace_back("placement", placement_text(placement_));
+  if (placement_.load_cores > 1)
+    facts.emplace_back("threads of the load and of the canned server",
+                       std::to_string(placement_.load_cores) +
+                           " each, as many as the cores of the largest pooler (of the load no more "
+                           "than the row has clients)");
   facts.emplace_back("pool size", std::to_string(options_.pool_size));
   facts.emplace_back("rounds", std::to_string(options_.rounds) + ", each " +
                                    decimal(as_seconds(options_.duration), 2) + " s after " +

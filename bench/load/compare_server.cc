@@ -44,6 +44,7 @@ void tell_addresses(const std::vector<std::string>& addresses, void* context) {
 int serve_canned(const ServerSettings& settings, const std::string& directory, int pipe_fd) {
   BackendOptions options;
   options.listen = {"127.0.0.1:0", "unix:" + directory + ":" + std::to_string(unix_port)};
+  options.cores = settings.placement.load_cores;
   options.cpus = settings.placement.load_cpus;
   options.batch_policy = settings.placement.batch_policy;
   options.on_ready = tell_addresses;

@@ -154,6 +154,21 @@ def test_report():
             assert xml.dom.minidom.parseString(place.read(name)).documentElement.tagName == "svg"
 
 
+def test_cores():
+    """With nothing pinned, load and server have as many threads as the pooler, but no more than clients."""
+    if len(os.sched_getaffinity(0)) < 2:
+        raise runner.Skip("it needs two CPUs")
+    with Place() as place:
+        code, out, err = place.run(
+            "--place", "free", "--rows", "simple-1,simple-16", "--peers", "heliosproxy:cores=2",
+            "--rounds", "1", "--duration", "300ms", "--heliosproxy", executable())
+        assert code == 0, out + err
+        head, *lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
+        threads = head["facts"]["threads of the load and of the canned server"]
+        assert threads.startswith("2 each"), head
+        check_measurements(lines, ["simple-1", "simple-16"], ["heliosproxy:cores=2"], 1)
+
+
 def test_memory_row():
     """The memory of idle clients is given for each client."""
     with Place() as place:
