@@ -34,8 +34,8 @@ struct CompareArguments {
 std::string epilogue() {
   return "peers: heliosproxy, pgbouncer, pgpool2, haproxy (TCP mode), direct (no pooler); "
          "variants:\n"
-         "  heliosproxy:cores=2, pgbouncer:pkt_buf=65536, and :unix for unix sockets to the "
-         "server\n"
+         "  heliosproxy:cores=2, pgbouncer:pkt_buf=65536, :unix for unix sockets to the server,\n"
+         "  and :unix-clients for unix sockets from the clients (heliosproxy, pgbouncer, haproxy)\n"
          "\n"
          "rows:\n" +
          list_of_rows() +

@@ -171,7 +171,7 @@ Result<RunningPeer> start_peer(const Peer& peer, const PeerPlace& place,
   options.cpus = placement.pooler_cpus;
   options.batch_policy = placement.batch_policy;
   running.log_path = options.log_path;
-  running.target = "127.0.0.1:" + std::to_string(place.port);
+  running.target = target_of({peer.unix_clients ? place.directory : "127.0.0.1", place.port});
   Result<ChildProcess> process = ChildProcess::start(options);
   if (!process.ok()) return Error{process.error()};
   running.process = std::move(process).value();

@@ -169,6 +169,20 @@ def test_cores():
         check_measurements(lines, ["simple-1", "simple-16"], ["heliosproxy:cores=2"], 1)
 
 
+def test_unix_clients():
+    """Clients come by a unix socket where a variant says so."""
+    peers = ["heliosproxy:unix-clients"]
+    peers += [f"{name}:unix-clients" for name in ("pgbouncer", "haproxy") if shutil.which(name)]
+    with Place() as place:
+        code, out, err = place.run(
+            "--rows", "simple-16", "--peers", ",".join(peers), "--base", peers[0], "--rounds", "1",
+            "--duration", "300ms", "--heliosproxy", executable())
+        assert code == 0, out + err
+        lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
+        check_measurements(lines[1:], ["simple-16"], peers, 1)
+        place.check_nothing_left()
+
+
 def test_memory_row():
     """The memory of idle clients is given for each client."""
     with Place() as place:
