@@ -147,10 +147,23 @@ Result<bool> read_peers(CompareArguments& arguments) {
   return true;
 }
 
+// Why a path that is given says nothing about this comparison; empty when it does.
+std::string program_problem(const CompareOptions& options) {
+  const auto is_unused = [&](const std::string& path, PeerKind kind) {
+    return !path.empty() && std::none_of(options.peers.begin(), options.peers.end(),
+                                         [&](const Peer& peer) { return peer.kind == kind; });
+  };
+  const std::string problem = " has no effect: it is none of the peers (--peers)";
+  if (is_unused(options.heliosproxy, PeerKind::heliosproxy)) return "--heliosproxy" + problem;
+  if (is_unused(options.pgbouncer, PeerKind::pgbouncer)) return "--pgbouncer" + problem;
+  return {};
+}
+
 // What the command line says, as the run needs it.
 Result<bool> complete(CompareArguments& arguments) {
   CompareOptions& options = arguments.options;
   if (Result<bool> read = read_peers(arguments); !read.ok()) return read;
+  if (const std::string problem = program_problem(options); !problem.empty()) return Error{problem};
   const std::string rows = !arguments.rows.empty() ? arguments.rows
                            : arguments.is_quick    ? "quick"
                                                    : "main";

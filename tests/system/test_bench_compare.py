@@ -282,6 +282,8 @@ def test_wrong_usage():
             (("--server", "nowhere"), "--server"),
             (("--rounds", "0"), "--rounds"),
             (("--peer", "/nonexistent.toml"), "/nonexistent.toml"),
+            (("--peers", "direct", "--pgbouncer", "/bin/true"), "--pgbouncer has no effect"),
+            (("--peers", "direct", "--heliosproxy", "/bin/true"), "--heliosproxy has no effect"),
             (("--no-such-option",), "--no-such-option"),
         ):
             code, out, err = place.run(*words)
