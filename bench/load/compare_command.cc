@@ -16,6 +16,7 @@ namespace {
 constexpr const char* default_peers = "pgbouncer,heliosproxy,haproxy,pgpool2,direct";
 constexpr uint32_t quick_rounds = 3;
 constexpr Nanoseconds quick_settle_time = milliseconds(500);
+constexpr Nanoseconds quick_memory_wait = milliseconds(500);
 
 struct CompareArguments {
   CompareOptions options;
@@ -33,8 +34,8 @@ struct CompareArguments {
 std::string epilogue() {
   return "peers: heliosproxy, pgbouncer, pgpool2, haproxy (TCP mode), direct (no pooler); "
          "variants:\n"
-         "  heliosproxy:cores=2, pgbouncer:pkt_buf=65536, and :unix for unix sockets to the "
-         "server\n"
+         "  heliosproxy:cores=2, pgbouncer:pkt_buf=65536, :unix for unix sockets to the server,\n"
+         "  and :unix-clients for unix sockets from the clients (heliosproxy, pgbouncer, haproxy)\n"
          "\n"
          "rows:\n" +
          list_of_rows() +
@@ -113,8 +114,10 @@ void add_options(CommandLine& line, CompareArguments& arguments) {
   line.text("user", "NAME", "who logs in", options.login.user);
   line.text("password", "TEXT", "of that user, at a server of your own", options.login.password);
   line.text("database", "NAME", "where", options.login.database);
-  line.number("scale", "N", "of the pgbench tables of a server of your own", 1, 100'000,
-              options.scale);
+  line.number("scale", "N",
+              "of the pgbench tables: those of a private cluster are made so, those of a server of "
+              "your own must be",
+              1, 100'000, options.scale);
   line.number("pool-size", "N", "server connections of each pooler", 1, 10'000, options.pool_size);
   line.text("heliosproxy", "PATH", "the program; beside or above this one, or in PATH, otherwise",
             options.heliosproxy);
@@ -144,10 +147,23 @@ Result<bool> read_peers(CompareArguments& arguments) {
   return true;
 }
 
+// Why a path that is given says nothing about this comparison; empty when it does.
+std::string program_problem(const CompareOptions& options) {
+  const auto is_unused = [&](const std::string& path, PeerKind kind) {
+    return !path.empty() && std::none_of(options.peers.begin(), options.peers.end(),
+                                         [&](const Peer& peer) { return peer.kind == kind; });
+  };
+  const std::string problem = " has no effect: it is none of the peers (--peers)";
+  if (is_unused(options.heliosproxy, PeerKind::heliosproxy)) return "--heliosproxy" + problem;
+  if (is_unused(options.pgbouncer, PeerKind::pgbouncer)) return "--pgbouncer" + problem;
+  return {};
+}
+
 // What the command line says, as the run needs it.
 Result<bool> complete(CompareArguments& arguments) {
   CompareOptions& options = arguments.options;
   if (Result<bool> read = read_peers(arguments); !read.ok()) return read;
+  if (const std::string problem = program_problem(options); !problem.empty()) return Error{problem};
   const std::string rows = !arguments.rows.empty() ? arguments.rows
                            : arguments.is_quick    ? "quick"
                                                    : "main";
@@ -157,6 +173,7 @@ Result<bool> complete(CompareArguments& arguments) {
   if (arguments.is_quick) {
     options.rounds = quick_rounds;
     options.duration = milliseconds(500);
+    options.memory_wait = quick_memory_wait;
     options.settle_time = std::min(options.settle_time, quick_settle_time);
   }
   if (arguments.rounds > 0) options.rounds = arguments.rounds;

@@ -98,7 +98,7 @@ ForeignLoad foreign_load(const CpuMoment& before, const CpuMoment& after, uint64
   // From the idle time and not from the busy ticks: the kernel measures the former exactly, and the
   // latter by looking who runs at each tick.
   const double used = total - idle - steal - static_cast<double>(own) / nanoseconds_per_second;
-  return {std::max(0.0, used / span), std::min(1.0, steal / total)};
+  return {std::max(0.0, used / span), steal / span};
 }
 
 IdleLook look_at_idle_machine() {

@@ -30,8 +30,11 @@ struct CpuMoment {
 
 // What was used between two moments besides `own` (nanoseconds of CPU time of our own processes).
 struct ForeignLoad {
-  double cpus = 0;   // CPU time of others and of the kernel's own threads, per time.
-  double steal = 0;  // Share of the CPU time that the hypervisor gave to other machines.
+  double cpus = 0;  // CPU time of others and of the kernel's own threads, per time.
+  // CPU time that the hypervisor gave to other machines, per time. Of all CPUs together, but not
+  // divided by their number: where we use one CPU only, all of it may have been taken from that
+  // one.
+  double steal = 0;
 };
 [[nodiscard]] ForeignLoad foreign_load(const CpuMoment& before, const CpuMoment& after,
                                        uint64_t own);

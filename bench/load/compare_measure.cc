@@ -7,10 +7,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "helios/base/assert.h"
 #include "load/process_usage.h"
 
 namespace helios::bench {
@@ -19,7 +21,6 @@ namespace {
 constexpr Nanoseconds listen_patience = seconds(10);
 constexpr Nanoseconds connect_timeout = seconds(20);
 constexpr Nanoseconds answer_timeout = seconds(10);
-constexpr uint32_t memory_base_clients = 20;
 
 bool accepts(uint16_t port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -122,6 +123,7 @@ LoadOptions load_options(const Row& row, const RunningPeer& peer, const MeasureO
   load.scale = options.scale;
   load.connect_timeout = connect_timeout;
   load.answer_timeout = answer_timeout;
+  load.cores = std::min(options.placement.load_cores, row.clients);
   load.cpus = options.placement.load_cpus;
   load.batch_policy = options.placement.batch_policy;
   if (peer.has_pooler()) load.watched = {peer.process.pid()};
@@ -169,7 +171,7 @@ Result<RunningPeer> start_peer(const Peer& peer, const PeerPlace& place,
   options.cpus = placement.pooler_cpus;
   options.batch_policy = placement.batch_policy;
   running.log_path = options.log_path;
-  running.target = "127.0.0.1:" + std::to_string(place.port);
+  running.target = target_of({peer.unix_clients ? place.directory : "127.0.0.1", place.port});
   Result<ChildProcess> process = ChildProcess::start(options);
   if (!process.ok()) return Error{process.error()};
   running.process = std::move(process).value();
@@ -182,6 +184,7 @@ Measurement measure_load(const Row& row, RunningPeer& peer, const std::vector<pi
                          const MeasureOptions& options) {
   Measurement measurement;
   measurement.has_pooler = peer.has_pooler();
+  measurement.has_own_server = options.has_own_server;
   if (measurement.has_pooler && !peer.process.is_running()) {
     measurement.has_pooler = false;
     measurement.error = "the pooler has ended: " + tail_of(peer.log_path);
@@ -211,17 +214,19 @@ Measurement measure_load(const Row& row, RunningPeer& peer, const std::vector<pi
 
 Measurement measure_memory(const Row& row, RunningPeer& peer, const MeasureOptions& options) {
   MeasureOptions settled = options;
-  settled.warm_up = milliseconds(500);
+  settled.warm_up = options.memory_wait;
   settled.duration = milliseconds(200);
   // Server connections, buffers and the first pages of everything come with these few.
   Row few = row;
   few.clients = memory_base_clients;
+  ASSERT(row.clients > few.clients);
   const Measurement base = measure_load(few, peer, {}, settled);
   if (!base.error.empty()) return base;
   Measurement measurement = measure_load(row, peer, {}, settled);
   if (!measurement.error.empty()) return measurement;
+  measurement.base_flaws = flaws_of(base, few);
   const auto per_client = [&](uint64_t before, uint64_t after) {
-    return (static_cast<double>(after) - static_cast<double>(before)) / row.clients;
+    return (static_cast<double>(after) - static_cast<double>(before)) / (row.clients - few.clients);
   };
   measurement.rss_per_client = per_client(base.load.watched.rss, measurement.load.watched.rss);
   measurement.pss_per_client = per_client(base.load.watched.pss, measurement.load.watched.pss);

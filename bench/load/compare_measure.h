@@ -36,7 +36,9 @@ struct MeasureOptions {
   Placement placement;
   Nanoseconds warm_up = 0;
   Nanoseconds duration = 0;
-  uint32_t scale = 10;  // Of pgbench's tables.
+  Nanoseconds memory_wait = memory_wait_usual;  // So long clients are idle before memory is read.
+  uint32_t scale = 10;                          // Of pgbench's tables.
+  bool has_own_server = true;
 };
 
 // Runs the row's load against `peer`. `others`: the poolers that must be idle meanwhile.

@@ -42,6 +42,13 @@ std::string read_option(Peer& peer, const std::string& option) {
     peer.unix_sockets = true;
     return {};
   }
+  const bool may_have_unix_clients = peer.kind == PeerKind::heliosproxy ||
+                                     peer.kind == PeerKind::pgbouncer ||
+                                     peer.kind == PeerKind::haproxy;
+  if (key == "unix-clients" && equals == std::string::npos && may_have_unix_clients) {
+    peer.unix_clients = true;
+    return {};
+  }
   if (key == "cores" && peer.kind == PeerKind::heliosproxy)
     return read_number(value, 1, 256, peer.cores) ? "" : "cores needs a number from 1 to 256";
   if (key == "pkt_buf" && peer.kind == PeerKind::pgbouncer)
@@ -49,7 +56,9 @@ std::string read_option(Peer& peer, const std::string& option) {
                ? ""
                : "pkt_buf needs a number of bytes from 256 to 16777216";
   return "it has no option \"" + option +
-         "\"; there are unix, cores=N (heliosproxy) and pkt_buf=N (pgbouncer)";
+         "\"; there are unix, unix-clients (heliosproxy, pgbouncer, haproxy), cores=N "
+         "(heliosproxy) "
+         "and pkt_buf=N (pgbouncer)";
 }
 
 // Some more than there are: connections of the last measurement may still be closing.
@@ -80,8 +89,9 @@ std::string doubled(std::string_view text) {
 
 PeerSetup heliosproxy_setup(const Peer& peer, const PeerPlace& place) {
   std::string text =
-      "[proxy]\nlisten = [\"127.0.0.1:" + std::to_string(place.port) +
-      "\"]\ncores = " + std::to_string(peer.cores) +
+      "[proxy]\nlisten = [\"127.0.0.1:" + std::to_string(place.port) + "\"" +
+      (peer.unix_clients ? ", " + toml_text("unix:" + place.directory) : "") +
+      "]\ncores = " + std::to_string(peer.cores) +
       "\nmax_clients = " + std::to_string(connections_max(place)) +
       "\nlog_level = \"error\"\n\n[pool]\nmax_connections = " + std::to_string(place.pool_size) +
       "\nidle_timeout = \"0s\"\nacquire_timeout = \"0s\"\n\n[[node]]\nname = "
@@ -104,8 +114,8 @@ PeerSetup pgbouncer_setup(const Peer& peer, const PeerPlace& place) {
   std::string text =
       "[databases]\n* = host=" + place.server.host + " port=" + std::to_string(place.server.port) +
       "\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " + std::to_string(place.port) +
-      "\nunix_socket_dir =\npool_mode = transaction\ndefault_pool_size = " +
-      std::to_string(place.pool_size) +
+      "\nunix_socket_dir = " + (peer.unix_clients ? place.directory : "") +
+      "\npool_mode = transaction\ndefault_pool_size = " + std::to_string(place.pool_size) +
       "\nmax_client_conn = " + std::to_string(connections_max(place)) +
       "\nauth_type = " + (place.scram ? "scram-sha-256" : "trust") +
       "\nauth_file = " + place.directory + "/users.txt\nlogfile = " + place.directory +
@@ -149,11 +159,14 @@ PeerSetup haproxy_setup(const Peer& peer, const PeerPlace& place) {
       place.server.is_unix()
           ? "unix@" + place.server.host + "/.s.PGSQL." + std::to_string(place.server.port)
           : place.server.host + ":" + std::to_string(place.server.port);
+  const std::string port = std::to_string(place.port);
+  const std::string unix_bind =
+      peer.unix_clients ? "  bind unix@" + place.directory + "/.s.PGSQL." + port + "\n" : "";
   std::string text =
       "global\n  nbthread 1\n  maxconn " + std::to_string(connections_max(place)) +
       "\ndefaults\n  mode tcp\n  timeout connect 5s\n"
       "  timeout client 1h\n  timeout server 1h\nlisten postgresql\n  bind 127.0.0.1:" +
-      std::to_string(place.port) + "\n  server main " + server + "\n";
+      port + "\n" + unix_bind + "  server main " + server + "\n";
   return {{peer.program, "-db", "-f", place.directory + "/haproxy.cfg"},
           {{"haproxy.cfg", std::move(text)}}};
 }

@@ -33,12 +33,13 @@ struct Peer {
   uint32_t cores = 1;         // heliosproxy only.
   uint32_t pkt_buf = 0;       // pgbouncer only. Bytes; 0: its default.
   bool unix_sockets = false;  // To the server, in every row.
+  bool unix_clients = false;  // From the clients, in every row: not direct, pgpool2 or custom.
   std::string program;        // Path; empty when it was not found.
   std::string version;        // First line of what it says.
   CustomPeer custom;
 };
 
-// "kind[:option]...": options are unix, cores=N (heliosproxy), pkt_buf=N (pgbouncer).
+// "kind[:option]...": options are unix, unix-clients, cores=N (heliosproxy), pkt_buf=N (pgbouncer).
 [[nodiscard]] Result<Peer> parse_peer(std::string_view text);
 
 // Names and passwords of the clients.
@@ -57,7 +58,7 @@ struct ServerPlace {
 // Where and for whom a peer is started.
 struct PeerPlace {
   std::string directory;  // Its own, for its files.
-  uint16_t port = 0;      // On 127.0.0.1.
+  uint16_t port = 0;      // On 127.0.0.1; with unix_clients of a socket in `directory` too.
   ServerPlace server;
   Login login;
   bool scram = false;          // Clients must log in with SCRAM.

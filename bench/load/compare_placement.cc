@@ -1,5 +1,6 @@
 #include "load/compare_placement.h"
 
+#include <algorithm>
 #include <array>
 
 #include "helios/base/assert.h"
@@ -29,6 +30,10 @@ Result<Placement> make_placement(Place place, const std::vector<int>& cpus) {
   if (place == Place::two && cpus.size() < 2)
     return Error{"--place two needs two CPUs, and this process may use one only: use --place one"};
   return placement;
+}
+
+void give_load_cores(Placement& placement, uint32_t pooler_cores_max) {
+  if (placement.place == Place::free) placement.load_cores = std::max(pooler_cores_max, 1U);
 }
 
 std::string placement_text(const Placement& placement) {

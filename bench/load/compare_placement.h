@@ -23,12 +23,17 @@ struct Placement {
   std::vector<int> pooler_cpus;  // Empty: any.
   std::vector<int> load_cpus;    // Of the load and the server.
   bool batch_policy = false;
+  // Threads of the load, and of the canned server. More than one only where nothing is pinned.
+  uint32_t load_cores = 1;
 };
 
 // Empty when `text` names a place; else what is wrong with it.
 [[nodiscard]] std::string read_place(std::string_view text, Place& place);
 // `cpus`: those that may be used. An error when there are too few.
 [[nodiscard]] Result<Placement> make_placement(Place place, const std::vector<int>& cpus);
+// Where nothing is pinned, load and canned server get as many threads as the pooler that has most:
+// a single one would be what limits the pooler.
+void give_load_cores(Placement& placement, uint32_t pooler_cores_max);
 // A sentence for the report.
 [[nodiscard]] std::string placement_text(const Placement& placement);
 

@@ -49,7 +49,7 @@ std::string flaw_text(Flaw flaw, double amount) {
     case Flaw::incomplete_usage:
       return "a process of the pooler ended meanwhile";
     case Flaw::steal:
-      return "the hypervisor took up to " + percent(amount) + " of the CPU time";
+      return "the hypervisor took up to " + percent(amount) + " of a CPU";
     case Flaw::foreign_cpu:
       return "other processes used up to " + percent(amount) + " of a CPU";
     case Flaw::foreign_runnable:
@@ -72,6 +72,15 @@ std::string rounds_text(const std::vector<uint32_t>& rounds, size_t count) {
   for (size_t i = 0; i < rounds.size(); ++i)
     text += (i == 0 ? "" : ", ") + std::to_string(rounds[i]);
   return text;
+}
+
+void add_flaw(std::vector<FoundFlaw>& flaws, const FoundFlaw& added) {
+  for (FoundFlaw& flaw : flaws) {
+    if (flaw.flaw != added.flaw) continue;
+    flaw.amount = std::max(flaw.amount, added.amount);
+    return;
+  }
+  flaws.push_back(added);
 }
 
 std::string first_error(const Measurement& measurement) {
@@ -181,12 +190,40 @@ std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row) 
        static_cast<double>(clients) - load.clients_connected);
   note(!is_memory && load.transactions < transactions_min, Flaw::few_transactions, 0);
   note(measurement.has_pooler && !load.watched.is_complete, Flaw::incomplete_usage, 0);
-  note(measurement.foreign.steal > steal_share_max, Flaw::steal, measurement.foreign.steal);
-  note(measurement.foreign.cpus > foreign_cpus_max, Flaw::foreign_cpu, measurement.foreign.cpus);
+  note(measurement.foreign.steal > steal_cpus_max, Flaw::steal, measurement.foreign.steal);
+  note(measurement.has_own_server && measurement.foreign.cpus > foreign_cpus_max, Flaw::foreign_cpu,
+       measurement.foreign.cpus);
   note(measurement.idle.runnable > runnable_max, Flaw::foreign_runnable, measurement.idle.runnable);
   note(measurement.idle_peers_cpus > idle_peer_cpus_max, Flaw::idle_peers,
        measurement.idle_peers_cpus);
+  for (const FoundFlaw& flaw : measurement.base_flaws) add_flaw(flaws, flaw);
   return flaws;
+}
+
+const char* name_of(Flaw flaw) noexcept {
+  switch (flaw) {
+    case Flaw::no_result:
+      return "no_result";
+    case Flaw::failed_transactions:
+      return "failed_transactions";
+    case Flaw::wrong_answers:
+      return "wrong_answers";
+    case Flaw::clients_missing:
+      return "clients_missing";
+    case Flaw::few_transactions:
+      return "few_transactions";
+    case Flaw::incomplete_usage:
+      return "incomplete_usage";
+    case Flaw::steal:
+      return "steal";
+    case Flaw::foreign_cpu:
+      return "foreign_cpu";
+    case Flaw::foreign_runnable:
+      return "foreign_runnable";
+    case Flaw::idle_peers:
+      return "idle_peers";
+  }
+  return "";
 }
 
 std::string flaws_text(const PeerResult& result, const Row& row) {

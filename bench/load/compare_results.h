@@ -18,24 +18,48 @@
 namespace helios::bench {
 
 // Above these, a measurement is marked.
-inline constexpr double steal_share_max = 0.02;
+inline constexpr double steal_cpus_max = 0.02;
 inline constexpr double foreign_cpus_max = 0.05;
 inline constexpr double idle_peer_cpus_max = 0.01;
 inline constexpr double runnable_max = 0.5;
 // Below this, what a transaction costs is not known well.
 inline constexpr uint64_t transactions_min = 20;
 
+// What makes a measurement unclean.
+enum class Flaw : uint8_t {
+  no_result,
+  failed_transactions,
+  wrong_answers,
+  clients_missing,
+  few_transactions,
+  incomplete_usage,
+  steal,
+  foreign_cpu,
+  foreign_runnable,
+  idle_peers,
+};
+struct FoundFlaw {
+  Flaw flaw;
+  double amount = 0;  // As the flaw's text needs it.
+};
+
 // One run of one peer in one round of a row.
 struct Measurement {
   uint32_t round = 0;       // From 1.
+  uint32_t position = 0;    // Among the peers of the round, in the order of time; from 1.
   std::string error;        // Why there is nothing; empty: it was measured.
   bool has_pooler = false;  // `load.watched` is that of the pooler.
   LoadSummary load{};
   // Rows of kind memory: of the pooler's processes for each client, in bytes.
   double rss_per_client = 0;
   double pss_per_client = 0;
+  // And what was wrong when the memory was read that is subtracted.
+  std::vector<FoundFlaw> base_flaws;
   IdleLook idle;        // Just before.
   ForeignLoad foreign;  // Meanwhile.
+  // A server that we did not start, if it runs here, is one of those whose CPU time is foreign:
+  // then much of it says nothing.
+  bool has_own_server = true;
   double load_average = 0;
   double idle_peers_cpus = 0;  // CPUs that the other peers used meanwhile.
 };
@@ -59,6 +83,8 @@ struct Comparison {
   std::string base;                  // Ratios are to this peer; empty: none.
   uint32_t rounds = 0;
   bool was_interrupted = false;
+  bool has_own_server = true;   // All servers were started by us.
+  Nanoseconds memory_wait = 0;  // Of rows of kind memory: clients idle so long first.
   std::vector<RowResult> rows;
 };
 
@@ -92,24 +118,10 @@ using Figure = std::optional<double> (*)(const Measurement& measurement);
 [[nodiscard]] std::optional<Spread> ratios_over(const PeerResult& result, const PeerResult& base,
                                                 Figure figure);
 
-// What makes a measurement unclean.
-enum class Flaw : uint8_t {
-  no_result,
-  failed_transactions,
-  wrong_answers,
-  clients_missing,
-  few_transactions,
-  incomplete_usage,
-  steal,
-  foreign_cpu,
-  foreign_runnable,
-  idle_peers,
-};
-struct FoundFlaw {
-  Flaw flaw;
-  double amount = 0;  // As the flaw's text needs it.
-};
+// Each flaw once, with the worst amount.
 [[nodiscard]] std::vector<FoundFlaw> flaws_of(const Measurement& measurement, const Row& row);
+// One word, for programs: "foreign_cpu".
+[[nodiscard]] const char* name_of(Flaw flaw) noexcept;
 // For a footnote: "rounds 1, 3: other processes used up to 37 % of a CPU; ...". Empty: all clean.
 [[nodiscard]] std::string flaws_text(const PeerResult& result, const Row& row);
 

@@ -23,6 +23,11 @@ enum class RowKind : uint8_t {
   memory,  // Clients that have run one query and are idle: what they cost in memory.
 };
 
+// Memory is given for each client beyond these.
+inline constexpr uint32_t memory_base_clients = 20;
+// Memory that was needed for a moment (logins, all clients at once) takes seconds to go back.
+inline constexpr Nanoseconds memory_wait_usual = seconds(4);
+
 struct Row {
   std::string name;   // For --rows.
   std::string title;  // For the report.

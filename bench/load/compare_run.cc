@@ -23,7 +23,7 @@ namespace {
 // What a measurement takes besides its load, and a row besides its measurements, in seconds.
 constexpr double measurement_extra = 0.45;
 constexpr double peer_start = 0.4;
-constexpr double memory_measurement = 4.0;
+constexpr double memory_extra = 2.6;
 constexpr double cluster_start = 20.0;
 // Connections that are 1:1 cost a real server a process each.
 constexpr uint32_t real_server_clients_max = 256;
@@ -57,6 +57,8 @@ std::vector<size_t> order_of_round(uint32_t round, size_t peers_count) {
 double estimated_seconds(const CompareOptions& options) {
   const double load =
       as_seconds(options.warm_up) + as_seconds(options.duration) + measurement_extra;
+  // It waits with few clients, and with all.
+  const double memory = 2 * as_seconds(options.memory_wait) + memory_extra;
   double total = 0;
   bool has_cluster = false;
   for (const Row& row : options.rows) {
@@ -64,7 +66,7 @@ double estimated_seconds(const CompareOptions& options) {
         std::count_if(options.peers.begin(), options.peers.end(),
                       [&](const Peer& peer) { return obstacle_of(peer, row).empty(); });
     const auto count = static_cast<double>(peers) + static_cast<double>(row.more_peers.size());
-    const double each = row.kind == RowKind::memory ? memory_measurement : load;
+    const double each = row.kind == RowKind::memory ? memory : load;
     total += count * (each * options.rounds + peer_start);
     has_cluster = has_cluster ||
                   (row.server == RowServer::postgres && options.server == ServerChoice::automatic);
@@ -105,6 +107,9 @@ Result<bool> CompareRun::prepare() {
   account_ = account.value();
   if (Result<bool> found = find_peers(); !found.ok()) return found;
   if (const std::string problem = find_base(); !problem.empty()) return Error{problem};
+  uint32_t pooler_cores_max = 1;
+  for (const Peer& peer : options_.peers) pooler_cores_max = std::max(pooler_cores_max, peer.cores);
+  give_load_cores(placement_, pooler_cores_max);
   std::error_code failure;
   std::string pattern =
       (std::filesystem::temp_directory_path(failure) / "helios-compare-XXXXXX").string();
@@ -117,9 +122,11 @@ Result<bool> CompareRun::prepare() {
     Result<BenchServer> server = BenchServer::existing(options_.server_address);
     if (!server.ok()) return Error{server.error()};
     existing_ = std::move(server).value();
+    comparison_.has_own_server = false;
   }
   scram_verifier_ = make_verifier(scram_password);
   comparison_.rounds = options_.rounds;
+  comparison_.memory_wait = options_.memory_wait;
   add_facts();
   return true;
 }
@@ -205,6 +212,11 @@ void CompareRun::add_facts() {
   Facts& facts = comparison_.facts;
   facts = machine_facts();
   facts.emplace_back("placement", placement_text(placement_));
+  if (placement_.load_cores > 1)
+    facts.emplace_back("threads of the load and of the canned server",
+                       std::to_string(placement_.load_cores) +
+                           " each, as many as the cores of the largest pooler (of the load no more "
+                           "than the row has clients)");
   facts.emplace_back("pool size", std::to_string(options_.pool_size));
   facts.emplace_back("rounds", std::to_string(options_.rounds) + ", each " +
                                    decimal(as_seconds(options_.duration), 2) + " s after " +
@@ -326,11 +338,13 @@ std::vector<CompareRun::Entrant> CompareRun::start_entrants(const Row& row, RowR
 
 void CompareRun::run_round(const Row& row, uint32_t round, std::vector<Entrant>& entrants,
                            RowResult& result) {
+  uint32_t position = 0;
   for (const size_t index : order_of_round(round, entrants.size())) {
     Entrant& entrant = entrants[index];
     Measurement measurement = measure(row, entrant, entrants);
     if (is_interrupted()) return;
     measurement.round = round + 1;
+    measurement.position = ++position;
     result.peers[entrant.result].rounds.push_back(std::move(measurement));
   }
 }
@@ -394,12 +408,14 @@ MeasureOptions CompareRun::measure_options(const Row& row) const {
   options.placement = placement_;
   options.warm_up = options_.warm_up;
   options.duration = options_.duration;
+  options.memory_wait = options_.memory_wait;
   options.scale = options_.scale;
+  options.has_own_server = comparison_.has_own_server;
   return options;
 }
 
 ServerSettings CompareRun::server_settings() const {
-  return {directory_, account_, placement_};
+  return {directory_, account_, placement_, options_.scale};
 }
 
 }  // namespace helios::bench

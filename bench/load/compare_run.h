@@ -31,12 +31,13 @@ struct CompareOptions {
   ServerChoice server = ServerChoice::automatic;
   std::string server_address;  // Of an existing one.
   Login login;
-  uint32_t scale = 10;  // Of the pgbench tables of an existing server.
+  uint32_t scale = 10;  // Of pgbench's tables: those of a private cluster are made so.
   Place place = Place::one;
   uint32_t rounds = 9;
   uint32_t pool_size = 20;
   Nanoseconds warm_up = milliseconds(200);
   Nanoseconds duration = seconds(1);
+  Nanoseconds memory_wait = memory_wait_usual;
   Nanoseconds settle_time = seconds(2);  // Longest wait for quiet before each round.
 };
 

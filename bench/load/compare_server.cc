@@ -25,6 +25,7 @@ namespace {
 
 constexpr uint16_t unix_port = 5432;  // Part of a file's name only.
 constexpr Nanoseconds start_patience = seconds(60);
+constexpr Nanoseconds patience_per_scale = seconds(2);  // 100,000 rows each.
 constexpr const char* cluster_settings =
     "max_connections = 700\nshared_buffers = '256MB'\nfsync = off\nsynchronous_commit = off\n"
     "full_page_writes = off\nautovacuum = off\nwal_level = minimal\nmax_wal_senders = 0\n"
@@ -43,6 +44,7 @@ void tell_addresses(const std::vector<std::string>& addresses, void* context) {
 int serve_canned(const ServerSettings& settings, const std::string& directory, int pipe_fd) {
   BackendOptions options;
   options.listen = {"127.0.0.1:0", "unix:" + directory + ":" + std::to_string(unix_port)};
+  options.cores = settings.placement.load_cores;
   options.cpus = settings.placement.load_cpus;
   options.batch_policy = settings.placement.batch_policy;
   options.on_ready = tell_addresses;
@@ -119,11 +121,7 @@ class ClusterMaker {
     Result<ChildProcess> server = ChildProcess::start(options("postgres", {"-D", home_ + "/data"}));
     if (!server.ok()) return server;
     if (Result<bool> ready = wait_ready(server.value()); !ready.ok()) return Error{ready.error()};
-    if (Result<std::string> done =
-            run("pgbench", {"-i", "-q", "-s", "10", "-h", home_, "-p", std::to_string(port_), "-U",
-                            "postgres", "postgres"});
-        !done.ok())
-      return Error{done.error()};
+    if (Result<std::string> done = fill_tables(); !done.ok()) return Error{done.error()};
     return server;
   }
 
@@ -151,6 +149,14 @@ class ClusterMaker {
 
   Result<std::string> run(const std::string& program, std::vector<std::string> arguments) {
     return run_program(options(program, std::move(arguments)), start_patience);
+  }
+
+  Result<std::string> fill_tables() {
+    const Nanoseconds patience = start_patience + settings_.scale * patience_per_scale;
+    return run_program(
+        options("pgbench", {"-i", "-q", "-s", std::to_string(settings_.scale), "-h", home_, "-p",
+                            std::to_string(port_), "-U", "postgres", "postgres"}),
+        patience);
   }
 
   Result<bool> wait_ready(ChildProcess& server) {
@@ -212,7 +218,8 @@ Result<BenchServer> BenchServer::start_postgres(const ServerSettings& settings) 
   BenchServer server;
   server.tcp_ = ServerPlace{"127.0.0.1", maker.port()};
   server.unix_ = ServerPlace{maker.home(), maker.port()};
-  server.description_ = maker.version() + ", a private cluster, pgbench tables of scale 10";
+  server.description_ = maker.version() + ", a private cluster, pgbench tables of scale " +
+                        std::to_string(settings.scale);
   server.process_ = std::move(process).value();
   return server;
 }

@@ -17,6 +17,7 @@ struct ServerSettings {
   std::string directory;  // Of the comparison; the server makes its own in there.
   std::optional<Account> account;
   Placement placement;
+  uint32_t scale = 10;  // Of pgbench's tables.
 };
 
 class BenchServer {

@@ -12,19 +12,27 @@
 namespace helios::bench {
 namespace {
 
-std::optional<ChartBar> bar_of(const PeerResult& result, Figure figure, const char* unit) {
+// Behind a bar's figure.
+const char* mark_of(const Row& row, const PeerResult& result) {
+  return flaws_text(result, row).empty() ? "" : " *";
+}
+
+std::optional<ChartBar> bar_of(const Row& row, const PeerResult& result, Figure figure,
+                               const char* unit) {
   const std::optional<Spread> spread = spread_over(result, figure);
   if (!spread) return std::nullopt;
-  return ChartBar{spread->median, spread->min, spread->max, rounded(spread->median) + unit};
+  return ChartBar{spread->median, spread->min, spread->max,
+                  rounded(spread->median) + unit + mark_of(row, result)};
 }
 
 // The bar is the median of p50, the whisker leads to that of p99.
-std::optional<ChartBar> latency_bar(const PeerResult& result) {
+std::optional<ChartBar> latency_bar(const Row& row, const PeerResult& result) {
   const std::optional<Spread> p50 = spread_over(result, p50_us);
   const std::optional<Spread> p99 = spread_over(result, p99_us);
   if (!p50 || !p99) return std::nullopt;
-  return ChartBar{p50->median, p50->median, p99->median,
-                  rounded(p50->median) + " / " + rounded(p99->median) + " µs"};
+  return ChartBar{
+      p50->median, p50->median, p99->median,
+      rounded(p50->median) + " / " + rounded(p99->median) + " µs" + mark_of(row, result)};
 }
 
 template <typename MakeBar>
@@ -36,7 +44,7 @@ ChartPanel panel_of(const Comparison& comparison, const std::vector<std::string>
     std::vector<std::optional<ChartBar>> bars;
     for (const std::string& name : series) {
       const PeerResult* result = row.find(name);
-      bars.push_back(result == nullptr ? std::nullopt : make_bar(*result));
+      bars.push_back(result == nullptr ? std::nullopt : make_bar(row.row, *result));
     }
     panel.bars.push_back(std::move(bars));
   }
@@ -50,7 +58,7 @@ Chart empty_chart(const Comparison& comparison, std::string title) {
     if (name == "placement") chart.subtitle = value;
   chart.subtitle += "; " + std::to_string(comparison.rounds) +
                     (comparison.rounds == 1 ? " round" : " rounds") +
-                    "; every row has a scale of its own";
+                    "; every row has a scale of its own; *: not measured cleanly";
   chart.series = comparison.peers;
   // More peers than colours: the report's tables have them all.
   if (chart.series.size() > chart_series_max) chart.series.resize(chart_series_max);
@@ -87,6 +95,18 @@ void add_load(JsonWriter& json, const LoadSummary& load) {
   json.number("clients_connected", load.clients_connected);
 }
 
+void add_flaws(JsonWriter& json, const std::vector<FoundFlaw>& flaws) {
+  json.boolean("clean", flaws.empty());
+  json.begin_list("flaws");
+  for (const FoundFlaw& flaw : flaws) {
+    json.begin_item();
+    json.text("flaw", name_of(flaw.flaw));
+    json.real("amount", flaw.amount);
+    json.end();
+  }
+  json.end();
+}
+
 std::string measurement_line(const Row& row, const PeerResult& result,
                              const Measurement& measurement) {
   JsonWriter json;
@@ -95,6 +115,7 @@ std::string measurement_line(const Row& row, const PeerResult& result,
   json.number("clients", row.clients);
   json.text("peer", result.peer);
   json.number("round", measurement.round);
+  json.number("position", measurement.position);
   if (!measurement.error.empty()) json.text("error", measurement.error);
   if (measurement.error.empty()) {
     add_usage(json, measurement);
@@ -111,7 +132,7 @@ std::string measurement_line(const Row& row, const PeerResult& result,
   json.real("foreign_cpus", measurement.foreign.cpus);
   json.real("steal", measurement.foreign.steal);
   json.real("idle_peers_cpus", measurement.idle_peers_cpus);
-  json.boolean("clean", flaws_of(measurement, row).empty());
+  add_flaws(json, flaws_of(measurement, row));
   return json.finish() + "\n";
 }
 
@@ -145,9 +166,9 @@ Chart cpu_chart(const Comparison& comparison) {
       return result != nullptr && spread_over(*result, cpu_us);
     });
   });
-  ChartPanel panel = panel_of(comparison, chart.series, [](const PeerResult& result) {
-    return bar_of(result, cpu_us, " µs");
-  });
+  ChartPanel panel = panel_of(
+      comparison, chart.series,
+      [](const Row& row, const PeerResult& result) { return bar_of(row, result, cpu_us, " µs"); });
   panel.title = "CPU, user and system";
   panel.axis = "µs per transaction; whisker: smallest to largest round; shorter is better";
   chart.panels.push_back(std::move(panel));
@@ -156,9 +177,10 @@ Chart cpu_chart(const Comparison& comparison) {
 
 Chart latency_chart(const Comparison& comparison) {
   Chart chart = empty_chart(comparison, "Throughput and latency");
-  ChartPanel throughput = panel_of(comparison, chart.series, [](const PeerResult& result) {
-    return bar_of(result, transactions_per_second, "/s");
-  });
+  ChartPanel throughput =
+      panel_of(comparison, chart.series, [](const Row& row, const PeerResult& result) {
+        return bar_of(row, result, transactions_per_second, "/s");
+      });
   throughput.title = "Throughput";
   throughput.axis = "transactions per second; whisker: smallest to largest round; longer is better";
   ChartPanel latency = panel_of(comparison, chart.series, latency_bar);

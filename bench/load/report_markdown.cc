@@ -28,10 +28,10 @@ std::string pair_text(const std::optional<Spread>& first, const std::optional<Sp
   return first && second ? rounded(first->median) + " / " + rounded(second->median) : nothing;
 }
 
-std::string ratio_text(const std::optional<Spread>& ratios) {
-  if (!ratios) return "";
-  return " (" + decimal(ratios->median, 2) + ", " + decimal(ratios->min, 2) + "–" +
-         decimal(ratios->max, 2) + ")";
+// `mark`: the footnote of the base.
+std::string ratio_text(const Spread& ratios, const std::string& mark) {
+  return " (" + decimal(ratios.median, 2) + ", " + decimal(ratios.min, 2) + "–" +
+         decimal(ratios.max, 2) + mark + ")";
 }
 
 std::string table_line(const std::vector<std::string>& cells) {
@@ -96,7 +96,7 @@ class Report {
         "median of the rounds; in parentheses the ratio to " +
         markdown_cell(comparison_.base) +
         " taken round by round: median, smallest–largest. A small number is a footnote: not "
-        "measured cleanly.\n\n";
+        "measured cleanly; behind a ratio: its base was not.\n\n";
     std::vector<std::string> head = {"row"};
     for (const std::string& peer : peers) head.push_back(markdown_cell(peer) + " µs");
     text_ += table_head(head);
@@ -115,8 +115,10 @@ class Report {
     const std::optional<Spread> spread = spread_over(*result, cpu_us);
     std::string cell = median_text(spread);
     const PeerResult* base = row.find(comparison_.base);
-    if (base != nullptr && peer != comparison_.base)
-      cell += ratio_text(ratios_over(*result, *base, cpu_us));
+    if (base != nullptr && peer != comparison_.base) {
+      const std::optional<Spread> ratios = ratios_over(*result, *base, cpu_us);
+      if (ratios) cell += ratio_text(*ratios, footnote_mark(row, *base));
+    }
     return cell + footnote_mark(row, *result);
   }
 
@@ -141,9 +143,11 @@ class Report {
     if (!has_rows(RowKind::memory)) return;
     text_ +=
         "## Memory of idle clients\n\nThe pooler was just started; the memory of its "
-        "processes with this many clients, each of which has run one query, less that with "
-        "20 clients, for each client. Median (smallest–largest). Memory of the kernel "
-        "(sockets) is not in it.\n\n";
+        "processes with this many clients, each of which has run one query, less that with " +
+        std::to_string(memory_base_clients) +
+        " clients, for each client more. Median (smallest–largest). Memory of the kernel "
+        "(sockets) is not in it. " +
+        memory_wait_text() + "\n\n";
     text_ += table_head({"row", "peer", "PSS per client", "RSS per client", "RSS in all"});
     for (const RowResult& row : comparison_.rows) {
       if (row.row.kind != RowKind::memory) continue;
@@ -157,6 +161,14 @@ class Report {
       }
     }
     text_ += "\n";
+  }
+
+  [[nodiscard]] std::string memory_wait_text() const {
+    std::string text = "It is read after the clients have been idle for " +
+                       decimal(static_cast<double>(comparison_.memory_wait) / 1e9, 1) + " s.";
+    if (comparison_.memory_wait < memory_wait_usual)
+      text += " **That is short: memory that was needed for a moment may not have gone back yet.**";
+    return text;
   }
 
   static std::string size_median(const std::optional<Spread>& spread) {
@@ -201,6 +213,12 @@ class Report {
 
   void write_footnotes() {
     text_ += "## Not measured cleanly\n\n";
+    if (!comparison_.has_own_server)
+      text_ +=
+          "The server was not started by this program and, if it runs on this machine, counts "
+          "among the other processes: **what other processes used is no reason for a mark "
+          "here.** " +
+          std::string(results_file) + " has it for each measurement.\n\n";
     if (footnotes_.empty()) text_ += "Nothing: every measurement was clean.\n";
     for (size_t i = 0; i < footnotes_.size(); ++i)
       text_ += std::to_string(i + 1) + ". " + markdown_cell(footnotes_[i]) + "\n";
@@ -243,15 +261,21 @@ class Report {
         "where they have it, and the same pool size. pgpool2 has a process and a server "
         "connection for each client; haproxy a server connection for each client.\n"
         "- A measurement is marked when transactions failed, were fewer than 20 or had wrong "
-        "answers; when the hypervisor took more than 2 % of the CPU time meanwhile; when all CPUs "
+        "answers; when the hypervisor took more than 2 % of one CPU's time meanwhile; when all "
+        "CPUs "
         "together did more than 5 % of one CPU's work besides ours (idle time of /proc/stat "
         "against the CPU clocks of our own processes); when, in the quarter of a second before, "
         "on average more than half a thread of others was runnable; or when the other peers used "
         "more than 1 % of a CPU. The load average is written down for each measurement but is no "
         "criterion: our own processes raise it.\n"
-        "- Marked measurements are in the medians: such noise only adds.\n"
+        "- Marked measurements are in the medians. Such noise only adds to CPU time and to "
+        "latency, and takes from throughput; a ratio it moves either way: down when the base was "
+        "disturbed, which is why the base's footnote stands behind its ratios too. In the charts "
+        "an asterisk marks such a bar.\n"
         "- " +
-        std::string(results_file) + " has every measurement, one JSON object a line.\n";
+        std::string(results_file) +
+        " has every measurement, one JSON object a line, with its position in the round and what "
+        "was not clean.\n";
   }
 
   const Comparison& comparison_;

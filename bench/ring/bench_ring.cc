@@ -23,6 +23,14 @@ Result<std::unique_ptr<BenchRing>> BenchRing::create(const BenchRingOptions& opt
   return ring;
 }
 
+bool BenchRing::knows_no_iowait() noexcept {
+  io_uring ring{};
+  io_uring_params params{};
+  if (io_uring_queue_init_params(1, &ring, &params) < 0) return false;
+  io_uring_queue_exit(&ring);
+  return (params.features & IORING_FEAT_NO_IOWAIT) != 0;
+}
+
 BenchRing::~BenchRing() {
   if (is_open_) io_uring_queue_exit(&ring_);
 }

@@ -47,6 +47,9 @@ class BenchRing {
     io_uring_cq_advance(&ring_, count);
   }
 
+  // Whether the kernel knows NO_IOWAIT; where it does not the option has no effect.
+  [[nodiscard]] static bool knows_no_iowait() noexcept;
+
   // For registering buffers and files, before the first wait.
   [[nodiscard]] io_uring& raw() noexcept { return ring_; }
   [[nodiscard]] int fd() const noexcept { return ring_.ring_fd; }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bench/ring/arguments.h"
+#include "bench/ring/bench_ring.h"
 #include "bench/ring/machine.h"
 #include "bench/ring/report.h"
 #include "bench/ring/run.h"
@@ -56,6 +57,8 @@ class Bench {
 
  private:
   void plan();
+  // Why the comparison cannot be made here; null when it can.
+  [[nodiscard]] const char* obstacle_of(const Variant& variant, const Base& base) const;
   [[nodiscard]] bool has_two_cpus() const noexcept { return arguments_.cpus.size() == 2; }
   [[nodiscard]] RunOptions options_for(const Task& task, const Switches& switches) const;
   void compare(const Task& task);
@@ -85,12 +88,21 @@ int Bench::run() {
   return has_failed_ ? 1 : 0;
 }
 
+const char* Bench::obstacle_of(const Variant& variant, const Base& base) const {
+  if (base.place == Place::two && !has_two_cpus()) return "it needs two CPUs";
+  // Both would do the same.
+  const bool turns_no_iowait = variant.switches.no_iowait != base.switches.no_iowait;
+  if (turns_no_iowait && !BenchRing::knows_no_iowait())
+    return "this kernel does not know NO_IOWAIT (Linux 6.15)";
+  return nullptr;
+}
+
 void Bench::plan() {
   for (const Variant& variant : all_variants()) {
     if (!is_wanted(arguments_, variant.name, variant.row)) continue;
     const Base& base = base_named(variant.base);
-    if (base.place == Place::two && !has_two_cpus()) {
-      report_.notes.push_back(std::string(variant.name) + " is left out: it needs two CPUs");
+    if (const char* obstacle = obstacle_of(variant, base); obstacle != nullptr) {
+      report_.notes.push_back(std::string(variant.name) + " is left out: " + obstacle);
       continue;
     }
     std::vector<uint32_t> connections = arguments_.connections;

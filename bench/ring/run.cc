@@ -54,7 +54,7 @@ class SharedMemory {
 // The rest of a child's life.
 [[noreturn]] void live(const RunOptions& options, int cpu, SharedPage& page, const Work& work) {
   (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-  alarm(time_limit_s + static_cast<unsigned>(options.span / seconds(1)));
+  alarm(time_limit_s + static_cast<unsigned>((options.warm_up + options.span) / seconds(1)));
   Result<bool> done = settle_on(cpu, options.batch_policy)
                           ? work()
                           : Result<bool>(Error{"may not run on CPU " + std::to_string(cpu)});

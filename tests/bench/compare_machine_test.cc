@@ -32,9 +32,17 @@ TEST_CASE("what others used is neither idle nor stolen nor ours") {
   const CpuMoment after = moment_at(seconds(2), tick, tick / 2);
   const ForeignLoad load = foreign_load(before, after, 1'500'000'000);
   CHECK(load.cpus == doctest::Approx(0.5));
-  CHECK(load.steal == doctest::Approx(0.125));
+  CHECK(load.steal == doctest::Approx(0.25));
   CHECK(foreign_load(before, after, 9'000'000'000).cpus == 0);
   CHECK(foreign_load(before, before, 0).cpus == 0);
+}
+
+TEST_CASE("what the hypervisor took is not divided by the number of CPUs") {
+  const auto tick = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+  CpuMoment before = moment_at(0, 0, 0);
+  CpuMoment after = moment_at(seconds(1), 63 * tick, tick / 10);
+  before.ticks.cpus = after.ticks.cpus = 64;
+  CHECK(foreign_load(before, after, 900'000'000).steal == doctest::Approx(0.1));
 }
 
 TEST_CASE("the runnable threads are the number before the slash") {

@@ -129,6 +129,19 @@ TEST_CASE("haproxy reaches unix sockets by the name that PostgreSQL gives them")
   CHECK(has(by_tcp, "server main 10.0.0.1:7654\n"));
 }
 
+TEST_CASE("clients may come by a unix socket, named as PostgreSQL names them") {
+  const Peer heliosproxy = peer_of("heliosproxy:unix-clients");
+  CHECK_FALSE(heliosproxy.unix_sockets);
+  const Config config =
+      loaded(file_of(make_setup(heliosproxy, place_of("127.0.0.1")), "heliosproxy.toml"));
+  CHECK(config.proxy.listen == std::vector<std::string>{"127.0.0.1:6543", "unix:/dir"});
+  const PeerSetup pgbouncer = make_setup(peer_of("pgbouncer:unix-clients"), place_of("127.0.0.1"));
+  CHECK(has(file_of(pgbouncer, "pgbouncer.ini"), "unix_socket_dir = /dir\n"));
+  const PeerSetup haproxy = make_setup(peer_of("haproxy:unix-clients"), place_of("127.0.0.1"));
+  CHECK(has(file_of(haproxy, "haproxy.cfg"), "bind unix@/dir/.s.PGSQL.6543\n"));
+  CHECK(has(error_of("direct:unix-clients"), "no option \"unix-clients\""));
+}
+
 TEST_CASE("pgpool-II has a process for each client of the row") {
   const PeerSetup setup = make_setup(peer_of("pgpool2"), place_of("127.0.0.1"));
   CHECK(has(file_of(setup, "pgpool.conf"), "num_init_children = 72\n"));

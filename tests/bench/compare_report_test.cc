@@ -72,6 +72,28 @@ TEST_CASE("what is not clean is marked with a footnote, once") {
   CHECK_FALSE(has(text, "\n2. "));
 }
 
+TEST_CASE("a ratio to a base that is not clean has the base's footnote") {
+  Comparison comparison = made_comparison();
+  comparison.rows[0].peers[0].rounds[0].foreign.cpus = 0.5;
+  std::string text = markdown_report(comparison);
+  CHECK(has(text, "| 20.0 <sup>1</sup> | 16.0 (0.90, 0.80–1.00 <sup>1</sup>) |"));
+  comparison.rows[0].peers[1].rounds[0].foreign.cpus = 0.5;
+  text = markdown_report(comparison);
+  CHECK(has(text, "16.0 (0.90, 0.80–1.00 <sup>1</sup>) <sup>2</sup> |"));
+}
+
+TEST_CASE("a bar that is not clean has an asterisk") {
+  Comparison comparison = made_comparison();
+  comparison.rows[0].peers[1].rounds[0].foreign.cpus = 0.5;
+  for (const Chart& chart : {cpu_chart(comparison), latency_chart(comparison)}) {
+    for (const ChartPanel& panel : chart.panels) {
+      CHECK_FALSE(panel.bars[0][0]->label.ends_with(" *"));
+      CHECK(panel.bars[0][1]->label.ends_with(" *"));
+    }
+    CHECK(has(chart.subtitle, "*: not measured cleanly"));
+  }
+}
+
 TEST_CASE("a peer that gave nothing has an empty cell and a reason") {
   Comparison comparison = made_comparison();
   for (Measurement& measurement : comparison.rows[0].peers[1].rounds) measurement.error = "it died";
@@ -80,6 +102,14 @@ TEST_CASE("a peer that gave nothing has an empty cell and a reason") {
   CHECK(has(text, "| row | pgbouncer µs |\n"));
   CHECK(has(text, "simple-16, heliosproxy: all rounds: no result (it died)"));
   CHECK(has(text, "**Interrupted"));
+}
+
+TEST_CASE("the report says when the server's work cannot be told from that of others") {
+  Comparison comparison = made_comparison();
+  const char* sentence = "what other processes used is no reason for a mark here";
+  CHECK_FALSE(has(markdown_report(comparison), sentence));
+  comparison.has_own_server = false;
+  CHECK(has(markdown_report(comparison), sentence));
 }
 
 TEST_CASE("memory has a table of its own") {
@@ -92,8 +122,12 @@ TEST_CASE("memory has a table of its own") {
   row.peers = {made_result("pgbouncer", {1})};
   row.peers[0].rounds[0].pss_per_client = 2048;
   comparison.rows.push_back(row);
+  comparison.memory_wait = milliseconds(500);
   const std::string text = markdown_report(comparison);
   CHECK(has(text, "| memory, idle, 16 clients | pgbouncer | 2.00 KiB (2.00 KiB–2.00 KiB) |"));
+  CHECK(has(text, "have been idle for 0.5 s. **That is short"));
+  comparison.memory_wait = memory_wait_usual;
+  CHECK(has(markdown_report(comparison), "have been idle for 4.0 s.\n"));
   CHECK(cpu_chart(comparison).groups == std::vector<std::string>{"simple-16"});
 }
 
@@ -164,6 +198,16 @@ TEST_CASE("the JSON lines are the comparison and each measurement") {
   CHECK(has(lines[1], "\"cpu_us\": 10"));
   CHECK(has(lines[6], "\"round\": 3"));
   CHECK(has(lines[6], "\"clean\": true"));
+  CHECK(has(lines[6], "\"flaws\": []"));
+}
+
+TEST_CASE("a JSON line has its position in the round and what is wrong with it") {
+  Comparison comparison = made_comparison();
+  comparison.rows[0].peers[1].rounds[0].position = 2;
+  comparison.rows[0].peers[1].rounds[0].foreign.cpus = 0.5;
+  const std::string line = split_list(json_lines(comparison), '\n')[4];
+  CHECK(has(line, "\"position\": 2"));
+  CHECK(has(line, "\"clean\": false, \"flaws\": [{\"flaw\": \"foreign_cpu\", \"amount\": 0.5}]"));
 }
 
 }  // namespace

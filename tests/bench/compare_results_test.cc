@@ -97,12 +97,33 @@ TEST_CASE("everything that makes a measurement unclean is found") {
   CHECK(with([](Measurement& m) { m.idle_peers_cpus = 0.02; }) == Flaws{Flaw::idle_peers});
 }
 
+TEST_CASE("a server that we did not start may work, but nobody else may") {
+  Measurement measurement = made_measurement(1, 10);
+  measurement.has_own_server = false;
+  measurement.foreign.cpus = 0.9;
+  CHECK(flaws(measurement).empty());
+  measurement.idle.runnable = 0.6;
+  measurement.foreign.steal = 0.1;
+  CHECK(flaws(measurement) == std::vector<Flaw>{Flaw::steal, Flaw::foreign_runnable});
+}
+
 TEST_CASE("idle clients need no transactions") {
   Measurement measurement = made_measurement(1, 10);
   measurement.load.transactions = 0;
   Row row = row_of(16);
   row.kind = RowKind::memory;
   CHECK(flaws_of(measurement, row).empty());
+}
+
+TEST_CASE("flaws of the memory that is subtracted count too, each with the worst amount") {
+  Measurement measurement = made_measurement(1, 10);
+  measurement.foreign.cpus = 0.2;
+  measurement.base_flaws = {{Flaw::foreign_cpu, 0.3}, {Flaw::steal, 0.1}};
+  const std::vector<FoundFlaw> found = flaws_of(measurement, row_of(16));
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].flaw == Flaw::foreign_cpu);
+  CHECK(found[0].amount == 0.3);
+  CHECK(found[1].flaw == Flaw::steal);
 }
 
 TEST_CASE("a load average that our own processes raise is no flaw") {

@@ -88,5 +88,15 @@ TEST_CASE("placements pin as they say") {
   CHECK(placement_text(one).find("SCHED_BATCH") != std::string::npos);
 }
 
+TEST_CASE("load and server have as many threads as the largest pooler, where nothing is pinned") {
+  Placement free = make_placement(Place::free, {2, 5}).value();
+  CHECK(free.load_cores == 1);
+  give_load_cores(free, 4);
+  CHECK(free.load_cores == 4);
+  Placement one = make_placement(Place::one, {2, 5}).value();
+  give_load_cores(one, 4);
+  CHECK(one.load_cores == 1);
+}
+
 }  // namespace
 }  // namespace helios::bench

@@ -115,10 +115,16 @@ def check_measurements(lines, rows, peers, rounds):
             assert "error" not in line, line
             assert line["failed"] == 0 and line["wrong"] == 0 and line["transactions"] > 0, line
             assert ("cpu_us" in line) == (line["peer"] != "direct"), line
-            assert isinstance(line["clean"], bool), line
+            assert line["clean"] == (not line["flaws"]), line
         for peer in peers:
             numbers = [line["round"] for line in mine if line["peer"] == peer]
             assert numbers == list(range(1, rounds + 1)), numbers
+        for number in range(1, rounds + 1):
+            in_time = sorted((line for line in mine if line["round"] == number),
+                             key=lambda line: line["position"])
+            assert [line["position"] for line in in_time] == list(range(1, len(peers) + 1)), in_time
+            expected = peers if number % 2 == 1 else peers[::-1]
+            assert [line["peer"] for line in in_time] == expected, in_time
 
 
 @runner.timeout(180)
@@ -146,6 +152,35 @@ def test_report():
             assert text in report, (text, report)
         for name in ("cpu.svg", "latency.svg"):
             assert xml.dom.minidom.parseString(place.read(name)).documentElement.tagName == "svg"
+
+
+def test_cores():
+    """With nothing pinned, load and server have as many threads as the pooler, but no more than clients."""
+    if len(os.sched_getaffinity(0)) < 2:
+        raise runner.Skip("it needs two CPUs")
+    with Place() as place:
+        code, out, err = place.run(
+            "--place", "free", "--rows", "simple-1,simple-16", "--peers", "heliosproxy:cores=2",
+            "--rounds", "1", "--duration", "300ms", "--heliosproxy", executable())
+        assert code == 0, out + err
+        head, *lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
+        threads = head["facts"]["threads of the load and of the canned server"]
+        assert threads.startswith("2 each"), head
+        check_measurements(lines, ["simple-1", "simple-16"], ["heliosproxy:cores=2"], 1)
+
+
+def test_unix_clients():
+    """Clients come by a unix socket where a variant says so."""
+    peers = ["heliosproxy:unix-clients"]
+    peers += [f"{name}:unix-clients" for name in ("pgbouncer", "haproxy") if shutil.which(name)]
+    with Place() as place:
+        code, out, err = place.run(
+            "--rows", "simple-16", "--peers", ",".join(peers), "--base", peers[0], "--rounds", "1",
+            "--duration", "300ms", "--heliosproxy", executable())
+        assert code == 0, out + err
+        lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
+        check_measurements(lines[1:], ["simple-16"], peers, 1)
+        place.check_nothing_left()
 
 
 def test_memory_row():
@@ -247,6 +282,8 @@ def test_wrong_usage():
             (("--server", "nowhere"), "--server"),
             (("--rounds", "0"), "--rounds"),
             (("--peer", "/nonexistent.toml"), "/nonexistent.toml"),
+            (("--peers", "direct", "--pgbouncer", "/bin/true"), "--pgbouncer has no effect"),
+            (("--peers", "direct", "--heliosproxy", "/bin/true"), "--heliosproxy has no effect"),
             (("--no-such-option",), "--no-such-option"),
         ):
             code, out, err = place.run(*words)
@@ -269,13 +306,14 @@ def test_postgres():
     """A private PostgreSQL is made, used and removed; both directions of COPY work through the proxy."""
     with Place() as place:
         code, out, err = place.run(
-            "--server", "postgres", "--rows", "lookup-1,copy-out,copy-in", "--peers",
+            "--server", "postgres", "--scale", "2", "--rows", "lookup-1,copy-out,copy-in", "--peers",
             "heliosproxy,direct", "--rounds", "1", "--duration", "300ms", "--heliosproxy",
             executable(), timeout=200)
         assert code == 0, out + err
         lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
         check_measurements(lines[1:], ["lookup-1", "copy-out", "copy-in"],
                            ["heliosproxy", "direct"], 1)
+        assert "pgbench tables of scale 2 |" in place.read("report.md"), place.read("report.md")
         place.check_nothing_left()
 
 
@@ -290,7 +328,10 @@ def test_own_server():
         assert code == 0, out + err
         lines = [json.loads(line) for line in place.read("results.jsonl").splitlines()]
         check_measurements(lines[1:], ["simple-16"], ["heliosproxy", "direct"], 1)
-        assert "row unix-16 is left out" in place.read("report.md")
+        report = place.read("report.md")
+        assert "row unix-16 is left out" in report, report
+        assert "is no reason for a mark here" in report, report
+        assert "other processes used up to" not in report, report
 
 
 if __name__ == "__main__":
