@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """helios-bench: what it sends, what it notices, what it reports. Nothing about how fast anything is."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import tempfile
 import time
 
 from harness import runner, wire
+from harness.backend import Backend
 from harness.cluster import USERS, free_port
 from harness.wire import ScriptedServer
 
@@ -326,6 +328,61 @@ def test_wrong_answers(kind):
         check_good(load(target, "--transactions", 10, "--clients", 2, "--no-checks"))
     with number_server(lambda number: [str(number)]) as server:
         check_good(load(f"127.0.0.1:{server.port}", "--transactions", 10, "--clients", 2))
+
+
+def complete(*tags):
+    return b"".join(wire.command_complete(tag) for tag in tags)
+
+
+ROW, LINE = wire.data_row("7", "7"), wire.copy_data(b"x\n")
+# A script, what the server answers to each of its statements in turn, and what is said of it.
+INCOMPLETE = {
+    "nothing": ("insert", [b""], "without"),
+    "no row inserted": ("insert", [complete("INSERT 0 0")], "INSERT 0 0"),
+    "completed twice": ("insert", [complete("INSERT 0 1", "INSERT 0 1")], "INSERT 0 1"),
+    "no row": ("pgbench-select", [complete("SELECT 1")], "0 came"),
+    "two rows": ("pgbench-select", [ROW * 2 + complete("SELECT 1")], "2 came"),
+    "row without tag": ("pgbench-select", [ROW], "without"),
+    "sleep without row": ("mixed", [complete("SELECT 1")], "0 came"),
+    "a row less": ("result-1mb", [ROW * 9999 + complete("SELECT 10000")], "9999 came"),
+    "all rows, no tag": ("result-1mb", [ROW * 10000], "without"),
+    "a line less": ("copy-out", [LINE * 9999 + complete("COPY 10000")], "9999 came"),
+    "a line less told": ("copy-out", [LINE * 10000 + complete("COPY 9999")], "COPY 9999"),
+    "nothing taken": ("copy-in", [complete(tag) for tag in ("BEGIN", "CREATE TABLE", "COPY 0", "COMMIT")], "COPY 0"),
+    "rolled back": ("copy-in", [complete(t) for t in ("BEGIN", "CREATE TABLE", "COPY 10000", "ROLLBACK")], "ROLLBACK"),
+}
+
+
+@runner.cases(*INCOMPLETE)
+def test_incomplete_answers(name):
+    """Every built-in statement must be completed by its tag, with all of its rows."""
+    script, answers, reason = INCOMPLETE[name]
+
+    def serve(conn):
+        conn.read_startup()
+        conn.welcome()
+        turns = itertools.cycle(answers)
+        conn.serve_queries(lambda conn, got: conn.send(next(turns), wire.ready()))
+
+    with ScriptedServer(serve) as server:
+        target = f"127.0.0.1:{server.port}"
+        words = ["--script", script, "--transactions", 5, "--clients", 2]
+        result = load(target, *words, expected=1)
+        assert result["wrong"] == 10 and result["transactions"] == 0 and result["failed"] == 0, result
+        assert code_of(result, "wrong")["count"] == 10 and reason in code_of(result, "wrong")["example"], result
+        check_good(load(target, *words, "--no-checks"))
+
+
+@runner.cases(*MODES)
+def test_canned_answers(mode):
+    """The canned server gives every script what it asks for; one that gives less is noticed."""
+    with Backend() as backend:
+        for script in SCRIPTS:
+            check_good(load(f"127.0.0.1:{backend.port}", "--script", script, "--mode", mode, "--transactions", 5))
+    with Backend("--rows", 7) as backend:
+        words = ["--script", "copy-out", "--mode", mode, "--transactions", 5]
+        result = load(f"127.0.0.1:{backend.port}", *words, expected=1)
+        assert result["wrong"] == 5 and "COPY 7" in code_of(result, "wrong")["example"], result
 
 
 @runner.cases(*MODES)
