@@ -48,19 +48,26 @@ class IdleTest {
   }
 
  private:
-  // Every client asks once more, and has its answer or an error.
+  // Every client asks once more, and has its answer or an error. Who has no connection cannot even
+  // ask: he is waited for as long as for an answer, and for the look at what is late.
   [[nodiscard]] Result<bool> ask(uint64_t round, uint64_t& answered) {
     const uint64_t good_before = run_.progress().transactions;
     run_.set_quota(round);
     const uint64_t wanted = round * options_.load.clients;
-    const WaitEnd end =
-        run_.wait(never, look_interval, [&] { return run_.progress().finished >= wanted; });
+    const Nanoseconds deadline = clock_.now() + options_.load.answer_timeout + seconds(1);
+    const WaitEnd end = run_.wait(deadline, look_interval, [&] {
+      line_.tick(ProgressLine::Phase::asking, run_.progress());
+      return run_.progress().finished >= wanted;
+    });
     answered = run_.progress().transactions - good_before;
     return check(end);
   }
 
   [[nodiscard]] Result<bool> rest() {
-    return check(run_.wait(clock_.now() + options_.settle, look_interval, [] { return false; }));
+    return check(run_.wait(clock_.now() + options_.settle, look_interval, [this] {
+      line_.tick(ProgressLine::Phase::resting, run_.progress());
+      return false;
+    }));
   }
 
   [[nodiscard]] Result<bool> check(WaitEnd end) {

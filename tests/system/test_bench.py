@@ -13,6 +13,7 @@ import time
 from harness import runner, wire
 from harness.backend import Backend
 from harness.cluster import USERS, free_port
+from harness.relay import Relay
 from harness.wire import ScriptedServer
 
 SCRIPTS = (
@@ -546,6 +547,22 @@ def test_idle():
         assert code == 0 and err == "", err
         for part in ("per client", "answered", "kernel", f"{clients} of {clients}"):
             assert part in out, out
+
+
+def test_idle_without_answers():
+    """`idle` ends when the proxy dies while clients rest: whose answer is missing is told."""
+    with runner.fresh_proxy() as proxy, Relay(proxy.address) as relay:
+        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "1s", "--json"]
+        process = subprocess.Popen(
+            [program(), "idle", *words, "--answer-timeout", "500ms", "--quiet"], stdout=subprocess.PIPE, text=True
+        )
+        runner.eventually(lambda: relay.count == 5, what="five clients")
+        time.sleep(0.5)
+        proxy.kill()
+        out, _ = process.communicate(timeout=20)
+    result = json.loads(out)
+    assert process.returncode == 1, result
+    assert result["answered"] == [5, 0] and code_of(result, "io")["count"] >= 5, result
 
 
 @runner.timeout(120)
