@@ -111,8 +111,7 @@ constexpr std::array<Builtin, 11> builtins = {{
      "one row of pgbench_accounts by its key; the answer is checked",
      {{{100, lookup, one_row, 0, "aid", 1}}}},
     {"pgbench-select",
-     "the same in pgbench's own words (pgbench -S): its answer is one row, whose balance may be "
-     "any",
+     "the same in pgbench's own words (pgbench -S); checked is that it is one row",
      {{{100, pgbench_select, one_row}}}},
     {"tpcb",
      "pgbench's transaction: three updates, a select and an insert; its select is checked",
