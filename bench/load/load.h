@@ -107,12 +107,16 @@ struct ErrorCount {
 };
 
 struct LoadSummary {
-  uint64_t transactions = 0;  // Finished in the counted time and good.
+  // Good ones that ended in the counted time; in an open loop those that were due in it, whenever
+  // they ended.
+  uint64_t transactions = 0;
   // At any time, the warm-up included: ended in an error; got an answer that was not the asker's
   // (must be 0).
   uint64_t failed = 0;
   uint64_t wrong = 0;
-  uint64_t unserved = 0;  // Open loop: due in the counted time, but no client was free.
+  // Open loop: due in the counted time, but no client was free until its end. In `latency` each is
+  // there with the time that it had waited by then, which is less than it would have taken.
+  uint64_t unserved = 0;
   uint64_t bytes_received = 0;
   Nanoseconds span = 0;  // The counted time as it really was.
   LatencySummary latency;

@@ -75,10 +75,14 @@ std::string script_names(const LoadOptions& options) {
 
 const char* const json_keys_help =
     "keys of --json (times are nanoseconds, sizes bytes):\n"
-    "  transactions          good ones that ended in the counted time\n"
+    "  transactions          good ones that ended in the counted time; with --rate those that "
+    "were\n"
+    "                        due in it\n"
     "  tps                   of these, per second\n"
     "  failed, wrong         errors; answers that were not the asker's: at any time, warm-up too\n"
-    "  unserved              with --rate: due in the counted time, but every client was busy\n"
+    "  unserved              with --rate: due in the counted time, but every client was busy "
+    "until\n"
+    "                        its end; latency has them with the time they had waited by then\n"
     "  bytes_received, span  in the counted time; its length\n"
     "  latency, connect      {count, min, mean, p50, p90, p95, p99, p99.9, p99.99, max}; connect "
     "is\n"
@@ -217,7 +221,8 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
   text += usage_lines("helios-bench", summary.own, summary);
   text += error_lines(summary);
   if (summary.transactions == 0)
-    text += format("%-14s no transaction ended well in the counted time\n", "note");
+    text += format("%-14s no transaction %s in the counted time\n", "note",
+                   options.rate > 0 ? "ended well of those due" : "ended well");
   if (summary.is_interrupted) text += format("%-14s the run was interrupted\n", "note");
   return text;
 }

@@ -182,6 +182,47 @@ def test_rate():
     assert result["latency"]["max"] > 500e6, result
 
 
+def test_rate_with_a_stall():
+    """What an open loop's server leaves waiting at the end is in the latencies, served or not; nothing else is."""
+    stall = {}
+
+    def script(conn):
+        conn.read_startup()
+        conn.welcome()
+
+        def answer(conn, got):
+            begin = stall.setdefault("begin", time.monotonic() + 0.7)
+            left = begin + 2 - time.monotonic()
+            if 0 < left < 2:
+                time.sleep(left)
+            number = re.match(r"SELECT (\d+)", got.text)[1]
+            conn.send(wire.row_description("n"), wire.data_row(number), wire.command_complete("SELECT 1"), wire.ready())
+
+        conn.serve_queries(answer)
+
+    with ScriptedServer(script) as server:
+        words = ["--clients", 4, "--rate", 200]
+        result = load(f"127.0.0.1:{server.port}", *words, duration="1s", warm_up="200ms")
+    check_good(result)
+    due = result["transactions"] + result["unserved"]
+    assert result["latency"]["count"] == due and 130 < due < 270, result
+    # Half of the counted time is stalled: four are under way, the others are not begun.
+    assert 60 < result["unserved"] < 140, result
+    assert result["latency"]["p90"] > 200e6 and result["latency"]["max"] > 1e9, result
+
+
+def test_rate_and_a_number():
+    """When every client has run its number, nobody is due any more; a run that cannot go on ends at once."""
+    words = ["--clients", 2, "--cores", 2, "--rate", 1000, "--transactions", 20]
+    result = load(target_of("direct"), *BENCH, *words)
+    check_good(result)
+    assert result["transactions"] == 40 and result["unserved"] == 0, result
+    with sql_file("\\set n 1 / (1 - :scale)\nSELECT :n;\n") as script:
+        words = ["--script", script.name, "--rate", 100, "--quiet"]
+        code, out, err = run("load", "--target", target_of("direct"), *BENCH, *words, timeout=20)
+        assert code == 1 and out == "" and "division by zero" in err, err
+
+
 def test_own_script():
     """A file of one's own runs, with its variables, in each mode; its lines are named when it is wrong."""
     text = (
