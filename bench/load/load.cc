@@ -14,8 +14,6 @@
 namespace helios::bench {
 namespace {
 
-// When the time is over, whoever waits for an answer may wait so long.
-constexpr Nanoseconds drain_patience = seconds(5);
 constexpr Nanoseconds tick_interval = milliseconds(100);
 // With a number of transactions the end has to be noticed.
 constexpr Nanoseconds finish_interval = milliseconds(2);
@@ -52,7 +50,8 @@ class Conductor {
     const uint32_t clients_connected = run_.progress().connected;
     WaitEnd end = options_.transactions > 0 ? run_transactions() : run_time();
     if (end == WaitEnd::failed) return Error{run_.fatal_problem()};
-    run_.stop(drain_patience);
+    // Whoever waits for an answer may wait as long as ever; a signal ends that too.
+    run_.stop(options_.answer_timeout, [this] { show(Phase::draining); });
     // A problem may have come with the last transactions.
     if (!run_.fatal_problem().empty()) return Error{run_.fatal_problem()};
 

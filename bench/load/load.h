@@ -63,7 +63,8 @@ struct LoadOptions {
   bool checks = true;      // Answers are compared with what was asked.
   uint64_t seed = 1;
   Nanoseconds connect_timeout = seconds(30);  // For all clients together.
-  Nanoseconds answer_timeout = seconds(60);   // A transaction that takes longer has failed.
+  bool has_connect_timeout = false;  // Somebody asked for it: a server may come up in that time.
+  Nanoseconds answer_timeout = seconds(60);  // A transaction that takes longer has failed.
   // CPUs for the threads, and SCHED_BATCH for them (compare sets both; empty: as they come).
   std::vector<int> cpus;
   bool batch_policy = false;

@@ -39,6 +39,10 @@ void ProgressLine::tick(Phase phase, const LoadProgress& progress) {
     case Phase::counting:
       show_rate(phase, progress, now);
       break;
+    case Phase::draining:
+      std::fprintf(stderr, "%6.0f s  waiting for the last answers of %u clients",
+                   to_seconds(now - began_), progress.connected);
+      break;
     case Phase::asking:
       show_asking(progress, now);
       break;

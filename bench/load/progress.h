@@ -16,8 +16,9 @@ class ProgressLine {
     connecting,
     warm_up,
     counting,
-    asking,   // Every client asks one thing (idle).
-    resting,  // Nobody does anything (idle).
+    draining,  // Nothing begins any more.
+    asking,    // Every client asks one thing (idle).
+    resting,   // Nobody does anything (idle).
   };
 
   // `is_shown` false: does nothing.

@@ -474,8 +474,25 @@ def test_late_answers():
         words = ["--clients", 2, "--answer-timeout", "200ms", "--transactions", 3]
         result = load(target, *words, expected=1)
         assert code_of(result, "timeout")["count"] == result["failed"] == 6, result
-        result = load(target, "--clients", 2, duration="100ms", expected=1)
+        result = load(target, "--clients", 2, "--answer-timeout", "1s", duration="100ms", expected=1)
         assert code_of(result, "timeout")["count"] == result["failed"] == 2, result
+
+
+def test_answers_after_the_end():
+    """What is under way at the end may take as long as any other answer; a signal does not wait for it."""
+    with sql_file("SELECT pg_sleep(6);") as script:
+        words = ["--script", script.name, "--clients", "2", "--warm-up", "0", "--duration", "100ms"]
+        result = run_json("load", target_of("direct"), *BENCH, *words, expected=1)
+        assert result["failed"] == 0 and result["errors"] == [] and result["transactions"] == 0, result
+        words = ["--target", target_of("direct"), *BENCH, *words, "--json", "--quiet"]
+        process = subprocess.Popen([program(), "load", *words], stdout=subprocess.PIPE, text=True)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, _ = process.communicate(timeout=20)
+    assert time.monotonic() - began < 4
+    result = json.loads(out)
+    assert code_of(result, "timeout")["count"] == result["failed"] == 2, result
 
 
 def test_fatal_errors():
@@ -520,6 +537,19 @@ def test_server_that_is_not_there():
     """Nobody listens: the address and the reason are told, and the exit code is 1."""
     code, out, err = run("load", "--target", f"127.0.0.1:{free_port()}", "--connect-timeout", "1s")
     assert code == 1 and out == "" and "Connection refused" in err and "0 of 1 clients" in err, err
+
+
+def test_server_that_comes_late():
+    """With --connect-timeout a server may begin to listen when others have given up."""
+    port = free_port()
+    words = ["--target", f"127.0.0.1:{port}", "--transactions", "1", "--json", "--quiet"]
+    process = subprocess.Popen(
+        [program(), "load", *words, "--connect-timeout", "20s"], stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(4)
+    with Backend(listen=(f"127.0.0.1:{port}",)):
+        out, _ = process.communicate(timeout=20)
+    check_good(json.loads(out))
 
 
 def test_server_that_is_full():
