@@ -69,10 +69,9 @@ Client::Client(LoadCore& core, uint32_t index)
                          core.scripts().statements_per_transaction_max),
       variables_(core.variables_of(index)),
       prepared_(core.prepared_of(index)),
-      target_(core.shared().targets[index % core.shared().targets.size()]),
-      login_options_(core.shared().logins[index % core.shared().logins.size()]) {
-  const auto of_target = static_cast<uint32_t>(index / core.shared().targets.size());
-  local_index_ = of_target / core.shared().clients_per_address;
+      target_(core.shared().target_of(index)),
+      login_options_(core.shared().login_of(index)),
+      local_index_(core.shared().number_at_target(index) / core.shared().clients_per_address) {
   variables_[VariableNames::scale] = core.shared().options.scale;
   variables_[VariableNames::client_id] = index;
 }

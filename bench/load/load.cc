@@ -18,6 +18,20 @@ constexpr Nanoseconds tick_interval = milliseconds(100);
 // With a number of transactions the end has to be noticed.
 constexpr Nanoseconds finish_interval = milliseconds(2);
 
+// Several users or databases need a name that has a place for their number.
+std::string numbering_problem(const LoadOptions& options) {
+  const auto lacks_number = [](uint32_t count, const std::string& name) {
+    return count > 1 && name.find("%d") == std::string::npos;
+  };
+  if (lacks_number(options.users_count, options.user))
+    return "--users " + std::to_string(options.users_count) + " needs a --user with %d in it: \"" +
+           options.user + "\" is one user";
+  if (lacks_number(options.databases_count, options.database))
+    return "--databases " + std::to_string(options.databases_count) +
+           " needs a --database with %d in it: \"" + options.database + "\" is one database";
+  return {};
+}
+
 std::string combination_problem(const LoadOptions& options, const ScriptSet& scripts) {
   const bool reconnects =
       options.reconnect || std::any_of(scripts.scripts.begin(), scripts.scripts.end(),
@@ -139,6 +153,7 @@ std::string load_problem(const LoadOptions& options) {
   if (std::string problem = target_problem(options.targets); !problem.empty()) return problem;
   for (const pid_t pid : options.watched)
     if (std::string problem = watch_problem(pid); !problem.empty()) return problem;
+  if (std::string problem = numbering_problem(options); !problem.empty()) return problem;
   return combination_problem(options, scripts.value());
 }
 

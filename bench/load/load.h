@@ -38,8 +38,8 @@ struct LoadOptions {
   // are dealt over several. From one local address about 28,000 clients can reach one address and
   // port; to the loopback net the engine takes further local addresses (127.0.0.2, ...) by itself.
   std::vector<std::string> targets{"127.0.0.1:6432"};
-  // Clients are dealt over all users and databases in turn. "user%d" counts from 1 to
-  // `users_count`.
+  // Clients are dealt over all users and databases in turn, at each target. "user%d" counts from 1
+  // to `users_count`; without %d there can be one only.
   std::string user = "postgres";
   std::string password;  // Empty: none.
   std::string database = "postgres";

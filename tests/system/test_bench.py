@@ -280,6 +280,26 @@ def test_users_and_databases():
             process.wait()
 
 
+def test_users_at_every_target():
+    """Every user reaches every target."""
+    seen = set()
+
+    def server(number):
+        def script(conn):
+            conn.read_startup()
+            seen.add((number, conn.startup["user"]))
+            conn.welcome()
+            while conn.recv().kind != "X":
+                pass
+
+        return ScriptedServer(script)
+
+    with server(1) as one, server(2) as two:
+        words = ["--target", f"127.0.0.1:{one.port}", "--user", "u%d", "--users", 2, "--clients", 4]
+        load(f"127.0.0.1:{two.port}", *words, "--answer-timeout", "200ms", duration="100ms", expected=1)
+    assert seen == {(number, user) for number in (1, 2) for user in ("u1", "u2")}, seen
+
+
 @runner.cases("node_password", "node_md5", "node_scram", "bench")
 def test_login(user):
     """Each kind of login works, and a wrong password is told."""
@@ -665,6 +685,9 @@ def test_many_clients():
     ("load --pipeline 2 --script copy-in", "cannot be pipelined"),
     ("load --rate 10 --script think", "exclude each other"),
     ("load --cores 2 --clients 1", "more cores"),
+    ("load --users 2", '--users 2 needs a --user with %d in it: "postgres" is one user'),
+    ("load --databases 3 --user u%d --users 2", "--databases 3 needs a --database with %d"),
+    ("idle --users 2 --user me", "--users 2 needs"),
     ("load stray", "is no option"),
     ("idle --setle 1s", "did you mean --settle?"),
     ("laod", 'did you mean "load"?'),
