@@ -115,8 +115,9 @@ class Conductor {
 
   void begin_counting() {
     watched_before_ = sample_processes(options_.watched, WithChildren::yes, WithMemory::no, [this] {
-      own_before_ = sample_processes(own_, WithChildren::no, WithMemory::no);
+      // First, as right behind the clocks as can be: our own sample takes its time.
       run_.count_from(began_ = clock_.now());
+      own_before_ = sample_processes(own_, WithChildren::no, WithMemory::no);
     });
   }
 

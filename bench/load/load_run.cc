@@ -250,7 +250,7 @@ LoadSummary LoadRun::summary() const {
   if (clients.empty()) return summary;
   std::sort(clients.begin(), clients.end());
   summary.client_min = clients.front();
-  summary.client_median = clients[clients.size() / 2];
+  summary.client_median = median_of(clients);
   summary.client_max = clients.back();
   return summary;
 }
