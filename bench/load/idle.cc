@@ -18,11 +18,16 @@ namespace {
 constexpr Nanoseconds look_interval = milliseconds(10);
 constexpr Nanoseconds drain_patience = seconds(5);
 
-Memory memory_of(const LoadOptions& options) {
+// Measures into `memory`. An error when it cannot be.
+Result<bool> measure(const LoadOptions& options, Memory& memory) {
   const ProcessSample sample =
       sample_processes(options.watched, WithChildren::yes, WithMemory::yes);
+  if (!sample.is_complete)
+    return Error{"a process of --watch has gone, so nobody can tell what clients cost it"};
   const Result<std::string> sockstat = read_text_file("/proc/net/sockstat");
-  return {sample.rss, sample.pss, sockstat.ok() ? tcp_memory_of(sockstat.value().c_str()) : 0};
+  memory = {sample.rss, sample.pss, sample.has_pss,
+            sockstat.ok() ? tcp_memory_of(sockstat.value().c_str()) : 0};
+  return true;
 }
 
 class IdleTest {
@@ -39,9 +44,8 @@ class IdleTest {
     summary.load.clients_connected = run_.progress().connected;
     Result<bool> result = ask(1, summary.answered_first);
     if (result.ok()) result = rest();
-    if (!result.ok()) return result;
-    summary.connected = memory_of(options_.load);
-    result = ask(2, summary.answered_second);
+    if (result.ok()) result = measure(options_.load, summary.connected);
+    if (result.ok()) result = ask(2, summary.answered_second);
     if (!result.ok()) return result;
     run_.stop(drain_patience);
     return rest();
@@ -98,15 +102,16 @@ Result<IdleSummary> run_idle(const IdleOptions& options) {
   const Result<ScriptSet> scripts = load_scripts(options.load.scripts);
   if (!scripts.ok()) return Error{scripts.error()};
   IdleSummary summary;
-  summary.before = memory_of(options.load);
+  Result<bool> result = measure(options.load, summary.before);
+  if (!result.ok()) return Error{result.error()};
   Result<std::unique_ptr<LoadRun>> run = LoadRun::start(options.load, scripts.value());
   if (!run.ok()) return Error{run.error()};
-  const Result<bool> result = IdleTest(options, *run.value()).conduct(summary);
+  result = IdleTest(options, *run.value()).conduct(summary);
+  if (result.ok()) result = measure(options.load, summary.after);
   if (!result.ok()) return Error{result.error()};
   const uint32_t clients_connected = summary.load.clients_connected;
   summary.load = run.value()->summary();
   summary.load.clients_connected = clients_connected;
-  summary.after = memory_of(options.load);
   return summary;
 }
 

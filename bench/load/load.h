@@ -84,6 +84,7 @@ struct ProcessUsage {
   uint64_t involuntary_switches = 0;
   uint64_t rss = 0;  // Bytes, at the end.
   uint64_t pss = 0;
+  bool has_pss = false;      // Else it could not be read.
   bool is_complete = false;  // Every process was there at both moments.
 };
 

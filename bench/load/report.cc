@@ -54,9 +54,9 @@ std::string usage_lines(const char* name, const ProcessUsage& usage, const LoadS
       "%-14s CPU %.3f s (%.2f cores; user %.3f s, system %.3f s), %.2f us a transaction\n", name,
       static_cast<double>(usage.cpu) / 1e9, cores, static_cast<double>(usage.cpu_user) / 1e9,
       static_cast<double>(usage.cpu_system) / 1e9, per_transaction(usage.cpu, summary) / 1e3);
-  text += format("%-14s switches %llu voluntary, %llu involuntary; RSS %s, PSS %s\n", "",
+  text += format("%-14s switches %llu voluntary, %llu involuntary; RSS %s, %s\n", "",
                  wide(usage.voluntary_switches), wide(usage.involuntary_switches),
-                 show_bytes(usage.rss).c_str(), show_bytes(usage.pss).c_str());
+                 show_bytes(usage.rss).c_str(), show_pss(usage.pss, usage.has_pss).c_str());
   if (!usage.is_complete) text += format("%-14s a process was not there all the time\n", "");
   return text;
 }
@@ -95,7 +95,9 @@ const char* const json_keys_help =
     "  watched, own          {cpu, cpu_user, cpu_system, cpu_per_transaction,\n"
     "                        voluntary_switches, involuntary_switches, rss, pss, complete}: of "
     "the\n"
-    "                        processes of --watch (when given), and of helios-bench itself\n"
+    "                        processes of --watch (when given), and of helios-bench itself; no "
+    "pss\n"
+    "                        when it cannot be read (processes of another user)\n"
     "  interrupted           a signal ended the run early\n"
     "  mode, scripts, seed   as asked for";
 
@@ -117,6 +119,10 @@ std::string show_bytes(uint64_t bytes) {
   return format("%.1f MiB", value / (1024 * 1024));
 }
 
+std::string show_pss(uint64_t pss, bool has_pss) {
+  return "PSS " + (has_pss ? show_bytes(pss) : std::string("not readable"));
+}
+
 void write_usage(JsonWriter& json, const ProcessUsage& usage) {
   json.number("cpu", usage.cpu);
   json.number("cpu_user", usage.cpu_user);
@@ -124,7 +130,7 @@ void write_usage(JsonWriter& json, const ProcessUsage& usage) {
   json.number("voluntary_switches", usage.voluntary_switches);
   json.number("involuntary_switches", usage.involuntary_switches);
   json.number("rss", usage.rss);
-  json.number("pss", usage.pss);
+  if (usage.has_pss) json.number("pss", usage.pss);
   json.boolean("complete", usage.is_complete);
 }
 

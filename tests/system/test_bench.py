@@ -656,6 +656,22 @@ def test_idle_without_answers():
     assert result["answered"] == [5, 0] and code_of(result, "io")["count"] >= 5, result
 
 
+def test_idle_without_its_process():
+    """When the watched process dies there is nothing to tell: an error, and no numbers."""
+    with runner.fresh_proxy() as proxy, Relay(proxy.address) as relay:
+        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "1s", "--json"]
+        process = subprocess.Popen(
+            [program(), "idle", *words, "--watch", str(proxy.pid), "--quiet"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        runner.eventually(lambda: relay.count == 5, what="five clients")
+        proxy.kill()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and out == "" and "has gone" in err, (out, err)
+
+
 @runner.timeout(120)
 def test_many_clients():
     """Thousands of clients connect, are served and leave."""
