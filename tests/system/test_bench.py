@@ -643,12 +643,12 @@ def test_idle():
 def test_idle_without_answers():
     """`idle` ends when the proxy dies while clients rest: whose answer is missing is told."""
     with runner.fresh_proxy() as proxy, Relay(proxy.address) as relay:
-        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "1s", "--json"]
+        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "3s", "--json"]
         process = subprocess.Popen(
             [program(), "idle", *words, "--answer-timeout", "500ms", "--quiet"], stdout=subprocess.PIPE, text=True
         )
         runner.eventually(lambda: relay.count == 5, what="five clients")
-        time.sleep(0.5)
+        time.sleep(1)  # They have logged in and asked.
         proxy.kill()
         out, _ = process.communicate(timeout=20)
     result = json.loads(out)
@@ -659,7 +659,7 @@ def test_idle_without_answers():
 def test_idle_without_its_process():
     """When the watched process dies there is nothing to tell: an error, and no numbers."""
     with runner.fresh_proxy() as proxy, Relay(proxy.address) as relay:
-        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "1s", "--json"]
+        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "3s", "--json"]
         process = subprocess.Popen(
             [program(), "idle", *words, "--watch", str(proxy.pid), "--quiet"],
             stdout=subprocess.PIPE,
@@ -667,6 +667,7 @@ def test_idle_without_its_process():
             text=True,
         )
         runner.eventually(lambda: relay.count == 5, what="five clients")
+        time.sleep(1)  # They have logged in and asked.
         proxy.kill()
         out, err = process.communicate(timeout=20)
     assert process.returncode == 1 and out == "" and "has gone" in err, (out, err)
