@@ -27,12 +27,6 @@ class Arrivals {
     advance();
     return due;
   }
-  // How many are due before `until` and were not taken. Takes them.
-  uint64_t take_all(Nanoseconds until) noexcept {
-    uint64_t count = 0;
-    for (; next() < until; ++count) advance();
-    return count;
-  }
 
  private:
   void advance() noexcept { next_ += random_.exponential(mean_); }

@@ -277,6 +277,10 @@ size_t write_command_tag(std::string_view text, char* to) noexcept {
   const bool names_kind = after_first.take_word("create") || after_first.take_word("alter") ||
                           after_first.take_word("drop") || after_first.take_word("discard") ||
                           after_first.take_word("prepare");
+  // Of a table, the tag does not tell the kind.
+  if (SqlScanner(first).take_word("create"))
+    (void)(scanner.take_word("temp") || scanner.take_word("temporary") ||
+           scanner.take_word("unlogged"));
   std::string_view second = names_kind ? scanner.take_any_word() : std::string_view();
   if (SqlScanner(first).take_word("truncate")) second = "table";
   if (SqlScanner(first).take_word("prepare") && !SqlScanner(second).take_word("transaction"))

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <optional>
+#include <span>
 
 #include "helios/base/assert.h"
 #include "helios/config/nearest.h"
@@ -15,11 +16,18 @@ namespace {
 
 constexpr uint32_t no_statement = UINT32_MAX;
 
+// What the answer to a statement must be.
+struct Expected {
+  const char* tag;
+  uint32_t rows = 0;  // A DataRow each, or a CopyData.
+};
+
 // One of the texts of a built-in script, between which a weight chooses.
 struct Part {
   uint32_t weight = 0;  // Of 100; 0: not there.
   const char* text = "";
-  // The statement whose one row must hold `checked_variable` in `checked_column`.
+  std::span<const Expected> answers;  // To each statement.
+  // The statement whose rows must hold `checked_variable` in `checked_column`.
   uint32_t checked_statement = no_statement;
   const char* checked_variable = "";
   uint32_t checked_column = 0;
@@ -69,6 +77,8 @@ constexpr const char* insert =
 constexpr const char* result_1mb =
     "SELECT repeat('x', 94) FROM generate_series(1, 10000) /* big */";
 
+constexpr uint32_t big_rows = 10'000;
+
 // The table lives in the transaction only, so that the load fills no disk.
 constexpr const char* copy_in =
     "BEGIN;\n"
@@ -79,37 +89,51 @@ constexpr const char* copy_in =
 constexpr const char* copy_out =
     "COPY (SELECT repeat('x', 99) FROM generate_series(1, 10000)) TO STDOUT";
 
+constexpr std::array<Expected, 1> one_row = {{{"SELECT 1", 1}}};
+constexpr std::array<Expected, 1> big_result = {{{"SELECT 10000", big_rows}}};
+constexpr std::array<Expected, 1> one_insert = {{{"INSERT 0 1"}}};
+constexpr std::array<Expected, 7> tpcb_answers = {{{"BEGIN"},
+                                                   {"UPDATE 1"},
+                                                   {"SELECT 1", 1},
+                                                   {"UPDATE 1"},
+                                                   {"UPDATE 1"},
+                                                   {"INSERT 0 1"},
+                                                   {"COMMIT"}}};
+constexpr std::array<Expected, 4> copy_in_answers = {
+    {{"BEGIN"}, {"CREATE TABLE"}, {"COPY 10000"}, {"COMMIT"}}};
+constexpr std::array<Expected, 1> copy_out_answers = {{{"COPY 10000", big_rows}}};
+
 constexpr std::array<Builtin, 11> builtins = {{
     {"select-1",
      "SELECT of a number that nobody else asks for; the answer is checked",
-     {{{100, select_1, 0, "n", 0}}}},
+     {{{100, select_1, one_row, 0, "n", 0}}}},
     {"lookup",
      "one row of pgbench_accounts by its key; the answer is checked",
-     {{{100, lookup, 0, "aid", 1}}}},
+     {{{100, lookup, one_row, 0, "aid", 1}}}},
     {"pgbench-select",
-     "the same in pgbench's own words (pgbench -S); not checked",
-     {{{100, pgbench_select}}}},
+     "the same in pgbench's own words (pgbench -S); checked is that it is one row",
+     {{{100, pgbench_select, one_row}}}},
     {"tpcb",
      "pgbench's transaction: three updates, a select and an insert; its select is checked",
-     {{{100, tpcb, 2, "aid", 1}}}},
-    {"insert", "one row into pgbench_history", {{{100, insert}}}},
-    {"result-1mb", "a result of 10,000 rows, about 1 MB", {{{100, result_1mb}}}},
+     {{{100, tpcb, tpcb_answers, 2, "aid", 1}}}},
+    {"insert", "one row into pgbench_history", {{{100, insert, one_insert}}}},
+    {"result-1mb", "a result of 10,000 rows, about 1 MB", {{{100, result_1mb, big_result}}}},
     {"copy-in",
      "1 MB by COPY FROM STDIN into a temporary table",
-     {{{100, copy_in, no_statement, "", 0, 2}}}},
-    {"copy-out", "1 MB by COPY TO STDOUT", {{{100, copy_out}}}},
+     {{{100, copy_in, copy_in_answers, no_statement, "", 0, 2}}}},
+    {"copy-out", "1 MB by COPY TO STDOUT", {{{100, copy_out, copy_out_answers}}}},
     {"connect",
      "select-1 on a connection of its own; the latency includes connect and login",
-     {{{100, select_1, 0, "n", 0}}},
+     {{{100, select_1, one_row, 0, "n", 0}}},
      true},
     {"think",
      "select-1 of clients that pause between (100 ms on average, or --think-time)",
-     {{{100, select_1, 0, "n", 0}}},
+     {{{100, select_1, one_row, 0, "n", 0}}},
      false,
      milliseconds(100)},
     {"mixed",
      "99 of 100 transactions sleep 1 ms in the server, 1 of 100 sleeps 500 ms",
-     {{{99, "SELECT pg_sleep(0.001)"}, {1, "SELECT pg_sleep(0.5)"}}}},
+     {{{99, "SELECT pg_sleep(0.001)", one_row}, {1, "SELECT pg_sleep(0.5)", one_row}}}},
 }};
 
 const Builtin* find_builtin(std::string_view name) {
@@ -141,6 +165,11 @@ void add_part(ScriptSet& set, const Builtin& builtin, const Part& part, uint64_t
   const Result<bool> added = add_script(set, builtin.name, weight, part.text);
   ASSERT(added.ok());
   set.scripts.back().reconnects = builtin.reconnects;
+  ASSERT(part.answers.size() == set.statements.size() - first);
+  for (size_t i = 0; i < part.answers.size(); ++i) {
+    set.statements[first + i].expected_tag = part.answers[i].tag;
+    set.statements[first + i].expected_rows = part.answers[i].rows;
+  }
   if (part.checked_statement != no_statement) {
     ScriptStatement& statement = set.statements[first + part.checked_statement];
     statement.checked_slot = set.variables.find(part.checked_variable);

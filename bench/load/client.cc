@@ -69,10 +69,9 @@ Client::Client(LoadCore& core, uint32_t index)
                          core.scripts().statements_per_transaction_max),
       variables_(core.variables_of(index)),
       prepared_(core.prepared_of(index)),
-      target_(core.shared().targets[index % core.shared().targets.size()]),
-      login_options_(core.shared().logins[index % core.shared().logins.size()]) {
-  const auto of_target = static_cast<uint32_t>(index / core.shared().targets.size());
-  local_index_ = of_target / core.shared().clients_per_address;
+      target_(core.shared().target_of(index)),
+      login_options_(core.shared().login_of(index)),
+      local_index_(core.shared().number_at_target(index) / core.shared().clients_per_address) {
   variables_[VariableNames::scale] = core.shared().options.scale;
   variables_[VariableNames::client_id] = index;
 }
@@ -370,9 +369,8 @@ void Client::send_statement(uint32_t index, bool is_last) noexcept {
   Answer answer;
   answer.statement = index;
   answer.is_last = is_last;
-  answer.is_checked =
-      statement.checked_slot != VariableNames::none && core_.shared().options.checks;
-  if (answer.is_checked) answer.expected = variables_[statement.checked_slot];
+  if (statement.checked_slot != VariableNames::none)
+    answer.expected = variables_[statement.checked_slot];
   answer.parses = core_.shared().options.mode == QueryMode::prepared && (word & bit) == 0 &&
                   !statement.copies_in;
   if (answer.parses) word |= bit;
@@ -445,7 +443,7 @@ void Client::consume_answers(ByteSpan input, Nanoseconds now) noexcept {
 // Messages whose body is read.
 bool Client::is_held(uint8_t tag) const noexcept {
   return tag == backend_tag::error_response || tag == backend_tag::ready_for_query ||
-         tag == backend_tag::data_row;
+         tag == backend_tag::data_row || tag == backend_tag::command_complete;
 }
 
 void Client::hold(ByteSpan body) noexcept {
@@ -459,6 +457,10 @@ void Client::on_message(uint8_t tag, ByteSpan body, Nanoseconds now) noexcept {
       return on_ready(body, now);
     case backend_tag::data_row:
       return on_row(body);
+    case backend_tag::copy_data:
+      return on_copied();
+    case backend_tag::command_complete:
+      return on_complete(body);
     case backend_tag::error_response:
       return on_error(body);
     case backend_tag::parse_complete:
@@ -467,37 +469,78 @@ void Client::on_message(uint8_t tag, ByteSpan body, Nanoseconds now) noexcept {
     case backend_tag::copy_in_response:
       return on_copy_in();
     default:
-      return;  // Descriptions, tags, notices, data of a COPY: nothing that is looked at.
+      return;  // Descriptions, notices: nothing that is looked at.
   }
 }
 
+// What the answer that is coming is compared with; null when it is with nothing.
+const ScriptStatement* Client::expectation() noexcept {
+  if (answers_.empty() || answers_.front().is_rollback || !core_.shared().options.checks)
+    return nullptr;
+  const ScriptStatement& statement = core_.scripts().statements[answers_.front().statement];
+  return statement.expected_tag.empty() ? nullptr : &statement;
+}
+
 void Client::on_row(ByteSpan body) noexcept {
-  if (answers_.empty() || !answers_.front().is_checked) return;
+  const ScriptStatement* expected = expectation();
+  if (expected == nullptr) return;
   Answer& answer = answers_.front();
   ++answer.rows_count;
-  const std::string_view text =
-      column_of(body, core_.scripts().statements[answer.statement].checked_column);
+  if (expected->checked_slot == VariableNames::none) return;
+  const std::string_view text = column_of(body, expected->checked_column);
   int64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const bool is_number = error == std::errc() && end == text.data() + text.size();
-  if (!is_number || number != answer.expected) mark_wrong("\"" + std::string(text) + "\"");
+  if (!is_number || number != answer.expected)
+    mark_wrong("asked for " + std::to_string(answer.expected) + ", the answer holds \"" +
+               std::string(text) + "\"");
 }
 
-void Client::mark_wrong(const std::string& found) noexcept {
+void Client::on_copied() noexcept {
+  if (!answers_.empty()) ++answers_.front().rows_count;
+}
+
+void Client::on_complete(ByteSpan body) noexcept {
+  const ScriptStatement* expected = expectation();
+  if (expected == nullptr) return;
+  std::string_view tag = as_text(body);
+  if (tag.ends_with('\0')) tag.remove_suffix(1);
+  Answer& answer = answers_.front();
+  if (tag == expected->expected_tag && !answer.has_tag) {
+    answer.has_tag = true;
+  } else if (!transactions_.front().has_failed) {
+    mark_wrong("the server completed \"" + std::string(tag) + "\" where \"" +
+               expected->expected_tag + "\" was due" +
+               (tag.ends_with(" 0") ? " (is --scale that of the tables?)" : ""));
+  }
+}
+
+// The answer is at its end. What a statement says behind the failed one of its transaction (COMMIT
+// becomes ROLLBACK) is no answer to what was asked.
+void Client::check_whole(const ScriptStatement& expected) noexcept {
+  if (transactions_.front().has_failed) return;
+  const Answer& answer = answers_.front();
+  if (answer.rows_count != expected.expected_rows) {
+    mark_wrong("an answer of " + std::to_string(expected.expected_rows) + " rows was due, and " +
+               std::to_string(answer.rows_count) + " came (is --scale that of the tables?)");
+  } else if (!answer.has_tag) {
+    mark_wrong("the answer ended without \"" + expected.expected_tag + "\"");
+  }
+}
+
+void Client::mark_wrong(const std::string& what) noexcept {
   Transaction& transaction = transactions_.front();
   if (transaction.is_wrong) return;
   transaction.is_wrong = true;
   core_.count_wrong();
-  core_.count_error("wrong", "asked for " + std::to_string(answers_.front().expected) +
-                                 ", the answer holds " + found);
+  core_.count_error("wrong", what);
 }
 
 void Client::on_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   core_.count_error(fields.sqlstate.empty() ? "?????" : fields.sqlstate, fields.message);
   if (answers_.empty()) return;  // The server's last word before it closes.
-  Answer& answer = answers_.front();
-  answer.has_failed = true;
+  const Answer& answer = answers_.front();
   transactions_.front().has_failed = true;
   if (answer.parses) prepared_[answer.statement / 64] &= ~(1ULL << (answer.statement % 64));
 }
@@ -514,10 +557,8 @@ void Client::on_ready(ByteSpan body, Nanoseconds now) noexcept {
   const std::optional<uint8_t> status = read_ready_for_query(body);
   if (!status || answers_.empty())
     return fail_connection("the server sent a ReadyForQuery that is malformed or not wanted");
-  const Answer& owed = answers_.front();
-  if (owed.is_checked && !owed.has_failed && owed.rows_count != 1)
-    mark_wrong(std::to_string(owed.rows_count) + " rows (is --scale that of the tables?)");
-  const Answer answer = owed;
+  if (const ScriptStatement* expected = expectation(); expected != nullptr) check_whole(*expected);
+  const Answer answer = answers_.front();
   answers_.pop();
 
   if (is_pipelined() && !answer.is_last) return;

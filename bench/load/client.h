@@ -89,13 +89,12 @@ class Client final : public StreamOwner,
   // What the server owes.
   struct Answer {
     uint32_t statement = 0;
-    int64_t expected = 0;  // By the check of the statement.
-    uint32_t rows_count = 0;
-    bool is_checked = false;
+    int64_t expected = 0;      // By the check of the statement.
+    uint32_t rows_count = 0;   // And messages of data that is copied out.
+    bool has_tag = false;      // The expected one.
     bool parses = false;       // A Parse of the named statement went with it and is not answered.
     bool is_last = false;      // Of its transaction.
     bool is_rollback = false;  // Of a transaction that has failed.
-    bool has_failed = false;
   };
   struct Login;
 
@@ -113,13 +112,17 @@ class Client final : public StreamOwner,
 
   void consume_answers(ByteSpan input, Nanoseconds now) noexcept;
   void on_message(uint8_t tag, ByteSpan body, Nanoseconds now) noexcept;
+  [[nodiscard]] const ScriptStatement* expectation() noexcept;
   void on_row(ByteSpan body) noexcept;
+  void on_copied() noexcept;
+  void on_complete(ByteSpan body) noexcept;
   void on_error(ByteSpan body) noexcept;
   void on_copy_in() noexcept;
   void on_ready(ByteSpan body, Nanoseconds now) noexcept;
   void hold(ByteSpan body) noexcept;
   [[nodiscard]] bool is_held(uint8_t tag) const noexcept;
-  void mark_wrong(const std::string& found) noexcept;
+  void check_whole(const ScriptStatement& expected) noexcept;
+  void mark_wrong(const std::string& what) noexcept;
   void fail_connection(std::string_view message) noexcept;
   void break_off(std::string_view code, std::string_view message) noexcept;
 

@@ -159,10 +159,10 @@ void CommandLine::real(std::string name, std::string value, std::string help, do
 }
 
 void CommandLine::duration(std::string name, std::string help, Nanoseconds min, Nanoseconds max,
-                           Nanoseconds& target) {
+                           Nanoseconds& target, bool* is_given) {
   help += " [" + show_with_unit(target, duration_units) + "]";
   add({std::move(name), "TIME", std::move(help),
-       [min, max, &target](std::string_view text) -> std::string {
+       [min, max, &target, is_given](std::string_view text) -> std::string {
          // Zero is the same in every unit.
          const std::optional<int64_t> value =
              text == "0" ? 0 : read_with_unit(text, duration_units);
@@ -172,6 +172,7 @@ void CommandLine::duration(std::string name, std::string help, Nanoseconds min, 
            return quoted(text) + " is not from " + show_with_unit(min, duration_units) + " to " +
                   show_with_unit(max, duration_units);
          target = *value;
+         if (is_given != nullptr) *is_given = true;
          return {};
        }});
 }

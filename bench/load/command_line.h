@@ -36,7 +36,8 @@ class CommandLine {
   void real(std::string name, std::string value, std::string help, double min, double max,
             double& target);
   void duration(std::string name, std::string help, Nanoseconds min, Nanoseconds max,
-                Nanoseconds& target);  // "500ms", "10s", "2min"; a unit is needed.
+                Nanoseconds& target,
+                bool* is_given = nullptr);  // "500ms", "10s", "2min"; a unit is needed.
   void size(std::string name, std::string help, uint64_t min, uint64_t max,
             uint64_t& target);  // "1MiB", "64KiB", plain bytes.
   // Anything else: the function returns an empty text, or what is wrong.

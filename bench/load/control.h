@@ -65,11 +65,23 @@ struct LoadShared {
   const LoadOptions& options;
   const ScriptSet& scripts;
   std::vector<Target> targets;
-  std::vector<BackendLoginOptions> logins;  // Clients are dealt over them in turn.
+  std::vector<BackendLoginOptions> logins;
   uint32_t clients_per_address = 0;
   Nanoseconds think_time = 0;
   LoadControl control;    // See there.
   LoadProblems problems;  // Any thread.
+
+  // Clients are dealt over the targets in turn, and those of each target over the logins: dealt
+  // over both by the same number, a login would find some targets only.
+  [[nodiscard]] const Target& target_of(uint32_t client) const noexcept {
+    return targets[client % targets.size()];
+  }
+  [[nodiscard]] uint32_t number_at_target(uint32_t client) const noexcept {
+    return client / static_cast<uint32_t>(targets.size());
+  }
+  [[nodiscard]] const BackendLoginOptions& login_of(uint32_t client) const noexcept {
+    return logins[number_at_target(client) % logins.size()];
+  }
 };
 
 }  // namespace helios::bench

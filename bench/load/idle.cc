@@ -18,11 +18,16 @@ namespace {
 constexpr Nanoseconds look_interval = milliseconds(10);
 constexpr Nanoseconds drain_patience = seconds(5);
 
-Memory memory_of(const LoadOptions& options) {
+// Measures into `memory`. An error when it cannot be.
+Result<bool> measure(const LoadOptions& options, Memory& memory) {
   const ProcessSample sample =
       sample_processes(options.watched, WithChildren::yes, WithMemory::yes);
+  if (!sample.is_complete)
+    return Error{"a process of --watch has gone, so nobody can tell what clients cost it"};
   const Result<std::string> sockstat = read_text_file("/proc/net/sockstat");
-  return {sample.rss, sample.pss, sockstat.ok() ? tcp_memory_of(sockstat.value().c_str()) : 0};
+  memory = {sample.rss, sample.pss, sample.has_pss,
+            sockstat.ok() ? tcp_memory_of(sockstat.value().c_str()) : 0};
+  return true;
 }
 
 class IdleTest {
@@ -39,28 +44,34 @@ class IdleTest {
     summary.load.clients_connected = run_.progress().connected;
     Result<bool> result = ask(1, summary.answered_first);
     if (result.ok()) result = rest();
-    if (!result.ok()) return result;
-    summary.connected = memory_of(options_.load);
-    result = ask(2, summary.answered_second);
+    if (result.ok()) result = measure(options_.load, summary.connected);
+    if (result.ok()) result = ask(2, summary.answered_second);
     if (!result.ok()) return result;
     run_.stop(drain_patience);
     return rest();
   }
 
  private:
-  // Every client asks once more, and has its answer or an error.
+  // Every client asks once more, and has its answer or an error. Who has no connection cannot even
+  // ask: he is waited for as long as for an answer, and for the look at what is late.
   [[nodiscard]] Result<bool> ask(uint64_t round, uint64_t& answered) {
     const uint64_t good_before = run_.progress().transactions;
     run_.set_quota(round);
     const uint64_t wanted = round * options_.load.clients;
-    const WaitEnd end =
-        run_.wait(never, look_interval, [&] { return run_.progress().finished >= wanted; });
+    const Nanoseconds deadline = clock_.now() + options_.load.answer_timeout + seconds(1);
+    const WaitEnd end = run_.wait(deadline, look_interval, [&] {
+      line_.tick(ProgressLine::Phase::asking, run_.progress());
+      return run_.progress().finished >= wanted;
+    });
     answered = run_.progress().transactions - good_before;
     return check(end);
   }
 
   [[nodiscard]] Result<bool> rest() {
-    return check(run_.wait(clock_.now() + options_.settle, look_interval, [] { return false; }));
+    return check(run_.wait(clock_.now() + options_.settle, look_interval, [this] {
+      line_.tick(ProgressLine::Phase::resting, run_.progress());
+      return false;
+    }));
   }
 
   [[nodiscard]] Result<bool> check(WaitEnd end) {
@@ -91,15 +102,16 @@ Result<IdleSummary> run_idle(const IdleOptions& options) {
   const Result<ScriptSet> scripts = load_scripts(options.load.scripts);
   if (!scripts.ok()) return Error{scripts.error()};
   IdleSummary summary;
-  summary.before = memory_of(options.load);
+  Result<bool> result = measure(options.load, summary.before);
+  if (!result.ok()) return Error{result.error()};
   Result<std::unique_ptr<LoadRun>> run = LoadRun::start(options.load, scripts.value());
   if (!run.ok()) return Error{run.error()};
-  const Result<bool> result = IdleTest(options, *run.value()).conduct(summary);
+  result = IdleTest(options, *run.value()).conduct(summary);
+  if (result.ok()) result = measure(options.load, summary.after);
   if (!result.ok()) return Error{result.error()};
   const uint32_t clients_connected = summary.load.clients_connected;
   summary.load = run.value()->summary();
   summary.load.clients_connected = clients_connected;
-  summary.after = memory_of(options.load);
   return summary;
 }
 

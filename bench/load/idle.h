@@ -21,6 +21,7 @@ struct IdleOptions {
 struct Memory {
   uint64_t rss = 0;
   uint64_t pss = 0;
+  bool has_pss = false;  // Else it could not be read.
   // Of all TCP sockets of the machine, buffers only. Not part of RSS, and both ends of a
   // connection over loopback count.
   uint64_t tcp = 0;

@@ -23,7 +23,7 @@ constexpr const char* json_keys =
     "left\n"
     "                        (these and the next two with --watch only)\n"
     "  rss_per_client,       of the difference between before and connected\n"
-    "  pss_per_client\n"
+    "  pss_per_client        (no pss when it cannot be read: processes of another user)\n"
     "  connect               {count, min, mean, p50, p90, p95, p99, p99.9, p99.99, max}\n"
     "  errors                [{sqlstate, count, example}]\n"
     "\n"
@@ -40,7 +40,7 @@ double per_client(uint64_t connected, uint64_t before, uint32_t clients) {
 void write_memory(JsonWriter& json, const char* key, const Memory& memory) {
   json.begin_object(key);
   json.number("rss", memory.rss);
-  json.number("pss", memory.pss);
+  if (memory.has_pss) json.number("pss", memory.pss);
   json.number("tcp_buffers", memory.tcp);
   json.end();
 }
@@ -58,7 +58,8 @@ std::string json_of(const IdleOptions& options, const IdleSummary& summary) {
     write_memory(json, "connected", summary.connected);
     write_memory(json, "after", summary.after);
     json.real("rss_per_client", per_client(summary.connected.rss, summary.before.rss, clients));
-    json.real("pss_per_client", per_client(summary.connected.pss, summary.before.pss, clients));
+    if (summary.connected.has_pss && summary.before.has_pss)
+      json.real("pss_per_client", per_client(summary.connected.pss, summary.before.pss, clients));
   }
   write_latency(json, "connect", summary.load.connect);
   write_errors(json, summary.load);
@@ -66,8 +67,8 @@ std::string json_of(const IdleOptions& options, const IdleSummary& summary) {
 }
 
 void print_memory(const char* name, const Memory& memory) {
-  std::printf("%-14s RSS %s, PSS %s\n", name, show_bytes(memory.rss).c_str(),
-              show_bytes(memory.pss).c_str());
+  std::printf("%-14s RSS %s, %s\n", name, show_bytes(memory.rss).c_str(),
+              show_pss(memory.pss, memory.has_pss).c_str());
 }
 
 void print_table(const IdleOptions& options, const IdleSummary& summary) {
@@ -79,9 +80,12 @@ void print_table(const IdleOptions& options, const IdleSummary& summary) {
     print_memory("before", summary.before);
     print_memory("connected", summary.connected);
     print_memory("after", summary.after);
-    std::printf("%-14s RSS %.0f bytes, PSS %.0f bytes\n", "per client",
-                per_client(summary.connected.rss, summary.before.rss, clients),
-                per_client(summary.connected.pss, summary.before.pss, clients));
+    std::printf("%-14s RSS %.0f bytes", "per client",
+                per_client(summary.connected.rss, summary.before.rss, clients));
+    if (summary.connected.has_pss && summary.before.has_pss)
+      std::printf(", PSS %.0f bytes",
+                  per_client(summary.connected.pss, summary.before.pss, clients));
+    std::puts("");
   }
   const double tcp =
       static_cast<double>(summary.connected.tcp) - static_cast<double>(summary.before.tcp);

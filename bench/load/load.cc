@@ -14,11 +14,23 @@
 namespace helios::bench {
 namespace {
 
-// When the time is over, whoever waits for an answer may wait so long.
-constexpr Nanoseconds drain_patience = seconds(5);
 constexpr Nanoseconds tick_interval = milliseconds(100);
 // With a number of transactions the end has to be noticed.
 constexpr Nanoseconds finish_interval = milliseconds(2);
+
+// Several users or databases need a name that has a place for their number.
+std::string numbering_problem(const LoadOptions& options) {
+  const auto lacks_number = [](uint32_t count, const std::string& name) {
+    return count > 1 && name.find("%d") == std::string::npos;
+  };
+  if (lacks_number(options.users_count, options.user))
+    return "--users " + std::to_string(options.users_count) + " needs a --user with %d in it: \"" +
+           options.user + "\" is one user";
+  if (lacks_number(options.databases_count, options.database))
+    return "--databases " + std::to_string(options.databases_count) +
+           " needs a --database with %d in it: \"" + options.database + "\" is one database";
+  return {};
+}
 
 std::string combination_problem(const LoadOptions& options, const ScriptSet& scripts) {
   const bool reconnects =
@@ -52,7 +64,8 @@ class Conductor {
     const uint32_t clients_connected = run_.progress().connected;
     WaitEnd end = options_.transactions > 0 ? run_transactions() : run_time();
     if (end == WaitEnd::failed) return Error{run_.fatal_problem()};
-    run_.stop(drain_patience);
+    // Whoever waits for an answer may wait as long as ever; a signal ends that too.
+    run_.stop(options_.answer_timeout, [this] { show(Phase::draining); });
     // A problem may have come with the last transactions.
     if (!run_.fatal_problem().empty()) return Error{run_.fatal_problem()};
 
@@ -102,8 +115,9 @@ class Conductor {
 
   void begin_counting() {
     watched_before_ = sample_processes(options_.watched, WithChildren::yes, WithMemory::no, [this] {
-      own_before_ = sample_processes(own_, WithChildren::no, WithMemory::no);
+      // First, as right behind the clocks as can be: our own sample takes its time.
       run_.count_from(began_ = clock_.now());
+      own_before_ = sample_processes(own_, WithChildren::no, WithMemory::no);
     });
   }
 
@@ -140,6 +154,7 @@ std::string load_problem(const LoadOptions& options) {
   if (std::string problem = target_problem(options.targets); !problem.empty()) return problem;
   for (const pid_t pid : options.watched)
     if (std::string problem = watch_problem(pid); !problem.empty()) return problem;
+  if (std::string problem = numbering_problem(options); !problem.empty()) return problem;
   return combination_problem(options, scripts.value());
 }
 

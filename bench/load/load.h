@@ -38,8 +38,8 @@ struct LoadOptions {
   // are dealt over several. From one local address about 28,000 clients can reach one address and
   // port; to the loopback net the engine takes further local addresses (127.0.0.2, ...) by itself.
   std::vector<std::string> targets{"127.0.0.1:6432"};
-  // Clients are dealt over all users and databases in turn. "user%d" counts from 1 to
-  // `users_count`.
+  // Clients are dealt over all users and databases in turn, at each target. "user%d" counts from 1
+  // to `users_count`; without %d there can be one only.
   std::string user = "postgres";
   std::string password;  // Empty: none.
   std::string database = "postgres";
@@ -63,7 +63,8 @@ struct LoadOptions {
   bool checks = true;      // Answers are compared with what was asked.
   uint64_t seed = 1;
   Nanoseconds connect_timeout = seconds(30);  // For all clients together.
-  Nanoseconds answer_timeout = seconds(60);   // A transaction that takes longer has failed.
+  bool has_connect_timeout = false;  // Somebody asked for it: a server may come up in that time.
+  Nanoseconds answer_timeout = seconds(60);  // A transaction that takes longer has failed.
   // CPUs for the threads, and SCHED_BATCH for them (compare sets both; empty: as they come).
   std::vector<int> cpus;
   bool batch_policy = false;
@@ -83,6 +84,7 @@ struct ProcessUsage {
   uint64_t involuntary_switches = 0;
   uint64_t rss = 0;  // Bytes, at the end.
   uint64_t pss = 0;
+  bool has_pss = false;      // Else it could not be read.
   bool is_complete = false;  // Every process was there at both moments.
 };
 
@@ -107,12 +109,16 @@ struct ErrorCount {
 };
 
 struct LoadSummary {
-  uint64_t transactions = 0;  // Finished in the counted time and good.
+  // Good ones that ended in the counted time; in an open loop those that were due in it, whenever
+  // they ended.
+  uint64_t transactions = 0;
   // At any time, the warm-up included: ended in an error; got an answer that was not the asker's
   // (must be 0).
   uint64_t failed = 0;
   uint64_t wrong = 0;
-  uint64_t unserved = 0;  // Open loop: due in the counted time, but no client was free.
+  // Open loop: due in the counted time, but no client was free until its end. In `latency` each is
+  // there with the time that it had waited by then, which is less than it would have taken.
+  uint64_t unserved = 0;
   uint64_t bytes_received = 0;
   Nanoseconds span = 0;  // The counted time as it really was.
   LatencySummary latency;

@@ -84,7 +84,7 @@ void LoadCore::on_message(const Message&) noexcept {
 // ---------------------------------------------------------------- turns
 
 bool LoadCore::on_turn_end(Nanoseconds now) noexcept {
-  look_at_control(now);
+  look_at_control();
   if (keys_.has_work()) keys_.run();
   if (!is_stopping_) {
     connect_next(now);
@@ -107,12 +107,13 @@ bool LoadCore::is_finished() noexcept {
          !keys_.has_work();
 }
 
-void LoadCore::look_at_control(Nanoseconds now) noexcept {
+void LoadCore::look_at_control() noexcept {
   const LoadControl& control = shared_.control;
   const uint64_t quota = control.quota.load(std::memory_order_relaxed);
   if (quota != quota_) {
+    // Not before this moment, which lies in the counted time when there is no warm-up.
     if (quota_ == 0 && shared_.options.rate > 0)
-      arrivals_.emplace(shared_.options.rate / shared_.options.cores, now, random_);
+      arrivals_.emplace(shared_.options.rate / shared_.options.cores, now(), random_);
     quota_ = quota;
     for (Client& client : clients_) add_ready(client);
   }
@@ -123,11 +124,25 @@ void LoadCore::look_at_control(Nanoseconds now) noexcept {
 void LoadCore::stop() noexcept {
   is_stopping_ = true;
   context_.timers.cancel(arrival_timer_);
-  if (arrivals_) {
-    statistics_.unserved =
-        arrivals_->take_all(shared_.control.count_until.load(std::memory_order_relaxed));
-  }
+  if (arrivals_) count_unserved();
   for (Client& client : clients_) client.leave();
+}
+
+// What was due in the counted time and is not begun will never be.
+void LoadCore::count_unserved() noexcept {
+  const auto has_begun_all = [this](const Client& client) {
+    return client.begun_count() >= quota_;
+  };
+  if (std::all_of(clients_.begin(), clients_.end(), has_begun_all)) return;
+  const LoadControl& control = shared_.control;
+  // A run that cannot go on has no end of the counted time.
+  const Nanoseconds until = std::min(control.count_until.load(std::memory_order_relaxed), now());
+  while (arrivals_->is_due(until)) {
+    const Nanoseconds due = arrivals_->take();
+    if (!control.is_counted(due)) continue;
+    ++statistics_.unserved;
+    statistics_.latency.record(static_cast<uint64_t>(until - due));
+  }
 }
 
 void LoadCore::give_up() noexcept {
@@ -207,7 +222,7 @@ void LoadCore::on_login_failed(const std::string& text, bool is_hopeless) noexce
 bool LoadCore::count_transaction(Nanoseconds due, Nanoseconds now, bool is_good) noexcept {
   CoreReport::add(report_.finished, uint64_t{1});
   report_.last_finish.store(now, std::memory_order_relaxed);
-  if (!is_good || !shared_.control.is_counted(now)) return false;
+  if (!is_good || !shared_.control.is_counted(arrivals_ ? due : now)) return false;
   const auto latency = static_cast<uint64_t>(std::max<Nanoseconds>(now - due, 0));
   statistics_.latency.record(latency);
   ++statistics_.transactions;

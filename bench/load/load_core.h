@@ -66,7 +66,9 @@ class LoadCore final : public CoreApplication {
   void on_connect_ended(bool is_logged_in) noexcept;
   void on_disconnected() noexcept;
   void on_client_ended() noexcept { ++ended_count_; }
-  // A transaction has ended. `is_good`: neither failed nor wrong. Whether it was counted.
+  // A transaction has ended. `is_good`: neither failed nor wrong. Whether it was counted: by the
+  // moment when it ended, in an open loop by that when it was due. Else those that a server leaves
+  // waiting at the end of the counted time would be in no number.
   bool count_transaction(Nanoseconds due, Nanoseconds now, bool is_good) noexcept;
   void count_failed() noexcept;
   void count_wrong() noexcept;
@@ -76,12 +78,13 @@ class LoadCore final : public CoreApplication {
 
  private:
   void make_clients();
-  void look_at_control(Nanoseconds now) noexcept;
+  void look_at_control() noexcept;
   void begin_ready(Nanoseconds now) noexcept;
   [[nodiscard]] bool take_due(Nanoseconds now, Nanoseconds& due) noexcept;
   void connect_next(Nanoseconds now) noexcept;
   [[nodiscard]] bool has_more(Nanoseconds now) const noexcept;
   void stop() noexcept;
+  void count_unserved() noexcept;
   void give_up() noexcept;
   static void on_sweep(void* self) noexcept;
   static void on_arrival(void*) noexcept {}  // The turn that it causes begins what is due.

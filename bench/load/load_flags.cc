@@ -79,8 +79,11 @@ void add_connection_flags(CommandLine& line, LoadOptions& options) {
               [&options](std::string_view text) { return read_cpu(text, options.cpus); });
   line.flag("batch", "run these threads under SCHED_BATCH, so that they preempt nobody",
             options.batch_policy);
-  line.duration("connect-timeout", "for all clients together, before the load begins",
-                milliseconds(10), seconds(3600), options.connect_timeout);
+  line.duration("connect-timeout",
+                "for all clients together, before the load begins; not given: 3 s when not one of "
+                "them can connect",
+                milliseconds(10), seconds(3600), options.connect_timeout,
+                &options.has_connect_timeout);
   line.duration("answer-timeout", "a transaction (or a login) that takes longer has failed",
                 milliseconds(10), seconds(3600), options.answer_timeout);
   line.custom("watch", "PID",

@@ -14,7 +14,8 @@ namespace helios::bench {
 namespace {
 
 constexpr Nanoseconds look_interval = milliseconds(20);
-// When nobody has connected by then, the address is wrong rather than busy.
+// When nobody has connected by then, the address is wrong rather than busy (unless somebody has
+// said how long to wait).
 constexpr Nanoseconds first_connect_timeout = seconds(3);
 constexpr uint64_t descriptors_besides = 64;
 
@@ -128,13 +129,14 @@ void LoadRun::wake() noexcept {
 Result<bool> LoadRun::wait_connected(const std::function<void()>& on_tick) {
   const Nanoseconds began = clock_.now();
   const Nanoseconds timeout = shared_.options.connect_timeout;
+  const Nanoseconds first_timeout =
+      shared_.options.has_connect_timeout ? timeout : first_connect_timeout;
   bool is_hopeless = false;
   const WaitEnd end = wait(began + timeout, look_interval, [&] {
     on_tick();
     const uint32_t connected = progress().connected;
     const Nanoseconds waited = clock_.now() - began;
-    is_hopeless =
-        connected == 0 && waited > first_connect_timeout && !shared_.problems.connect().empty();
+    is_hopeless = connected == 0 && waited > first_timeout && !shared_.problems.connect().empty();
     return is_hopeless || connected == shared_.options.clients;
   });
   switch (end) {
@@ -205,7 +207,7 @@ Nanoseconds LoadRun::last_finish() const noexcept {
   return last;
 }
 
-void LoadRun::stop(Nanoseconds patience) noexcept {
+void LoadRun::stop(Nanoseconds patience, const std::function<void()>& on_tick) {
   if (cores_.empty()) return;
   shared_.control.is_stopping.store(true, std::memory_order_relaxed);
   wake();
@@ -214,8 +216,10 @@ void LoadRun::stop(Nanoseconds patience) noexcept {
                        [](const auto& core) { return core->has_ended(); });
   };
   const Nanoseconds deadline = clock_.now() + patience;
-  while (!have_ended() && clock_.now() < deadline)
+  while (!have_ended() && clock_.now() < deadline) {
     if (wait_for_signal(milliseconds(2))) break;  // Asked again to stop.
+    on_tick();
+  }
   shared_.control.is_giving_up.store(true, std::memory_order_relaxed);
   wake();
   for (const auto& core : cores_) core->join();
@@ -246,7 +250,7 @@ LoadSummary LoadRun::summary() const {
   if (clients.empty()) return summary;
   std::sort(clients.begin(), clients.end());
   summary.client_min = clients.front();
-  summary.client_median = clients[clients.size() / 2];
+  summary.client_median = median_of(clients);
   summary.client_max = clients.back();
   return summary;
 }

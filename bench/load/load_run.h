@@ -53,9 +53,10 @@ class LoadRun {
   // What cannot go on; empty when all is well.
   [[nodiscard]] std::string fatal_problem() { return shared_.problems.fatal(); }
 
-  // Lets clients finish what is under way for at most `patience`, disconnects them and ends the
-  // cores.
-  void stop(Nanoseconds patience) noexcept;
+  // Lets clients finish what is under way for at most `patience` or until a signal, disconnects
+  // them and ends the cores. `on_tick` is called now and then.
+  void stop(
+      Nanoseconds patience, const std::function<void()>& on_tick = [] {});
   // Everything that was counted, except for the times and the processes. Requires: stopped.
   [[nodiscard]] LoadSummary summary() const;
 

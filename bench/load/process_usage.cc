@@ -53,7 +53,8 @@ struct Stat {
 std::optional<Stat> read_stat(pid_t pid) {
   const std::string text = read_text(proc_path(pid, "stat"));
   const size_t name_end = text.rfind(") ");
-  if (name_end == std::string::npos) return std::nullopt;
+  if (name_end == std::string::npos || name_end + 2 == text.size()) return std::nullopt;
+  const bool has_ended = text[name_end + 2] == 'Z' || text[name_end + 2] == 'X';
   constexpr size_t fields_max = 20;  // From the state on: field 3 of proc(5) is 0 here.
   std::array<uint64_t, fields_max> fields{};
   const char* at = text.data() + name_end + 2;
@@ -65,7 +66,7 @@ std::optional<Stat> read_stat(pid_t pid) {
   }
   Stat stat;
   stat.parent = static_cast<pid_t>(fields[1]);
-  stat.process = {0, fields[11], fields[12], fields[13], fields[14], fields[19]};
+  stat.process = {0, fields[11], fields[12], fields[13], fields[14], fields[19], has_ended};
   return stat;
 }
 
@@ -126,8 +127,10 @@ void add_memory(pid_t pid, ProcessSample& sample) {
     sample.pss += number_of(rollup, "Pss:") * 1024;
     return;
   }
-  // Of another user's process only the resident pages can be read.
-  sample.rss += number_of(read_text(proc_path(pid, "status")), "VmRSS:") * 1024;
+  // Of another user's process only the resident pages can be read. One that has ended has none.
+  const uint64_t rss = number_of(read_text(proc_path(pid, "status")), "VmRSS:") * 1024;
+  sample.rss += rss;
+  if (rss > 0) sample.has_pss = false;
 }
 
 uint64_t difference(uint64_t after, uint64_t before) {
@@ -159,8 +162,10 @@ ProcessSample sample_processes(std::span<const pid_t> roots, WithChildren childr
     add_threads(pid, sample);
     if (memory == WithMemory::yes) add_memory(pid, sample);
   }
-  for (const pid_t pid : roots)
-    if (!sample.processes.contains(pid)) sample.is_complete = false;
+  for (const pid_t pid : roots) {
+    const auto known = sample.processes.find(pid);
+    if (known == sample.processes.end() || known->second.has_ended) sample.is_complete = false;
+  }
   return sample;
 }
 
@@ -205,6 +210,7 @@ ProcessUsage usage_between(const ProcessSample& before, const ProcessSample& aft
   }
   usage.rss = after.rss;
   usage.pss = after.pss;
+  usage.has_pss = after.has_pss;
   usage.is_complete = before.is_complete && after.is_complete;
   return usage;
 }

@@ -30,6 +30,7 @@ struct ProcessSample {
     uint64_t children_user_ticks = 0;
     uint64_t children_system_ticks = 0;
     uint64_t start_ticks = 0;  // Since boot: a number that is used again is another process.
+    bool has_ended = false;    // Nobody has waited for it yet.
   };
   struct Switches {
     uint64_t voluntary = 0;
@@ -39,7 +40,8 @@ struct ProcessSample {
   std::unordered_map<pid_t, Switches> threads;  // Of all the processes.
   uint64_t rss = 0;                             // Bytes; 0 unless asked for.
   uint64_t pss = 0;
-  bool is_complete = true;  // Every process that was asked for is there.
+  bool has_pss = true;  // Of each process it could be read: another user's are not ours to read.
+  bool is_complete = true;  // Every process that was asked for is there, and lives.
 };
 
 enum class WithChildren : uint8_t { no, yes };

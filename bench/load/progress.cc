@@ -31,10 +31,25 @@ void ProgressLine::tick(Phase phase, const LoadProgress& progress) {
   const Nanoseconds now = clock_.now();
   if (!is_shown_ || now - shown_at_ < (is_terminal_ ? terminal_interval : file_interval)) return;
   if (is_terminal_) std::fputs("\r\033[K", stderr);
-  if (phase == Phase::connecting) {
-    show_connecting(progress, now);
-  } else {
-    show_rate(phase, progress, now);
+  switch (phase) {
+    case Phase::connecting:
+      show_connecting(progress, now);
+      break;
+    case Phase::warm_up:
+    case Phase::counting:
+      show_rate(phase, progress, now);
+      break;
+    case Phase::draining:
+      std::fprintf(stderr, "%6.0f s  waiting for the last answers of %u clients",
+                   to_seconds(now - began_), progress.connected);
+      break;
+    case Phase::asking:
+      show_asking(progress, now);
+      break;
+    case Phase::resting:
+      std::fprintf(stderr, "%6.0f s  at rest: %u clients connected", to_seconds(now - began_),
+                   progress.connected);
+      break;
   }
   std::fputs(is_terminal_ ? "" : "\n", stderr);
   std::fflush(stderr);
@@ -44,6 +59,12 @@ void ProgressLine::tick(Phase phase, const LoadProgress& progress) {
 
 void ProgressLine::show_connecting(const LoadProgress& progress, Nanoseconds now) const {
   std::fprintf(stderr, "%6.0f s  connecting: %u of %u clients", to_seconds(now - began_),
+               progress.connected, clients_);
+}
+
+void ProgressLine::show_asking(const LoadProgress& progress, Nanoseconds now) const {
+  std::fprintf(stderr, "%6.0f s  asking: %llu answers so far, %u of %u clients connected",
+               to_seconds(now - began_), static_cast<unsigned long long>(progress.transactions),
                progress.connected, clients_);
 }
 

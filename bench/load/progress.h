@@ -12,7 +12,14 @@ namespace helios::bench {
 
 class ProgressLine {
  public:
-  enum class Phase : uint8_t { connecting, warm_up, counting };
+  enum class Phase : uint8_t {
+    connecting,
+    warm_up,
+    counting,
+    draining,  // Nothing begins any more.
+    asking,    // Every client asks one thing (idle).
+    resting,   // Nobody does anything (idle).
+  };
 
   // `is_shown` false: does nothing.
   ProgressLine(bool is_shown, uint32_t clients) noexcept;
@@ -23,6 +30,7 @@ class ProgressLine {
 
  private:
   void show_connecting(const LoadProgress& progress, Nanoseconds now) const;
+  void show_asking(const LoadProgress& progress, Nanoseconds now) const;
   void show_rate(Phase phase, const LoadProgress& progress, Nanoseconds now) const;
 
   MonotonicClock clock_;
@@ -31,7 +39,7 @@ class ProgressLine {
   uint32_t clients_;
   Nanoseconds began_;
   Nanoseconds shown_at_;
-  LoadProgress last_;
+  LoadProgress last_;  // When something was shown.
 };
 
 }  // namespace helios::bench

@@ -54,9 +54,9 @@ std::string usage_lines(const char* name, const ProcessUsage& usage, const LoadS
       "%-14s CPU %.3f s (%.2f cores; user %.3f s, system %.3f s), %.2f us a transaction\n", name,
       static_cast<double>(usage.cpu) / 1e9, cores, static_cast<double>(usage.cpu_user) / 1e9,
       static_cast<double>(usage.cpu_system) / 1e9, per_transaction(usage.cpu, summary) / 1e3);
-  text += format("%-14s switches %llu voluntary, %llu involuntary; RSS %s, PSS %s\n", "",
+  text += format("%-14s switches %llu voluntary, %llu involuntary; RSS %s, %s\n", "",
                  wide(usage.voluntary_switches), wide(usage.involuntary_switches),
-                 show_bytes(usage.rss).c_str(), show_bytes(usage.pss).c_str());
+                 show_bytes(usage.rss).c_str(), show_pss(usage.pss, usage.has_pss).c_str());
   if (!usage.is_complete) text += format("%-14s a process was not there all the time\n", "");
   return text;
 }
@@ -75,10 +75,14 @@ std::string script_names(const LoadOptions& options) {
 
 const char* const json_keys_help =
     "keys of --json (times are nanoseconds, sizes bytes):\n"
-    "  transactions          good ones that ended in the counted time\n"
+    "  transactions          good ones that ended in the counted time; with --rate those that "
+    "were\n"
+    "                        due in it\n"
     "  tps                   of these, per second\n"
     "  failed, wrong         errors; answers that were not the asker's: at any time, warm-up too\n"
-    "  unserved              with --rate: due in the counted time, but every client was busy\n"
+    "  unserved              with --rate: due in the counted time, but every client was busy "
+    "until\n"
+    "                        its end; latency has them with the time they had waited by then\n"
     "  bytes_received, span  in the counted time; its length\n"
     "  latency, connect      {count, min, mean, p50, p90, p95, p99, p99.9, p99.99, max}; connect "
     "is\n"
@@ -91,7 +95,9 @@ const char* const json_keys_help =
     "  watched, own          {cpu, cpu_user, cpu_system, cpu_per_transaction,\n"
     "                        voluntary_switches, involuntary_switches, rss, pss, complete}: of "
     "the\n"
-    "                        processes of --watch (when given), and of helios-bench itself\n"
+    "                        processes of --watch (when given), and of helios-bench itself; no "
+    "pss\n"
+    "                        when it cannot be read (processes of another user)\n"
     "  interrupted           a signal ended the run early\n"
     "  mode, scripts, seed   as asked for";
 
@@ -113,6 +119,10 @@ std::string show_bytes(uint64_t bytes) {
   return format("%.1f MiB", value / (1024 * 1024));
 }
 
+std::string show_pss(uint64_t pss, bool has_pss) {
+  return "PSS " + (has_pss ? show_bytes(pss) : std::string("not readable"));
+}
+
 void write_usage(JsonWriter& json, const ProcessUsage& usage) {
   json.number("cpu", usage.cpu);
   json.number("cpu_user", usage.cpu_user);
@@ -120,7 +130,7 @@ void write_usage(JsonWriter& json, const ProcessUsage& usage) {
   json.number("voluntary_switches", usage.voluntary_switches);
   json.number("involuntary_switches", usage.involuntary_switches);
   json.number("rss", usage.rss);
-  json.number("pss", usage.pss);
+  if (usage.has_pss) json.number("pss", usage.pss);
   json.boolean("complete", usage.is_complete);
 }
 
@@ -217,7 +227,8 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
   text += usage_lines("helios-bench", summary.own, summary);
   text += error_lines(summary);
   if (summary.transactions == 0)
-    text += format("%-14s no transaction ended well in the counted time\n", "note");
+    text += format("%-14s no transaction %s in the counted time\n", "note",
+                   options.rate > 0 ? "ended well of those due" : "ended well");
   if (summary.is_interrupted) text += format("%-14s the run was interrupted\n", "note");
   return text;
 }

@@ -20,6 +20,8 @@ void write_latency(JsonWriter& json, const char* key, const LatencySummary& late
 // The list "errors".
 void write_errors(JsonWriter& json, const LoadSummary& summary);
 [[nodiscard]] std::string error_lines(const LoadSummary& summary);
+// Of a PSS that may be unknown: "PSS 12.3 MiB".
+[[nodiscard]] std::string show_pss(uint64_t pss, bool has_pss);
 // "12.3 MiB".
 [[nodiscard]] std::string show_bytes(uint64_t bytes);
 [[nodiscard]] const char* name_of(QueryMode mode) noexcept;

@@ -24,7 +24,11 @@ struct ScriptStatement {
   std::vector<uint32_t> slots;
   std::string parameter_text;  // With $1, $2, ... in place of the variables.
   std::string prepared_name;   // The same for every client; no two statements share one.
-  // The answer must be one row whose column `checked_column` is what the variable was.
+  // What the answer must be: as many rows (or messages of data that is copied out) and this command
+  // tag. Without a tag nothing is compared.
+  std::string expected_tag;
+  uint32_t expected_rows = 0;
+  // The column `checked_column` of each row must be what the variable was.
   uint32_t checked_slot = VariableNames::none;
   uint32_t checked_column = 0;
   // COPY FROM STDIN: what follows the server's CopyInResponse. Sent as a Query in every mode.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "helios/base/assert.h"
+
 namespace helios::bench {
 namespace {
 
@@ -16,6 +18,8 @@ void copy_text(std::string_view from, std::array<char, size>& to) {
 }  // namespace
 
 void ErrorCounts::add(std::string_view code, std::string_view message, uint64_t count) {
+  // As it is stored: a longer one would be another each time.
+  code = code.substr(0, std::tuple_size_v<decltype(ErrorCount::sqlstate)> - 1);
   for (ErrorCount& entry : entries_) {
     if (code != entry.sqlstate.data()) continue;
     entry.count += count;
@@ -40,6 +44,13 @@ void ErrorCounts::write_to(LoadSummary& summary) const {
   const size_t count = std::min(sorted.size(), summary.errors.size());
   std::copy_n(sorted.begin(), count, summary.errors.begin());
   summary.errors_count = static_cast<uint32_t>(count);
+}
+
+uint64_t median_of(std::span<const uint64_t> sorted) {
+  ASSERT(!sorted.empty());
+  const uint64_t upper = sorted[sorted.size() / 2];
+  const uint64_t lower = sorted[(sorted.size() - 1) / 2];
+  return lower + (upper - lower) / 2;
 }
 
 LatencySummary summary_of(const Histogram& histogram) {

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,9 @@ struct alignas(cache_padding) CoreReport {
     word.store(word.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
   }
 };
+
+// Of an even number the mean of the two in the middle, rounded down. Requires: not empty.
+[[nodiscard]] uint64_t median_of(std::span<const uint64_t> sorted);
 
 [[nodiscard]] LatencySummary summary_of(const Histogram& histogram);
 

@@ -35,16 +35,6 @@ TEST_CASE("an arrival that nobody takes stays due") {
   CHECK(arrivals.next() > first);
 }
 
-TEST_CASE("what was not served is counted up to a moment") {
-  RandomNumbers random(3);
-  Arrivals arrivals(1000, 0, random);
-  const uint64_t count = arrivals.take_all(seconds(10));
-  CHECK(count > 9'000);
-  CHECK(count < 11'000);
-  CHECK(arrivals.next() >= seconds(10));
-  CHECK(arrivals.take_all(seconds(10)) == 0);
-}
-
 TEST_CASE("numbers between two bounds reach both and nothing else") {
   RandomNumbers random(4);
   bool has_low = false;

@@ -145,6 +145,8 @@ TEST_CASE("parameters are counted outside of quotes") {
 TEST_CASE("a command's words are its tag") {
   CHECK(tag_of("vacuum analyze t") == "VACUUM");
   CHECK(tag_of("create table t (a int)") == "CREATE TABLE");
+  CHECK(tag_of("CREATE TEMP TABLE t (a int)") == "CREATE TABLE");
+  CHECK(tag_of("create unlogged table t (a int)") == "CREATE TABLE");
   CHECK(tag_of("drop table if exists t") == "DROP TABLE");
   CHECK(tag_of("truncate t") == "TRUNCATE TABLE");
   CHECK(tag_of("savepoint a") == "SAVEPOINT");

@@ -135,6 +135,34 @@ TEST_CASE("a process that has gone makes the usage incomplete") {
   CHECK(watch_problem(getpid()).empty());
 }
 
+TEST_CASE("a process that has ended is gone, though nobody has waited for it") {
+  const pid_t ended = fork();
+  if (ended == 0) _exit(0);
+  siginfo_t info{};
+  REQUIRE(waitid(P_PID, static_cast<id_t>(ended), &info, WEXITED | WNOWAIT) == 0);
+  const std::array<pid_t, 1> roots{ended};
+  CHECK_FALSE(sample_processes(roots, WithChildren::no, WithMemory::yes).is_complete);
+  waitpid(ended, nullptr, 0);
+}
+
+TEST_CASE("the PSS of a process that is not ours to read is unknown, not 0") {
+  CHECK(sample_self().has_pss);
+  const Child target;
+  const pid_t reader = fork();
+  if (reader == 0) {
+    // As somebody else. Without the right to become that, there is nothing to test.
+    constexpr uid_t nobody = 65534;
+    if (setresuid(nobody, nobody, nobody) != 0) _exit(2);
+    const std::array<pid_t, 1> roots{target.pid()};
+    const ProcessSample sample = sample_processes(roots, WithChildren::no, WithMemory::yes);
+    _exit(sample.rss > 0 && !sample.has_pss && sample.is_complete ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(reader, &status, 0);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) != 1);
+}
+
 TEST_CASE("the moment of the sample is told once, when the clocks are read") {
   const std::array<pid_t, 1> self{getpid()};
   int count = 0;

@@ -113,6 +113,8 @@ TEST_CASE("every built-in script is understood") {
     REQUIRE_MESSAGE(set.ok(), name);
     CHECK(set.value().weights_total == 100);
     CHECK(set.value().statements_per_transaction_max >= 1);
+    for (const ScriptStatement& statement : set.value().statements)
+      CHECK_MESSAGE(!statement.expected_tag.empty(), name);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <string>
+#include <vector>
 
 namespace helios::bench {
 
@@ -31,6 +32,25 @@ TEST_CASE("long messages are cut, and no more codes are told than fit") {
   CHECK(summary.errors_count == summary.errors.size());
   const std::string example = summary.errors[0].example.data();
   CHECK(example == std::string(summary.errors[0].example.size() - 1, 'x'));
+}
+
+TEST_CASE("a code that is too long is one code all the same") {
+  ErrorCounts errors;
+  errors.add("123456789", "first");
+  errors.add("123456789", "second");
+  errors.add("1234567", "as it is stored");
+  LoadSummary summary;
+  errors.write_to(summary);
+  REQUIRE(summary.errors_count == 1);
+  CHECK(summary.errors[0].count == 3);
+  CHECK(std::string(summary.errors[0].sqlstate.data()) == "1234567");
+}
+
+TEST_CASE("a median is the one in the middle, or lies between two") {
+  CHECK(median_of(std::vector<uint64_t>{7}) == 7);
+  CHECK(median_of(std::vector<uint64_t>{2, 9}) == 5);
+  CHECK(median_of(std::vector<uint64_t>{1, 4, 100}) == 4);
+  CHECK(median_of(std::vector<uint64_t>{1, 4, 6, 100}) == 5);
 }
 
 TEST_CASE("a summary of a histogram has its percentiles in their places") {

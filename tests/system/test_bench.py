@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """helios-bench: what it sends, what it notices, what it reports. Nothing about how fast anything is."""
 
+import itertools
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import tempfile
 import time
 
 from harness import runner, wire
+from harness.backend import Backend
 from harness.cluster import USERS, free_port
+from harness.relay import Relay
 from harness.wire import ScriptedServer
 
 SCRIPTS = (
@@ -179,6 +182,47 @@ def test_rate():
     assert result["latency"]["max"] > 500e6, result
 
 
+def test_rate_with_a_stall():
+    """What an open loop's server leaves waiting at the end is in the latencies, served or not; nothing else is."""
+    stall = {}
+
+    def script(conn):
+        conn.read_startup()
+        conn.welcome()
+
+        def answer(conn, got):
+            begin = stall.setdefault("begin", time.monotonic() + 0.7)
+            left = begin + 2 - time.monotonic()
+            if 0 < left < 2:
+                time.sleep(left)
+            number = re.match(r"SELECT (\d+)", got.text)[1]
+            conn.send(wire.row_description("n"), wire.data_row(number), wire.command_complete("SELECT 1"), wire.ready())
+
+        conn.serve_queries(answer)
+
+    with ScriptedServer(script) as server:
+        words = ["--clients", 4, "--rate", 200]
+        result = load(f"127.0.0.1:{server.port}", *words, duration="1s", warm_up="200ms")
+    check_good(result)
+    due = result["transactions"] + result["unserved"]
+    assert result["latency"]["count"] == due and 130 < due < 270, result
+    # Half of the counted time is stalled: four are under way, the others are not begun.
+    assert 60 < result["unserved"] < 140, result
+    assert result["latency"]["p90"] > 200e6 and result["latency"]["max"] > 1e9, result
+
+
+def test_rate_and_a_number():
+    """When every client has run its number, nobody is due any more; a run that cannot go on ends at once."""
+    words = ["--clients", 2, "--cores", 2, "--rate", 1000, "--transactions", 20]
+    result = load(target_of("direct"), *BENCH, *words)
+    check_good(result)
+    assert result["transactions"] == 40 and result["unserved"] == 0, result
+    with sql_file("\\set n 1 / (1 - :scale)\nSELECT :n;\n") as script:
+        words = ["--script", script.name, "--rate", 100, "--quiet"]
+        code, out, err = run("load", "--target", target_of("direct"), *BENCH, *words, timeout=20)
+        assert code == 1 and out == "" and "division by zero" in err, err
+
+
 def test_own_script():
     """A file of one's own runs, with its variables, in each mode; its lines are named when it is wrong."""
     text = (
@@ -234,6 +278,26 @@ def test_users_and_databases():
         finally:
             process.kill()
             process.wait()
+
+
+def test_users_at_every_target():
+    """Every user reaches every target."""
+    seen = set()
+
+    def server(number):
+        def script(conn):
+            conn.read_startup()
+            seen.add((number, conn.startup["user"]))
+            conn.welcome()
+            while conn.recv().kind != "X":
+                pass
+
+        return ScriptedServer(script)
+
+    with server(1) as one, server(2) as two:
+        words = ["--target", f"127.0.0.1:{one.port}", "--user", "u%d", "--users", 2, "--clients", 4]
+        load(f"127.0.0.1:{two.port}", *words, "--answer-timeout", "200ms", duration="100ms", expected=1)
+    assert seen == {(number, user) for number in (1, 2) for user in ("u1", "u2")}, seen
 
 
 @runner.cases("node_password", "node_md5", "node_scram", "bench")
@@ -328,6 +392,61 @@ def test_wrong_answers(kind):
         check_good(load(f"127.0.0.1:{server.port}", "--transactions", 10, "--clients", 2))
 
 
+def complete(*tags):
+    return b"".join(wire.command_complete(tag) for tag in tags)
+
+
+ROW, LINE = wire.data_row("7", "7"), wire.copy_data(b"x\n")
+# A script, what the server answers to each of its statements in turn, and what is said of it.
+INCOMPLETE = {
+    "nothing": ("insert", [b""], "without"),
+    "no row inserted": ("insert", [complete("INSERT 0 0")], "INSERT 0 0"),
+    "completed twice": ("insert", [complete("INSERT 0 1", "INSERT 0 1")], "INSERT 0 1"),
+    "no row": ("pgbench-select", [complete("SELECT 1")], "0 came"),
+    "two rows": ("pgbench-select", [ROW * 2 + complete("SELECT 1")], "2 came"),
+    "row without tag": ("pgbench-select", [ROW], "without"),
+    "sleep without row": ("mixed", [complete("SELECT 1")], "0 came"),
+    "a row less": ("result-1mb", [ROW * 9999 + complete("SELECT 10000")], "9999 came"),
+    "all rows, no tag": ("result-1mb", [ROW * 10000], "without"),
+    "a line less": ("copy-out", [LINE * 9999 + complete("COPY 10000")], "9999 came"),
+    "a line less told": ("copy-out", [LINE * 10000 + complete("COPY 9999")], "COPY 9999"),
+    "nothing taken": ("copy-in", [complete(tag) for tag in ("BEGIN", "CREATE TABLE", "COPY 0", "COMMIT")], "COPY 0"),
+    "rolled back": ("copy-in", [complete(t) for t in ("BEGIN", "CREATE TABLE", "COPY 10000", "ROLLBACK")], "ROLLBACK"),
+}
+
+
+@runner.cases(*INCOMPLETE)
+def test_incomplete_answers(name):
+    """Every built-in statement must be completed by its tag, with all of its rows."""
+    script, answers, reason = INCOMPLETE[name]
+
+    def serve(conn):
+        conn.read_startup()
+        conn.welcome()
+        turns = itertools.cycle(answers)
+        conn.serve_queries(lambda conn, got: conn.send(next(turns), wire.ready()))
+
+    with ScriptedServer(serve) as server:
+        target = f"127.0.0.1:{server.port}"
+        words = ["--script", script, "--transactions", 5, "--clients", 2]
+        result = load(target, *words, expected=1)
+        assert result["wrong"] == 10 and result["transactions"] == 0 and result["failed"] == 0, result
+        assert code_of(result, "wrong")["count"] == 10 and reason in code_of(result, "wrong")["example"], result
+        check_good(load(target, *words, "--no-checks"))
+
+
+@runner.cases(*MODES)
+def test_canned_answers(mode):
+    """The canned server gives every script what it asks for; one that gives less is noticed."""
+    with Backend() as backend:
+        for script in SCRIPTS:
+            check_good(load(f"127.0.0.1:{backend.port}", "--script", script, "--mode", mode, "--transactions", 5))
+    with Backend("--rows", 7) as backend:
+        words = ["--script", "copy-out", "--mode", mode, "--transactions", 5]
+        result = load(f"127.0.0.1:{backend.port}", *words, expected=1)
+        assert result["wrong"] == 5 and "COPY 7" in code_of(result, "wrong")["example"], result
+
+
 @runner.cases(*MODES)
 def test_errors_by_sqlstate(mode):
     """Errors are counted by SQLSTATE with their first text; a failed transaction is rolled back and the next runs."""
@@ -375,8 +494,25 @@ def test_late_answers():
         words = ["--clients", 2, "--answer-timeout", "200ms", "--transactions", 3]
         result = load(target, *words, expected=1)
         assert code_of(result, "timeout")["count"] == result["failed"] == 6, result
-        result = load(target, "--clients", 2, duration="100ms", expected=1)
+        result = load(target, "--clients", 2, "--answer-timeout", "1s", duration="100ms", expected=1)
         assert code_of(result, "timeout")["count"] == result["failed"] == 2, result
+
+
+def test_answers_after_the_end():
+    """What is under way at the end may take as long as any other answer; a signal does not wait for it."""
+    with sql_file("SELECT pg_sleep(6);") as script:
+        words = ["--script", script.name, "--clients", "2", "--warm-up", "0", "--duration", "100ms"]
+        result = run_json("load", target_of("direct"), *BENCH, *words, expected=1)
+        assert result["failed"] == 0 and result["errors"] == [] and result["transactions"] == 0, result
+        words = ["--target", target_of("direct"), *BENCH, *words, "--json", "--quiet"]
+        process = subprocess.Popen([program(), "load", *words], stdout=subprocess.PIPE, text=True)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, _ = process.communicate(timeout=20)
+    assert time.monotonic() - began < 4
+    result = json.loads(out)
+    assert code_of(result, "timeout")["count"] == result["failed"] == 2, result
 
 
 def test_fatal_errors():
@@ -421,6 +557,19 @@ def test_server_that_is_not_there():
     """Nobody listens: the address and the reason are told, and the exit code is 1."""
     code, out, err = run("load", "--target", f"127.0.0.1:{free_port()}", "--connect-timeout", "1s")
     assert code == 1 and out == "" and "Connection refused" in err and "0 of 1 clients" in err, err
+
+
+def test_server_that_comes_late():
+    """With --connect-timeout a server may begin to listen when others have given up."""
+    port = free_port()
+    words = ["--target", f"127.0.0.1:{port}", "--transactions", "1", "--json", "--quiet"]
+    process = subprocess.Popen(
+        [program(), "load", *words, "--connect-timeout", "20s"], stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(4)
+    with Backend(listen=(f"127.0.0.1:{port}",)):
+        out, _ = process.communicate(timeout=20)
+    check_good(json.loads(out))
 
 
 def test_server_that_is_full():
@@ -491,6 +640,39 @@ def test_idle():
             assert part in out, out
 
 
+def test_idle_without_answers():
+    """`idle` ends when the proxy dies while clients rest: whose answer is missing is told."""
+    with runner.fresh_proxy() as proxy, Relay(proxy.address) as relay:
+        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "3s", "--json"]
+        process = subprocess.Popen(
+            [program(), "idle", *words, "--answer-timeout", "500ms", "--quiet"], stdout=subprocess.PIPE, text=True
+        )
+        runner.eventually(lambda: relay.count == 5, what="five clients")
+        time.sleep(1)  # They have logged in and asked.
+        proxy.kill()
+        out, _ = process.communicate(timeout=20)
+    result = json.loads(out)
+    assert process.returncode == 1, result
+    assert result["answered"] == [5, 0] and code_of(result, "io")["count"] >= 5, result
+
+
+def test_idle_without_its_process():
+    """When the watched process dies there is nothing to tell: an error, and no numbers."""
+    with runner.fresh_proxy() as proxy, Relay(proxy.address) as relay:
+        words = ["--target", f"127.0.0.1:{relay.port}", *BENCH, "--clients", "5", "--settle", "3s", "--json"]
+        process = subprocess.Popen(
+            [program(), "idle", *words, "--watch", str(proxy.pid), "--quiet"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        runner.eventually(lambda: relay.count == 5, what="five clients")
+        time.sleep(1)  # They have logged in and asked.
+        proxy.kill()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and out == "" and "has gone" in err, (out, err)
+
+
 @runner.timeout(120)
 def test_many_clients():
     """Thousands of clients connect, are served and leave."""
@@ -520,6 +702,9 @@ def test_many_clients():
     ("load --pipeline 2 --script copy-in", "cannot be pipelined"),
     ("load --rate 10 --script think", "exclude each other"),
     ("load --cores 2 --clients 1", "more cores"),
+    ("load --users 2", '--users 2 needs a --user with %d in it: "postgres" is one user'),
+    ("load --databases 3 --user u%d --users 2", "--databases 3 needs a --database with %d"),
+    ("idle --users 2 --user me", "--users 2 needs"),
     ("load stray", "is no option"),
     ("idle --setle 1s", "did you mean --settle?"),
     ("laod", 'did you mean "load"?'),
