@@ -44,6 +44,13 @@ class StderrPipe {
     close(saved_fd_);
     saved_fd_ = -1;
   }
+  // Fills the pipe with empty lines, so that nothing more fits before somebody reads.
+  static void fill() {
+    const int size = fcntl(STDERR_FILENO, F_GETPIPE_SZ);
+    REQUIRE(size > 0);
+    const std::string lines(static_cast<size_t>(size), '\n');
+    REQUIRE(write(STDERR_FILENO, lines.data(), lines.size()) == size);
+  }
   // Reads until there is no writer.
   std::string read_all() const {
     std::string all;
@@ -229,6 +236,8 @@ TEST_CASE("a thread goes on when nobody reads stderr, and the lines that were lo
 
 TEST_CASE("the first line that fits after lost ones tells how many they were") {
   StderrPipe pipe;
+  // Else the writer could make room between two of the lines below, and the last ones would fit.
+  StderrPipe::fill();
   start_log(LogLevel::info);
   const uint64_t lost_before = log_lines_dropped();
   std::string all;
