@@ -33,6 +33,7 @@ void BackendConnection::feed(ByteSpan& input) noexcept {
 void BackendConnection::keep(ByteSpan bytes) noexcept {
   if (is_finishing_) return;
   kept_.insert(kept_.end(), bytes.begin(), bytes.end());
+  stream_.want_drained(true);
   if (kept_.size() > kept_size_max && !stream_.is_receive_paused()) stream_.pause_receive();
 }
 
@@ -54,8 +55,9 @@ void BackendConnection::go_on() noexcept {
 // What was said leaves; what comes next is arranged.
 void BackendConnection::settle() noexcept {
   context_.conversations.buffer.flush();
-  const bool has_more = !pieces_.empty() || conversation_.state() == Conversation::State::streaming;
-  stream_.set_drain_notice(has_more ? SendNotice::prompt : SendNotice::lazy);
+  const bool has_more = !pieces_.empty() || !kept_.empty() ||
+                        conversation_.state() == Conversation::State::streaming;
+  stream_.want_drained(has_more);
   if (conversation_.state() == Conversation::State::ended) return finish();
   if (conversation_.state() != Conversation::State::waiting || timer_.is_scheduled()) return;
   context_.timers.schedule(timer_, context_.clock.now() + conversation_.pause());

@@ -30,9 +30,10 @@ void Outbox::append_received(ByteSpan bytes, BufferRef buffer) noexcept {
     size_ += bytes.size();
     return;
   }
+  if (bytes.size() < copied_size_max) return append(bytes);
   uint32_t& borrowed = chunks_.borrowed_count[index_of(buffer.group)];
-  bool pins_too_much = (borrowed + 1) * 2 > io_.buffers_count(buffer.group);
-  if (bytes.size() < copied_size_max || pins_too_much) return append(bytes);
+  const bool pins_too_much = (borrowed + 1) * 2 > io_.buffers_count(buffer.group);
+  if (pins_too_much) return append(bytes);
 
   io_.keep_buffer(buffer);
   ++borrowed;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "helios/base/assert.h"
 
@@ -77,7 +78,7 @@ void Stream::begin(State first, int fd, int family) noexcept {
   receive_cancelling_ = receive_over_ = send_over_ = false;
   paused_ = was_above_high_mark_ = ended_ = false;
   finish_sending_ = terminate_after_flush_ = detaching_ = detachable_told_ = false;
-  drain_notice_ = SendNotice::lazy;
+  drained_wanted_ = false;
   open_error_ = 0;
   target_ = net_.io.attach(this);
   set_state(first);
@@ -298,10 +299,10 @@ void Stream::start_send() noexcept {
     if (size == send_size_max) count = i + 1;
   }
   // Where nothing follows the end of the send, it need not end the core's sleep.
-  const bool is_followed =
-      size < outbox_.size() || finish_sending_ || terminate_after_flush_ || was_above_high_mark_;
+  const bool is_followed = size < outbox_.size() || finish_sending_ || terminate_after_flush_ ||
+                           was_above_high_mark_ || drained_wanted_;
   net_.io.start_send(target_, fd_, {parts.data(), count},
-                     is_followed ? SendNotice::prompt : drain_notice_);
+                     is_followed ? SendNotice::prompt : SendNotice::lazy);
   send_in_flight_ = true;
 }
 
@@ -315,10 +316,7 @@ void Stream::on_send_event(int res) noexcept {
 
   // The kernel may have taken less than we offered, even with MSG_WAITALL.
   outbox_.consume(static_cast<size_t>(res));
-  if (outbox_.empty()) {
-    was_above_high_mark_ = false;
-    return on_outbox_empty();
-  }
+  if (outbox_.empty()) return on_outbox_empty();
   // At the end of the turn, together with what is queued until then.
   want_flush();
   if (!was_above_high_mark_ || outbox_.size() > low_mark) return;
@@ -327,9 +325,10 @@ void Stream::on_send_event(int res) noexcept {
 }
 
 void Stream::on_outbox_empty() noexcept {
+  const bool was_above_high_mark = std::exchange(was_above_high_mark_, false);
   if (terminate_after_flush_) return terminate();
   if (finish_sending_) net_.io.shutdown_write(fd_);
-  owner_.on_drained(*this);
+  if (drained_wanted_ || was_above_high_mark) owner_.on_drained(*this);
 }
 
 void Stream::fail_send(int error) noexcept {

@@ -183,6 +183,7 @@ void Backend::on_logged_in() noexcept {
 void Backend::become_ready() noexcept {
   ASSERT(state_ == State::idle);
   ASSERT(login_ != nullptr);
+  choose_drained();
   if (!is_quiet()) return;
   pools_.context().timers.cancel(timer_);
   const std::unique_ptr<Login> login = std::move(login_);

@@ -1,5 +1,7 @@
 // Reading what a server sends: which bytes go to the lessee, which are the pooler's own, and when
 // the server is done.
+#include <array>
+
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/pool/backend.h"
@@ -11,19 +13,31 @@
 namespace helios {
 namespace {
 
-// Bytes of a collected body that are kept. ErrorResponses may be longer: their first fields tell
-// enough.
+// Bytes that are kept of a body that comes in pieces. ErrorResponses may be longer: their first
+// fields tell enough.
 constexpr size_t collected_size_max = 16 * 1024;
 
-bool is_unasked(uint8_t tag) {
-  return tag == backend_tag::notice_response || tag == backend_tag::parameter_status ||
-         tag == backend_tag::notification_response;
-}
+// What a kind of message means here.
+namespace trait {
+constexpr uint8_t unasked = 1;   // Belongs to no request.
+constexpr uint8_t effect = 2;    // Its body is read.
+constexpr uint8_t repeated = 4;  // Comes in long runs, and changes nothing: what the ledger said of
+                                 // the first holds for all.
+}  // namespace trait
 
-// Comes in long runs, and changes nothing: what the ledger said of the first holds for all.
-bool is_repeated(uint8_t tag) {
-  return tag == backend_tag::data_row || tag == backend_tag::copy_data;
+constexpr std::array<uint8_t, 256> traits_of_tags() {
+  std::array<uint8_t, 256> traits{};
+  traits[backend_tag::notice_response] = trait::unasked;
+  traits[backend_tag::notification_response] = trait::unasked;
+  traits[backend_tag::parameter_status] = trait::unasked | trait::effect;
+  traits[backend_tag::ready_for_query] = trait::effect;
+  traits[backend_tag::command_complete] = trait::effect;
+  traits[backend_tag::error_response] = trait::effect;
+  traits[backend_tag::data_row] = trait::repeated;
+  traits[backend_tag::copy_data] = trait::repeated;
+  return traits;
 }
+constexpr std::array<uint8_t, 256> tag_traits = traits_of_tags();
 
 }  // namespace
 
@@ -70,13 +84,15 @@ void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
       }
     }
     const ByteSpan body = reader_.take_body(input);
-    if (wants_body_) collect(body);
-    if (reader_.body_left() > 0) break;
-    if (is_repeated(reader_.header().tag)) reader_.skip_alike(input);
-    if (wants_body_) {
-      // The message has an effect: what was before it is delivered first.
+    if (reader_.body_left() > 0) {
+      if ((traits_ & trait::effect) != 0) collect(body);
+      break;
+    }
+    if ((traits_ & trait::repeated) != 0) reader_.skip_alike(input);
+    if ((traits_ & trait::effect) != 0) {
+      // What was before it is delivered first.
       flush(input.data(), true);
-      finish_message();
+      finish_message(body);
       if (state_ == State::closing || state_ == State::ended) return;
     }
   }
@@ -89,9 +105,8 @@ void Backend::begin_message() noexcept {
   const uint8_t tag = reader_.header().tag;
   skipping_ = false;
   forwarding_ = false;
-  wants_body_ = is_collected(tag);
-  collected_.clear();
-  if (is_unasked(tag)) {
+  traits_ = tag_traits[tag];
+  if ((traits_ & trait::unasked) != 0) {
     // During a statement of our own, its notices and parameters are ours; notifications never are.
     const bool is_own =
         !ledger_.empty() && ledger_.is_head_skipped() && tag != backend_tag::notification_response;
@@ -108,13 +123,8 @@ void Backend::begin_message() noexcept {
   } else if (forwarding_ && is_ready_held_) {
     forwarding_ = false;  // finish_ready sends it.
   }
-  if (reply.completed && reply.entry.name != 0 && forwarding_)
-    lessee_->on_statement(reply.entry.tag, reply.entry.name);
-}
-
-bool Backend::is_collected(uint8_t tag) const noexcept {
-  return tag == backend_tag::ready_for_query || tag == backend_tag::command_complete ||
-         tag == backend_tag::parameter_status || tag == backend_tag::error_response;
+  if (reply.name != 0 && reply.completed && forwarding_)
+    lessee_->on_statement(reply.tag, reply.name);
 }
 
 void Backend::collect(ByteSpan body) noexcept {
@@ -123,8 +133,15 @@ void Backend::collect(ByteSpan body) noexcept {
   collected_.insert(collected_.end(), body.begin(), body.begin() + static_cast<ptrdiff_t>(size));
 }
 
-void Backend::finish_message() noexcept {
-  const ByteSpan body = collected_;
+// `last`: the body, or the rest of it.
+void Backend::finish_message(ByteSpan last) noexcept {
+  if (collected_.empty()) return apply_message(last);
+  collect(last);
+  apply_message(collected_);
+  collected_.clear();
+}
+
+void Backend::apply_message(ByteSpan body) noexcept {
   switch (reader_.header().tag) {
     case backend_tag::ready_for_query:
       return finish_ready(body);
@@ -172,7 +189,7 @@ void Backend::finish_parameter(ByteSpan body) noexcept {
 }
 
 void Backend::on_end_of_input() noexcept {
-  choose_drain_notice();
+  choose_drained();
   switch (state_) {
     case State::leased:
       return lessee_->on_input_end();

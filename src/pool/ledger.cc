@@ -31,6 +31,8 @@ bool has_entry(uint8_t tag) {
   }
 }
 
+constexpr Reply violation{0, 0, ReplyVerdict::violation, false};
+
 }  // namespace
 
 Ledger::Ledger() : ring_(16) {}
@@ -45,7 +47,7 @@ void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
   }
   // Without a COPY that it could end, the message is ignored by the server.
   if (is_copy_end(tag) && size_ == 0) return;
-  push({tag, action, 0});
+  push({0, tag, action});
 }
 
 void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
@@ -55,7 +57,7 @@ void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
 }
 
 Reply Ledger::on_reply(uint8_t tag) noexcept {
-  drop_copy_ends();
+  if (copy_ends_count_ > 0) drop_copy_ends();
   switch (tag) {
     case 'Z':
       return on_ready();
@@ -86,7 +88,7 @@ Reply Ledger::on_reply(uint8_t tag) noexcept {
     case 'W': {
       Reply reply = verdict_of_head();
       if (reply.verdict == ReplyVerdict::violation) return reply;
-      if (at(0).tag != 'E' && at(0).tag != 'Q') return {ReplyVerdict::violation, false, {}};
+      if (at(0).tag != 'E' && at(0).tag != 'Q') return violation;
       copying_in_ = true;
       return reply;
     }
@@ -98,7 +100,7 @@ Reply Ledger::on_reply(uint8_t tag) noexcept {
     case 'V':
       return verdict_of_head();
     default:
-      return {ReplyVerdict::violation, false, {}};
+      return violation;
   }
 }
 
@@ -118,24 +120,25 @@ bool Ledger::ends_with_ready_request() const noexcept {
 }
 
 Reply Ledger::verdict_of_head() noexcept {
-  if (size_ == 0 || at(0).action == LedgerAction::fake) return {ReplyVerdict::violation, false, {}};
-  const bool skip = at(0).action == LedgerAction::skip;
-  return {skip ? ReplyVerdict::skip : ReplyVerdict::forward, false, at(0)};
+  if (size_ == 0) return violation;
+  const LedgerEntry& head = at(0);
+  if (head.action == LedgerAction::fake) return violation;
+  const bool skip = head.action == LedgerAction::skip;
+  return {head.name, head.tag, skip ? ReplyVerdict::skip : ReplyVerdict::forward, false};
 }
 
 // The reply that ends an extended message.
 Reply Ledger::complete(uint8_t tag) noexcept {
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
-  if (at(0).tag != tag) return {ReplyVerdict::violation, false, {}};
+  if (reply.tag != tag) return violation;
   reply.completed = true;
   pop();
   return reply;
 }
 
 Reply Ledger::on_error() noexcept {
-  if (size_ == 0)
-    return {ReplyVerdict::forward, false, {}};  // Unasked: the server is about to end.
+  if (size_ == 0) return {};  // Unasked: the server is about to end.
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (copying_in_) end_copy(true);
@@ -147,14 +150,14 @@ Reply Ledger::on_error() noexcept {
 
 Reply Ledger::on_ready() noexcept {
   // A Sync that the failed COPY did not swallow after all.
-  if (size_ == 0 && ambiguous_) return {ReplyVerdict::forward, false, {}};
+  if (size_ == 0 && ambiguous_) return {};
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
-  if (!is_ready_request(at(0).tag)) return {ReplyVerdict::violation, false, {}};
+  if (!is_ready_request(reply.tag)) return violation;
   reply.completed = true;
   copying_in_ = false;
   pop();
-  drop_copy_ends();
+  if (copy_ends_count_ > 0) drop_copy_ends();
   return reply;
 }
 
@@ -185,30 +188,34 @@ void Ledger::end_copy(bool failed) noexcept {
   }
 }
 
-bool Ledger::is_counted(const LedgerEntry& entry) noexcept {
-  return entry.action == LedgerAction::forward && is_ready_request(entry.tag);
+// Keeps the counts: `change` is 1 for an entry that comes and -1 for one that goes.
+void Ledger::count(const LedgerEntry& entry, int change) noexcept {
+  if (is_ready_request(entry.tag)) {
+    if (entry.action == LedgerAction::forward) ready_due_count_ += change;
+  } else if (is_copy_end(entry.tag)) {
+    copy_ends_count_ += change;
+  }
 }
 
 void Ledger::push(LedgerEntry entry) noexcept {
   if (size_ == ring_.size()) grow();
   at(size_) = entry;
   ++size_;
-  if (is_counted(entry)) ++ready_due_count_;
+  count(entry, 1);
 }
 
 void Ledger::pop() noexcept {
   ASSERT(size_ > 0);
-  if (is_counted(at(0))) --ready_due_count_;
+  count(at(0), -1);
   head_ = (head_ + 1) & (ring_.size() - 1);
   --size_;
 }
 
-void Ledger::erase(size_t first, size_t count) noexcept {
-  ASSERT(first + count <= size_);
-  for (size_t i = first; i < first + count; ++i)
-    if (is_counted(at(i))) --ready_due_count_;
-  for (size_t i = first; i + count < size_; ++i) at(i) = at(i + count);
-  size_ -= count;
+void Ledger::erase(size_t first, size_t entries_count) noexcept {
+  ASSERT(first + entries_count <= size_);
+  for (size_t i = first; i < first + entries_count; ++i) count(at(i), -1);
+  for (size_t i = first; i + entries_count < size_; ++i) at(i) = at(i + entries_count);
+  size_ -= entries_count;
 }
 
 void Ledger::grow() noexcept {

@@ -262,7 +262,8 @@ void Session::resume() noexcept {
       (must_hold(reader_.header().tag) || backend_->ledger().full()))
     return;
   held_ = false;
-  run_inbox();
+  // As a rule nothing was kept, and nothing stopped.
+  if (header_pending_ || !inbox_.empty() || stream_.is_receive_paused()) run_inbox();
 }
 
 void Session::run_inbox() noexcept {

@@ -251,9 +251,9 @@ TEST_CASE("the end of a send is told promptly only where something follows it") 
   // More is queued than one send takes; and above the high mark somebody waits for the low one.
   CHECK(notice_of_send(Stream::send_size_max + 1) == SendNotice::prompt);
   CHECK(notice_of_send(10) == SendNotice::lazy);
-  t.stream->set_drain_notice(SendNotice::prompt);
+  t.stream->want_drained(true);
   CHECK(notice_of_send(10) == SendNotice::prompt);
-  t.stream->set_drain_notice(SendNotice::lazy);
+  t.stream->want_drained(false);
   CHECK(notice_of_send(10) == SendNotice::lazy);
   SUBCASE("the end of sending") {
     t.stream->send(as_bytes("bye"));
@@ -474,6 +474,7 @@ TEST_CASE("a receive error is told once with its errno") {
 
 TEST_CASE("everything queued in a turn leaves with one send") {
   Opened t;
+  t.stream->want_drained(true);
   t.stream->send(as_bytes("one "));
   t.stream->send(as_bytes("two"));
   CHECK(!t.core.io.is_in_flight(t.fd, OpKind::send));
@@ -491,8 +492,38 @@ TEST_CASE("everything queued in a turn leaves with one send") {
   CHECK(t.core.chunks.lent_count() == 0);
 }
 
+TEST_CASE("that everything has been sent is told only to those who want to know") {
+  Opened t;
+  const auto send_all = [&] {
+    t.stream->send(as_bytes("bytes"));
+    t.core.flush();
+    t.core.io.complete_send(t.fd);
+  };
+  send_all();
+  CHECK(t.owner.count("drained") == 0);
+  t.stream->want_drained(true);
+  send_all();
+  CHECK(t.owner.count("drained") == 1);
+  SUBCASE("asked for while the send is in flight") {
+    t.stream->want_drained(false);
+    t.stream->send(as_bytes("bytes"));
+    t.core.flush();
+    t.stream->want_drained(true);
+    t.core.io.complete_send(t.fd);
+    CHECK(t.owner.count("drained") == 2);
+  }
+  SUBCASE("given up while the send is in flight") {
+    t.stream->send(as_bytes("bytes"));
+    t.core.flush();
+    t.stream->want_drained(false);
+    t.core.io.complete_send(t.fd);
+    CHECK(t.owner.count("drained") == 1);
+  }
+}
+
 TEST_CASE("a short send goes on behind the last byte taken") {
   Opened t;
+  t.stream->want_drained(true);
   std::string bytes;
   for (int i = 0; i < 3000; ++i) bytes += std::to_string(i) + ",";
   t.stream->send(as_bytes(bytes));
@@ -522,11 +553,12 @@ TEST_CASE("drained is told at the low mark when the outbox was above the high ma
   }
   CHECK(drained_at > 0);
   CHECK(drained_at <= Stream::low_mark);
-  CHECK(t.owner.count("drained") == 2);
+  CHECK(t.owner.count("drained") == 1);
 }
 
 TEST_CASE("a send may follow from on_drained") {
   Opened t;
+  t.stream->want_drained(true);
   t.owner.actions["drained"] = [&](Stream& s) {
     if (t.owner.count("drained") == 1) s.send(as_bytes("second"));
   };
@@ -539,6 +571,7 @@ TEST_CASE("a send may follow from on_drained") {
 
 TEST_CASE("sending works after the peer's end of file") {
   Opened t;
+  t.stream->want_drained(true);
   t.core.io.end_of_file(t.fd);
   t.stream->send(as_bytes("goodbye"));
   t.core.flush();

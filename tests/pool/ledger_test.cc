@@ -304,7 +304,7 @@ TEST_CASE("the name of a statement comes back with its completion") {
   send(ledger, "S");
   const Reply done = ledger.on_reply('1');
   CHECK(done.completed);
-  CHECK(done.entry.name == 77);
+  CHECK(done.name == 77);
 }
 
 TEST_CASE("long pipelines grow the ledger and keep the order") {

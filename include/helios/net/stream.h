@@ -29,9 +29,8 @@ class StreamOwner {
   virtual void on_connected(Stream& stream) noexcept = 0;
   // Bytes came. They are gone when this returns, unless copied or taken by append_received.
   virtual void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept = 0;
-  // The outbox has shrunk to the low mark or less after it was above the high mark, or is empty
-  // after a send. Note: of a small send this is told when the core wakes up next, by the answer as
-  // a rule (set_drain_notice).
+  // The outbox has shrunk to the low mark or less after it was above the high mark; or it is empty
+  // after a send, when the owner wants to know that (want_drained).
   virtual void on_drained(Stream& stream) noexcept = 0;
   // End of file or an error. Called at most once, never after terminate(). The owner decides what
   // follows (usually terminate). Note: after peer_closed the sending side still works, and no bytes
@@ -95,9 +94,10 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   // empty afterwards.
   void send_all(Outbox& from) noexcept;
 
-  // `prompt`: the owner sends more as soon as on_drained says that all has left, so that must not
-  // wait for another event. Lazy at first, and for each new descriptor.
-  void set_drain_notice(SendNotice notice) noexcept { drain_notice_ = notice; }
+  // Whether on_drained tells, without delay, that everything has been sent. Nobody needs that while
+  // an answer is due that comes later. False at first, and for each new descriptor. Note: takes
+  // effect also for a send in flight, whose end may then wait for the core's next event.
+  void want_drained(bool wanted) noexcept { drained_wanted_ = wanted; }
 
   // Stops and restarts the receive.
   void pause_receive() noexcept;
@@ -176,7 +176,7 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   int family_ = 0;
   BufferGroup group_;
   State state_ = State::closed;
-  SendNotice drain_notice_ = SendNotice::lazy;
+  bool drained_wanted_ = false;
   bool receive_in_flight_ = false;
   bool receive_cancelling_ = false;  // start_cancel was called; the terminal event has not come.
   bool receive_over_ = false;        // End of file or an error: never armed again.

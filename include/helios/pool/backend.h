@@ -101,11 +101,11 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     transaction_status_ = 0;
   }
   void send(ByteSpan bytes) noexcept {
-    choose_drain_notice();
+    choose_drained();
     stream_.send(bytes);
   }
   void send_received(ByteSpan bytes, BufferRef buffer) noexcept {
-    choose_drain_notice();
+    choose_drained();
     stream_.send_received(bytes, buffer);
   }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return stream_.is_above_high_mark(); }
@@ -152,8 +152,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
  private:
   // While a reply is due it comes after the end of what is sent. When none is, the end itself may
   // be what the backend's release waits for.
-  void choose_drain_notice() noexcept {
-    stream_.set_drain_notice(ledger_.empty() ? SendNotice::prompt : SendNotice::lazy);
+  void choose_drained() noexcept {
+    stream_.want_drained(ledger_.empty());
   }
   void on_connected(Stream& stream) noexcept override;
   void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept override;
@@ -174,9 +174,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Reading replies (backend_replies.cc).
   void relay(ByteSpan input, BufferRef buffer) noexcept;
   void begin_message() noexcept;
-  [[nodiscard]] bool is_collected(uint8_t tag) const noexcept;
   void collect(ByteSpan body) noexcept;
-  void finish_message() noexcept;
+  void finish_message(ByteSpan last) noexcept;
+  void apply_message(ByteSpan body) noexcept;
   void finish_ready(ByteSpan body) noexcept;
   void finish_error(ByteSpan body) noexcept;
   void finish_parameter(ByteSpan body) noexcept;
@@ -200,7 +200,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   uint8_t transaction_status_ = 0;  // 0: not known (a message came since the last ReadyForQuery).
   bool forwarding_ = false;         // The current message goes to the lessee.
   bool skipping_ = false;           // The current message answers a statement of the pooler's own.
-  bool wants_body_ = false;         // The current message's body is collected.
+  uint8_t traits_ = 0;              // Of the current message's kind (backend_replies.cc).
   bool is_ready_held_ = false;
   bool clean_up_ = false;
   bool fatal_seen_ = false;
@@ -210,7 +210,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;
   Nanoseconds expires_at_ = never;
-  std::vector<uint8_t> collected_;  // Keeps its capacity, so that it does not allocate in flow.
+  std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;
   SocketAddress address_;
   uint32_t process_id_ = 0;

@@ -24,11 +24,11 @@ namespace helios {
 enum class LedgerAction : uint8_t { forward, skip, fake };
 
 struct LedgerEntry {
+  // A named Parse or Close: hash of the statement's name; 0 otherwise.
+  uint64_t name = 0;
   uint8_t tag = 0;  // The frontend message: Q F S P B D E C, or c f (the end of a COPY, which has
                     // no reply of its own).
   LedgerAction action = LedgerAction::forward;
-  // A named Parse or Close: hash of the statement's name; 0 otherwise.
-  uint64_t name = 0;
 };
 
 // What a reply means.
@@ -39,9 +39,10 @@ enum class ReplyVerdict : uint8_t {
 };
 
 struct Reply {
+  uint64_t name = 0;  // Of the entry it belongs to, as is `tag`.
+  uint8_t tag = 0;
   ReplyVerdict verdict = ReplyVerdict::forward;
-  bool completed = false;  // `entry` was completed with success by this reply.
-  LedgerEntry entry;
+  bool completed = false;  // The entry was completed with success by this reply.
 };
 
 class Ledger {
@@ -89,13 +90,13 @@ class Ledger {
   [[nodiscard]] size_t ready_due_count() const noexcept { return ready_due_count_; }
 
  private:
-  [[nodiscard]] static bool is_counted(const LedgerEntry& entry) noexcept;
+  void count(const LedgerEntry& entry, int change) noexcept;
   [[nodiscard]] LedgerEntry& at(size_t index) noexcept {
     return ring_[(head_ + index) & (ring_.size() - 1)];
   }
   void push(LedgerEntry entry) noexcept;
   void pop() noexcept;
-  void erase(size_t first, size_t count) noexcept;
+  void erase(size_t first, size_t entries_count) noexcept;
   void grow() noexcept;
   void drop_copy_ends() noexcept;
   void skip_to_sync() noexcept;
@@ -109,6 +110,7 @@ class Ledger {
   size_t head_ = 0;
   size_t size_ = 0;
   size_t ready_due_count_ = 0;
+  size_t copy_ends_count_ = 0;  // Entries c and f.
   bool copying_in_ = false;
   bool skipping_ = false;
   bool ambiguous_ = false;
