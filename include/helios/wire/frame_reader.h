@@ -52,9 +52,11 @@ class FrameReader {
     DEBUG_ASSERT(body_left_ == 0);
     if (held_ == frame_header_size) held_ = 0;  // The previous message's header.
     if (held_ == 0 && input.size() >= frame_header_size) [[likely]] {
-      std::memcpy(raw_, input.data(), frame_header_size);
+      const uint8_t* const header = input.data();
+      std::memcpy(raw_, header, frame_header_size);
       input = input.subspan(frame_header_size);
-      return finish_header();
+      // Not from raw_: a load that takes from two stores has to wait for both.
+      return finish_header(header[0], load_be32(header + 1));
     }
     return continue_header(input);
   }
@@ -125,13 +127,13 @@ class FrameReader {
     if (size > 0) std::memcpy(raw_ + held_, input.data(), size);
     input = input.subspan(size);
     held_ = static_cast<uint8_t>(held_ + size);
-    return held_ < frame_header_size ? FrameStatus::need_more : finish_header();
+    if (held_ < frame_header_size) return FrameStatus::need_more;
+    return finish_header(raw_[0], load_be32(raw_ + 1));
   }
 
-  FrameStatus finish_header() noexcept {
+  FrameStatus finish_header(uint8_t tag, uint32_t length) noexcept {
     held_ = frame_header_size;
-    const uint32_t length = load_be32(raw_ + 1);
-    header_ = {raw_[0], 0};
+    header_ = {tag, 0};
     // A length below 4 wraps to a number above every limit.
     if (length - 4 > body_size_max_) [[unlikely]]
       return FrameStatus::malformed;
