@@ -255,11 +255,11 @@ void Backend::give_back(bool clean_up) noexcept {
   settle();
 }
 
-// A lease has ended; makes the backend fit for the next.
+// A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
 void Backend::settle() noexcept {
   if (is_unsafe_) return close("a cancel request may still arrive");
-  // A cancel request in flight could hit the next lessee's query; half a message would be cut.
-  if (cancels_in_flight_ > 0 || !is_quiet()) return hold();
+  // A cancel request in flight could hit the next lessee's query.
+  if (cancels_in_flight_ > 0) return hold();
   if (clean_up_) {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
@@ -295,7 +295,8 @@ void Backend::on_cancel_ended(bool uncertain) noexcept {
   --cancels_in_flight_;
   is_unsafe_ = is_unsafe_ || uncertain;
   if (cancels_in_flight_ > 0) return;
-  if (state_ == State::held) settle();
+  // Half a message would be cut: then the rest of it settles.
+  if (state_ == State::held && (is_unsafe_ || is_quiet())) settle();
   if (is_destroyable()) pools_.on_backend_destroyable(*this);
 }
 

@@ -21,7 +21,9 @@ constexpr size_t collected_size_max = 16 * 1024;
 namespace trait {
 constexpr uint8_t unasked = 1;   // Belongs to no request.
 constexpr uint8_t effect = 2;    // Its body is read.
-constexpr uint8_t repeated = 4;  // Comes in long runs, and changes nothing: what the ledger said of
+constexpr uint8_t decisive = 4;  // Its effect may be a word of ours to the client, or the end of
+                                 // the lease: what came so far is delivered before.
+constexpr uint8_t repeated = 8;  // Comes in long runs, and changes nothing: what the ledger said of
                                  // the first holds for all.
 }  // namespace trait
 
@@ -30,9 +32,9 @@ constexpr std::array<uint8_t, 256> traits_of_tags() {
   traits[backend_tag::notice_response] = trait::unasked;
   traits[backend_tag::notification_response] = trait::unasked;
   traits[backend_tag::parameter_status] = trait::unasked | trait::effect;
-  traits[backend_tag::ready_for_query] = trait::effect;
+  traits[backend_tag::ready_for_query] = trait::effect | trait::decisive;
   traits[backend_tag::command_complete] = trait::effect;
-  traits[backend_tag::error_response] = trait::effect;
+  traits[backend_tag::error_response] = trait::effect | trait::decisive;
   traits[backend_tag::data_row] = trait::repeated;
   traits[backend_tag::copy_data] = trait::repeated;
   return traits;
@@ -89,9 +91,8 @@ void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
       break;
     }
     if ((traits_ & trait::repeated) != 0) reader_.skip_alike(input);
+    if ((traits_ & trait::decisive) != 0) flush(input.data(), true);
     if ((traits_ & trait::effect) != 0) {
-      // What was before it is delivered first.
-      flush(input.data(), true);
       finish_message(body);
       if (state_ == State::closing || state_ == State::ended) return;
     }
