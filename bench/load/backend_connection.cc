@@ -55,8 +55,8 @@ void BackendConnection::go_on() noexcept {
 // What was said leaves; what comes next is arranged.
 void BackendConnection::settle() noexcept {
   context_.conversations.buffer.flush();
-  const bool has_more = !pieces_.empty() || !kept_.empty() ||
-                        conversation_.state() == Conversation::State::streaming;
+  const bool has_more =
+      !pieces_.empty() || !kept_.empty() || conversation_.state() == Conversation::State::streaming;
   stream_.want_drained(has_more);
   if (conversation_.state() == Conversation::State::ended) return finish();
   if (conversation_.state() != Conversation::State::waiting || timer_.is_scheduled()) return;

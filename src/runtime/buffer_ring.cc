@@ -42,7 +42,7 @@ Result<std::unique_ptr<BufferRing>> BufferRing::create(io_uring& ring, const Opt
   // The first one on top.
   for (uint32_t i = options.count; i > 0; --i)
     buffers->free_[buffers->free_count_++] = static_cast<uint16_t>(i - 1);
-  buffers->published_target_ = std::min(options.count, published_min);
+  buffers->published_target_ = buffers->published_min();
   buffers->publish();
   return buffers;
 }
@@ -61,6 +61,8 @@ ByteSpan BufferRing::lend(uint16_t index, uint32_t size) noexcept {
   pages_[index] = Pages::used;
   --published_count_;
   ++lent_count_;
+  ++taken_count_;
+  taken_size_ += size;
   published_least_ = std::min(published_least_, published_count_);
   return {buffer_at(index), size};
 }
@@ -80,7 +82,16 @@ void BufferRing::release(uint16_t index) noexcept {
   free_[free_count_++] = index;
 }
 
+// Large messages of a few sockets may as well come in several turns. But many sockets should not
+// wait because of them.
+void BufferRing::on_starved(size_t starved_count) noexcept {
+  const bool is_well_filled = taken_size_ * 2 > uint64_t{taken_count_} * options_.buffer_size;
+  if (!is_well_filled || starved_count > published_target_) is_short_ = true;
+}
+
 void BufferRing::publish() noexcept {
+  taken_count_ = 0;
+  taken_size_ = 0;
   if (is_short_ || --calls_to_review_ == 0) review();
   if (published_count_ >= published_target_ || free_count_ == 0) return;
   while (published_count_ < published_target_ && free_count_ > 0)
@@ -95,7 +106,7 @@ void BufferRing::review() noexcept {
   if (std::exchange(is_short_, false)) {
     published_target_ = std::min(published_target_ * 2, options_.count);
   } else if (published_least_ > published_target_ / 4 * 3) {
-    published_target_ = std::max(published_target_ / 2, std::min(options_.count, published_min));
+    published_target_ = std::max(published_target_ / 2, published_min());
   }
   calls_to_review_ = review_interval;
   published_least_ = published_target_;

@@ -499,7 +499,8 @@ void Ring::rearm_starved(Group& group, bool would_sleep) noexcept {
 void Ring::on_recv_starved(Target& target, int res) noexcept {
   if (res == -ENOBUFS) {
     ++counters_.enobufs;
-    group_at(target.recv_group).buffers->grow();
+    const Group& group = group_at(target.recv_group);
+    group.buffers->on_starved(group.starved.size() + 1);
   }
   if (is_cancelled(target, OpKind::recv)) return end_recv(target, -ECANCELED);
   // It will read first when it is armed again, as after a restart: nothing to verify.

@@ -116,25 +116,27 @@ TEST_CASE("the kernel gets the buffers that were released, the last one first, o
 }
 
 TEST_CASE("the kernel has few of many buffers, so that the same ones are used again") {
-  Scene scene(1024);
+  Scene scene(1024, 32 * 1024);
+  CHECK(scene.buffers->published_min() == 8);
   Receiver receiver(scene);
   for (int i = 0; i < 5000; ++i) {
     const int index = receiver.receive();
     REQUIRE(index >= 0);
-    REQUIRE(index < static_cast<int>(BufferRing::published_min));
+    REQUIRE(index < static_cast<int>(scene.buffers->published_min()));
     scene.buffers->release(static_cast<uint16_t>(index));
     scene.buffers->publish();
   }
 }
 
 TEST_CASE("a receive that finds none makes the kernel get more, and a quiet time fewer again") {
-  Scene scene(256);
+  Scene scene(256, 8 * 1024);
+  CHECK(scene.buffers->published_min() == 32);
   Receiver receiver(scene);
   std::vector<uint16_t> lent;
   for (int i = 0; i < 100; ++i) {
     int index = receiver.receive();
     if (index == -ENOBUFS) {
-      scene.buffers->grow();
+      scene.buffers->on_starved(1);
       scene.buffers->publish();
       index = receiver.receive();
     }
@@ -144,11 +146,33 @@ TEST_CASE("a receive that finds none makes the kernel get more, and a quiet time
   CHECK(scene.buffers->published_target() == 128);
   for (const uint16_t index : lent) scene.buffers->release(index);
   for (uint32_t i = 0; i < 4 * BufferRing::review_interval; ++i) scene.buffers->publish();
-  CHECK(scene.buffers->published_target() == BufferRing::published_min);
+  CHECK(scene.buffers->published_target() == scene.buffers->published_min());
   // All of them can be had even so.
-  scene.buffers->grow();
+  scene.buffers->on_starved(1);
   scene.buffers->publish();
-  CHECK(scene.buffers->published_target() == 2 * BufferRing::published_min);
+  CHECK(scene.buffers->published_target() == 2 * scene.buffers->published_min());
+}
+
+TEST_CASE("a few large messages that find none do not make the kernel get more") {
+  Scene scene(256, 128 * 1024);
+  CHECK(scene.buffers->published_min() == BufferRing::published_count_min);
+  const auto take_all = [&](uint32_t size, size_t starved_count) {
+    for (uint16_t i = 0; i < BufferRing::published_count_min; ++i)
+      (void)scene.buffers->lend(i, size);
+    scene.buffers->on_starved(starved_count);
+    for (uint16_t i = BufferRing::published_count_min; i > 0; --i)
+      scene.buffers->release(static_cast<uint16_t>(i - 1));
+    scene.buffers->publish();
+  };
+  take_all(100'000, BufferRing::published_count_min);
+  CHECK(scene.buffers->published_target() == BufferRing::published_count_min);
+  SUBCASE("many do, whatever keeps them waiting") {
+    take_all(100'000, BufferRing::published_count_min + 1);
+  }
+  SUBCASE("small ones do") {
+    take_all(1000, 1);
+  }
+  CHECK(scene.buffers->published_target() == 2 * BufferRing::published_count_min);
 }
 
 // Pages that are there. Requires: `memory` is a page's address.

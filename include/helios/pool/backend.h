@@ -152,9 +152,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
  private:
   // While a reply is due it comes after the end of what is sent. When none is, the end itself may
   // be what the backend's release waits for.
-  void choose_drained() noexcept {
-    stream_.want_drained(ledger_.empty());
-  }
+  void choose_drained() noexcept { stream_.want_drained(ledger_.empty()); }
   void on_connected(Stream& stream) noexcept override;
   void on_received(Stream& stream, ByteSpan bytes, BufferRef buffer) noexcept override;
   void on_drained(Stream& stream) noexcept override;

@@ -7,14 +7,18 @@
 // The kernel takes buffers in the order in which it got them, so with all of them in the ring each
 // receive would touch memory that has been cold for longest, and in the end every page of all of
 // them. So only some are published, and those that came back last are published first: what a core
-// works with stays in its caches, and the rest is never touched. When a receive finds the ring
-// empty, more are published from then on (grow); after a while with enough, fewer. What has not
-// been used for a while gives its pages back (trim).
+// works with stays in its caches, and the rest is never touched. That holds for large results too:
+// what is received in a turn is sent at its end, so it should fit the second-level cache (with 2
+// MiB in a turn instead of 256 KiB, 1 MB results cost 1.3 to 1.5 times as much). When receives find
+// the ring empty, more are published from then on, unless it was emptied by a few large messages
+// (on_starved); after a while with enough, fewer. What has not been used for a while gives its
+// pages back (trim).
 //
 // Owned by one Ring; that core's thread only. Invariant: lent + free + published == count.
 // Kernel 5.19; liburing 2.3 has no helper for set-up, so memory is mapped and registered by hand.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -51,8 +55,9 @@ class BufferRing {
   void release(uint16_t index) noexcept;
   // Shows the kernel as many free buffers as it should have. Call it before each enter.
   void publish() noexcept;
-  // A receive found no buffer: from the next publish on there are twice as many.
-  void grow() noexcept { is_short_ = true; }
+  // A receive found no buffer, one of `starved_count` that wait now. Call it after the lend of what
+  // the kernel has handed over.
+  void on_starved(size_t starved_count) noexcept;
   // Gives back the pages of free buffers that nothing was received in since the last call. Now and
   // then.
   void trim() noexcept;
@@ -66,7 +71,13 @@ class BufferRing {
   // How many of these the kernel should have.
   [[nodiscard]] uint32_t published_target() const noexcept { return published_target_; }
 
-  static constexpr uint32_t published_min = 32;
+  // As many as hold what one send takes, or a few where buffers are larger than that.
+  static constexpr uint32_t published_size_min = 256 * 1024;  // Bytes.
+  static constexpr uint32_t published_count_min = 4;
+  [[nodiscard]] uint32_t published_min() const noexcept {
+    const uint32_t count = published_size_min / options_.buffer_size;
+    return std::min(options_.count, std::max(published_count_min, count));
+  }
   // Publishing looks once in so many calls whether fewer would do.
   static constexpr uint32_t review_interval = 4096;
 
@@ -91,6 +102,9 @@ class BufferRing {
   uint32_t published_count_ = 0;
   uint32_t published_target_ = 0;
   uint32_t published_least_ = 0;  // Since the last review: the fewest that were left to the kernel.
+  // Of the buffers that came from the kernel since the last publish.
+  uint32_t taken_count_ = 0;
+  uint64_t taken_size_ = 0;  // Bytes in them.
   uint32_t calls_to_review_ = review_interval;
   uint16_t tail_ = 0;  // Ours; the kernel's copy follows at publish.
   bool is_short_ = false;
