@@ -4,6 +4,8 @@
 A test program says how many of its cases passed: doctest in its closing line, Python tests in a last line
 "N passed, N failed". A program that crashed, hung or left processes behind is one more failure; so is a build that
 failed.
+
+While one configuration is tested the next is built, with what the tests leave of the CPUs: most of them wait.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -103,14 +106,19 @@ class Progress:
 
 
 progress = Progress()
+running = {}  # Our own commands: {pid: process}.
+running_lock = threading.Lock()
 
 
-def run(command, on_line, environment=None):
+def run(command, on_line, environment=None, niceness=0):
     """Runs a command in a process group of its own; returns its exit status. Every line of output goes to on_line."""
-    process = subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-        env={**os.environ, **(environment or {})})
+    words = ["nice", "-n", str(niceness), *command] if niceness else command
+    with running_lock:
+        process = subprocess.Popen(
+            [str(word) for word in words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+            env={**os.environ, **(environment or {})})
+        running[process.pid] = process
     try:
         for line in process.stdout:
             on_line(line.rstrip("\n"))
@@ -118,6 +126,8 @@ def run(command, on_line, environment=None):
     except BaseException:
         stop_group(process)
         raise
+    finally:
+        running.pop(process.pid, None)
 
 
 def stop_group(process):
@@ -138,40 +148,35 @@ def adopt_orphans():
 
 
 def children():
-    """Returns {pid: name} of our living children."""
+    """Returns {pid: name} of our living children but for the commands that we run; takes the ends of dead ones."""
     found = {}
-    for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-        except OSError:
-            continue
-        state, parent = rest.split()[:2]
-        if int(parent) == os.getpid() and state != "Z":
-            found[int(entry.name)] = name
+    with running_lock:
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in running:
+                continue
+            try:
+                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue
+            state, parent = rest.split()[:2]
+            if int(parent) != os.getpid():
+                continue
+            if state == "Z":
+                os.waitpid(int(entry.name), os.WNOHANG)
+            else:
+                found[int(entry.name)] = name
     return found
-
-
-def reap():
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
 
 
 def end_orphans():
     """Ends processes that tests left behind; returns their names. Those that are just ending get two seconds."""
     deadline = time.monotonic() + 2
     while children() and time.monotonic() < deadline:
-        reap()
         time.sleep(0.05)
     names = []
     while True:
         left = children()
         if not left:
-            reap()
             return names
         for pid, name in left.items():
             names.append(name)
@@ -180,7 +185,6 @@ def end_orphans():
             except ProcessLookupError:
                 pass
         time.sleep(0.05)
-        reap()
 
 
 def configure(configuration, on_line):
@@ -195,7 +199,7 @@ def configure(configuration, on_line):
     return run(["meson", "setup", directory, *configuration.options], on_line, compiler) == 0
 
 
-def build(configuration):
+def build(configuration, niceness):
     """Returns True when everything was compiled; shows the end of the output otherwise."""
     lines = []
 
@@ -208,7 +212,8 @@ def build(configuration):
     if is_good:
         progress.say(f"{configuration.name}: building")
         lines.clear()
-        is_good = run(["ninja", "-C", ROOT / configuration.directory, *configuration.targets], on_line) == 0
+        command = ["ninja", "-C", ROOT / configuration.directory, *configuration.targets]
+        is_good = run(command, on_line, niceness=niceness) == 0
     if not is_good:
         progress.say(f"{configuration.name}: the build failed")
         print("\n".join(errors_of(lines)), flush=True)
@@ -307,21 +312,44 @@ def run_tests(configuration, outcome):
         progress.say(f"{configuration.name}: processes were left behind: {', '.join(orphans)}")
 
 
-def run_configuration(configuration):
-    outcome = Outcome(configuration.name)
-    if not shutil.which(configuration.compiler[1]):
-        outcome.note = f"skipped: no {configuration.compiler[1]} (tools/setup --with-clang)"
-        return outcome
-    start = time.monotonic()
-    is_built = build(configuration)
-    outcome.build_seconds = time.monotonic() - start
-    if not is_built:
-        outcome.failed, outcome.note = 1, "the build failed"
-        return outcome
-    start = time.monotonic()
-    run_tests(configuration, outcome)
-    outcome.test_seconds = time.monotonic() - start
-    return outcome
+class Build(threading.Thread):
+    """The build of one configuration, beside whatever else goes on."""
+
+    def __init__(self, configuration, niceness):
+        super().__init__(daemon=True)
+        self.configuration = configuration
+        self.niceness = niceness
+        self.outcome = Outcome(configuration.name)
+        self.is_good = False
+
+    def run(self):
+        compiler = self.configuration.compiler[1]
+        if not shutil.which(compiler):
+            self.outcome.note = f"skipped: no {compiler} (tools/setup --with-clang)"
+            return
+        start = time.monotonic()
+        try:
+            self.is_good = build(self.configuration, self.niceness)
+        finally:
+            self.outcome.build_seconds = time.monotonic() - start
+            if not self.is_good:
+                self.outcome.failed, self.outcome.note = 1, "the build failed"
+
+
+def run_all(configurations, outcomes):
+    """Builds and tests one configuration after the other; each outcome is added when it is known."""
+    builds = [Build(each, niceness=19 if number > 0 else 0) for number, each in enumerate(configurations)]
+    for number, current in enumerate(builds):
+        if number == 0:
+            current.start()
+        current.join()
+        if number + 1 < len(builds):
+            builds[number + 1].start()
+        if current.is_good:
+            start = time.monotonic()
+            run_tests(current.configuration, current.outcome)
+            current.outcome.test_seconds = time.monotonic() - start
+        outcomes.append(current.outcome)
 
 
 def show_table(outcomes):
@@ -353,12 +381,13 @@ def main():
     adopt_orphans()
     outcomes = []
     try:
-        for configuration in chosen(arguments):
-            outcomes.append(run_configuration(configuration))
+        run_all(chosen(arguments), outcomes)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
     finally:
+        for process in list(running.values()):
+            stop_group(process)
         end_orphans()
     show_table(outcomes)
     failed = sum(outcome.failed for outcome in outcomes)

@@ -1,8 +1,10 @@
 """A private PostgreSQL cluster in a temporary directory, with the users and databases of the tests."""
 
 import ctypes
+import errno
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -41,8 +43,16 @@ def find_binaries():
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+    """A port that nobody uses now. Below those that the kernel gives to outgoing connections, and by chance, so that
+    test programs which run side by side do not meet."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 def die_with_parent():
