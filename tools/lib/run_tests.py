@@ -5,7 +5,7 @@ A test program says how many of its cases passed: doctest in its closing line, P
 "N passed, N failed". A program that crashed, hung or left processes behind is one more failure; so is a build that
 failed.
 
-While one configuration is tested the next is built, with what the tests leave of the CPUs: most of them wait.
+While one configuration is tested the next ones are built, with what the tests leave of the CPUs: most of them wait.
 """
 
 import argparse
@@ -312,44 +312,47 @@ def run_tests(configuration, outcome):
         progress.say(f"{configuration.name}: processes were left behind: {', '.join(orphans)}")
 
 
-class Build(threading.Thread):
-    """The build of one configuration, beside whatever else goes on."""
+class Build:
+    """One configuration, built by `build_all`; `done` is set when the outcome says how that went."""
 
-    def __init__(self, configuration, niceness):
-        super().__init__(daemon=True)
+    def __init__(self, configuration):
         self.configuration = configuration
-        self.niceness = niceness
         self.outcome = Outcome(configuration.name)
         self.is_good = False
+        self.done = threading.Event()
 
-    def run(self):
+    def run(self, niceness):
         compiler = self.configuration.compiler[1]
         if not shutil.which(compiler):
             self.outcome.note = f"skipped: no {compiler} (tools/setup --with-clang)"
             return
         start = time.monotonic()
+        self.is_good = build(self.configuration, niceness)
+        self.outcome.build_seconds = time.monotonic() - start
+        if not self.is_good:
+            self.outcome.failed, self.outcome.note = 1, "the build failed"
+
+
+def build_all(builds):
+    """One after the other; all but the first leave the CPUs to the tests."""
+    for number, each in enumerate(builds):
         try:
-            self.is_good = build(self.configuration, self.niceness)
+            each.run(niceness=19 if number > 0 else 0)
         finally:
-            self.outcome.build_seconds = time.monotonic() - start
-            if not self.is_good:
-                self.outcome.failed, self.outcome.note = 1, "the build failed"
+            each.done.set()
 
 
 def run_all(configurations, outcomes):
-    """Builds and tests one configuration after the other; each outcome is added when it is known."""
-    builds = [Build(each, niceness=19 if number > 0 else 0) for number, each in enumerate(configurations)]
-    for number, current in enumerate(builds):
-        if number == 0:
-            current.start()
-        current.join()
-        if number + 1 < len(builds):
-            builds[number + 1].start()
-        if current.is_good:
+    """Builds all configurations and tests each when it is built; each outcome is added when it is known."""
+    builds = [Build(each) for each in configurations]
+    threading.Thread(target=build_all, args=(builds,), daemon=True).start()
+    for each in builds:
+        each.done.wait()
+        if each.is_good:
             start = time.monotonic()
-            run_tests(current.configuration, current.outcome)
-            current.outcome.test_seconds = time.monotonic() - start
-        outcomes.append(current.outcome)
+            run_tests(each.configuration, each.outcome)
+            each.outcome.test_seconds = time.monotonic() - start
+        outcomes.append(each.outcome)
 
 
 def show_table(outcomes):
