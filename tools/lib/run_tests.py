@@ -9,6 +9,7 @@ While one configuration is tested the next ones are built, with what the tests l
 """
 
 import argparse
+import concurrent.futures
 import ctypes
 import dataclasses
 import json
@@ -312,47 +313,36 @@ def run_tests(configuration, outcome):
         progress.say(f"{configuration.name}: processes were left behind: {', '.join(orphans)}")
 
 
-class Build:
-    """One configuration, built by `build_all`; `done` is set when the outcome says how that went."""
-
-    def __init__(self, configuration):
-        self.configuration = configuration
-        self.outcome = Outcome(configuration.name)
-        self.is_good = False
-        self.done = threading.Event()
-
-    def run(self, niceness):
-        compiler = self.configuration.compiler[1]
-        if not shutil.which(compiler):
-            self.outcome.note = f"skipped: no {compiler} (tools/setup --with-clang)"
-            return
-        start = time.monotonic()
-        self.is_good = build(self.configuration, niceness)
-        self.outcome.build_seconds = time.monotonic() - start
-        if not self.is_good:
-            self.outcome.failed, self.outcome.note = 1, "the build failed"
-
-
-def build_all(builds):
-    """One after the other; all but the first leave the CPUs to the tests."""
-    for number, each in enumerate(builds):
-        try:
-            each.run(niceness=19 if number > 0 else 0)
-        finally:
-            each.done.set()
+def build_timed(configuration, niceness):
+    """Builds; returns (whether there is something to test, the outcome so far)."""
+    outcome = Outcome(configuration.name)
+    if not shutil.which(configuration.compiler[1]):
+        outcome.note = f"skipped: no {configuration.compiler[1]} (tools/setup --with-clang)"
+        return False, outcome
+    start = time.monotonic()
+    is_good = build(configuration, niceness)
+    outcome.build_seconds = time.monotonic() - start
+    if not is_good:
+        outcome.failed, outcome.note = 1, "the build failed"
+    return is_good, outcome
 
 
 def run_all(configurations, outcomes):
-    """Builds all configurations and tests each when it is built; each outcome is added when it is known."""
-    builds = [Build(each) for each in configurations]
-    threading.Thread(target=build_all, args=(builds,), daemon=True).start()
-    for each in builds:
-        each.done.wait()
-        if each.is_good:
-            start = time.monotonic()
-            run_tests(each.configuration, each.outcome)
-            each.outcome.test_seconds = time.monotonic() - start
-        outcomes.append(each.outcome)
+    """Builds one configuration after the other and tests each when it is built; adds each outcome when it is known."""
+    builder = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+    try:
+        # All but the first leave the CPUs to the tests.
+        builds = [builder.submit(build_timed, each, 19 if number > 0 else 0)
+                  for number, each in enumerate(configurations)]
+        for configuration, built in zip(configurations, builds):
+            is_good, outcome = built.result()
+            if is_good:
+                start = time.monotonic()
+                run_tests(configuration, outcome)
+                outcome.test_seconds = time.monotonic() - start
+            outcomes.append(outcome)
+    finally:
+        builder.shutdown(wait=False, cancel_futures=True)
 
 
 def show_table(outcomes):
