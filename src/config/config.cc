@@ -71,6 +71,22 @@ bool is_md5_hash(std::string_view text) noexcept {
 
 }  // namespace
 
+std::vector<std::string> NodeConfig::hosts() const {
+  constexpr std::string_view blanks = " \t";
+  std::vector<std::string> parts;
+  std::string_view rest = host;
+  for (bool is_last = false; !is_last;) {
+    const size_t comma = rest.find(',');
+    is_last = comma == std::string_view::npos;
+    std::string_view part = rest.substr(0, comma);
+    part.remove_prefix(std::min(part.find_first_not_of(blanks), part.size()));
+    part = part.substr(0, part.find_last_not_of(blanks) + 1);
+    parts.emplace_back(part);
+    if (!is_last) rest.remove_prefix(comma + 1);
+  }
+  return parts;
+}
+
 std::string_view to_text(PoolMode mode) noexcept {
   switch (mode) {
     case PoolMode::session:
@@ -116,6 +132,7 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.test_on_acquire = overrides.test_on_acquire.value_or(pool.test_on_acquire);
   pool.test_after = overrides.test_after.value_or(pool.test_after);
   pool.connect_timeout = overrides.connect_timeout.value_or(pool.connect_timeout);
+  pool.weight = overrides.weight.value_or(pool.weight);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

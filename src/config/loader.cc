@@ -163,6 +163,8 @@ void Loader::read_proxy(const TomlTable& table) {
                                   .value_or(proxy.backend_buffer_size);
   proxy.drain_timeout = section.duration("drain_timeout", {milliseconds(1), duration_max, true})
                             .value_or(proxy.drain_timeout);
+  proxy.dns_refresh =
+      section.duration("dns_refresh", {seconds(1), duration_max, true}).value_or(proxy.dns_refresh);
   section.finish();
 }
 
@@ -200,14 +202,21 @@ void Loader::read_node(const TomlTable& table) {
   if (!section.has("host")) {
     section.error("host", "is missing: a host name, an address, or the directory of a unix socket");
   } else if (!node.host.empty()) {
-    const std::string fault = host_fault(node.host);
-    if (!fault.empty()) section.error("host", fault);
+    for (const std::string& host : node.hosts()) {
+      const std::string fault = host.empty()
+                                    ? "\"" + node.host + "\": a host is missing between commas"
+                                    : host_fault(host);
+      if (!fault.empty()) section.error("host", fault);
+    }
   }
   node.port = static_cast<uint16_t>(section.number("port", {1, 65535}).value_or(node.port));
   node.max_connections =
       section.number("max_connections", total_range).value_or(node.max_connections);
   node.scram_rounds_max =
       section.number("scram_rounds_max", {1, 10'000'000}).value_or(node.scram_rounds_max);
+  node.fail_fast = section.flag("fail_fast").value_or(node.fail_fast);
+  node.retry_max = section.duration("retry_max", {milliseconds(10), seconds(3600), false})
+                       .value_or(node.retry_max);
   section.finish();
   config_.nodes.push_back(std::move(node));
 }
@@ -266,6 +275,7 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.test_after = section.duration("test_after", {0, duration_max, false});
   pool.connect_timeout =
       section.duration("connect_timeout", {milliseconds(1), seconds(3600), false});
+  pool.weight = section.number("weight", {1, 1000});
   return pool;
 }
 

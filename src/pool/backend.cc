@@ -14,6 +14,9 @@ namespace {
 
 // How long a server may take to close after Terminate before we cut the connection and count it.
 constexpr Nanoseconds server_end_timeout = seconds(60);
+// How long a node that is down may take to accept a connection: while one waits for a dead machine,
+// nobody notices that it is back.
+constexpr Nanoseconds trial_connect_timeout = seconds(1);
 // How long DISCARD ALL may take before the backend is closed instead.
 constexpr Nanoseconds cleaning_timeout = seconds(30);
 
@@ -66,22 +69,22 @@ Backend::~Backend() {
   pools_.context().timers.cancel(timer_);
 }
 
-void Backend::start(const SocketAddress& address) noexcept {
+void Backend::start(const NodeAttempt& attempt, const std::string& resolve_error) noexcept {
   const PoolSpec& spec = slice_.spec();
-  address_ = address;
+  address_ = attempt.address;
+  is_trial_ = attempt.is_trial;
   created_at = pools_.now();
+  if (address_.family() == AF_UNSPEC) {
+    resolve_error_ = resolve_error;
+    // The slice has not counted this connect yet: it hears of the failure from the loop.
+    return pools_.context().timers.schedule(timer_, created_at);
+  }
   expires_at_ = pools_.expiry(spec);
   login_ = std::make_unique<Login>(spec.login, pools_.context().random);
-  if (spec.limits.connect_timeout > 0)
-    pools_.context().timers.schedule(timer_, created_at + spec.limits.connect_timeout);
+  Nanoseconds patience = spec.limits.connect_timeout;
+  if (is_trial_) patience = std::min(patience, trial_connect_timeout);
+  pools_.context().timers.schedule(timer_, created_at + patience);
   stream_.start_connect(address_.get(), address_.size());
-}
-
-void Backend::fail_to_resolve(const std::string& error) noexcept {
-  created_at = pools_.now();
-  resolve_error_ = error;
-  // The slice has not counted this connect yet: it hears of the failure from the loop.
-  pools_.context().timers.schedule(timer_, created_at);
 }
 
 void Backend::start(BackendTransfer& transfer) noexcept {
@@ -112,6 +115,7 @@ void Backend::set_state(State next) noexcept {
 void Backend::on_connected(Stream&) noexcept {
   ASSERT(state_ == State::connecting);
   set_state(State::login);
+  pools_.context().timers.schedule(timer_, created_at + slice_.spec().limits.connect_timeout);
   on_login_step(login_->dialogue.start());
 }
 
@@ -278,8 +282,8 @@ void Backend::place() noexcept {
   pools_.context().timers.cancel(timer_);
   set_state(State::idle);
   const Nanoseconds now = pools_.now();
-  const bool is_superfluous = pools_.is_room_wanted(slice_.spec()) && !slice_.has_waiters();
-  if (pools_.is_draining() || now >= expires_at_ || is_superfluous) return start_closing(false);
+  const bool is_over = pools_.is_draining() || now >= expires_at_;
+  if (is_over || pools_.must_make_room(slice_)) return start_closing(false);
   slice_.release(*this, now);
 }
 

@@ -7,6 +7,7 @@
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/wire/writer.h"
+#include "pool/connect_error.h"
 
 namespace helios {
 namespace {
@@ -14,16 +15,10 @@ namespace {
 constexpr Nanoseconds sweep_interval = seconds(1);
 // After this long without sessions and backends a pool is forgotten.
 constexpr Nanoseconds pool_idle_timeout = seconds(60);
-// Pause between connects to a node that fails: doubled each time up to the maximum, less a random
-// part.
+// Pause between connects of a pool that its node refuses: doubled each time up to the maximum, less
+// a random part.
 constexpr Nanoseconds retry_first = milliseconds(50);
 constexpr Nanoseconds retry_max = seconds(1);
-
-uint64_t random_number(Random& random) noexcept {
-  uint64_t number;
-  random.fill({reinterpret_cast<uint8_t*>(&number), sizeof(number)});
-  return number;
-}
 
 // Tells pools apart where a wrong answer costs a connection at most. Never 0.
 uint64_t pool_number(const PoolSpec& spec) noexcept {
@@ -42,7 +37,9 @@ Pools::Pools(const PoolsContext& context, uint32_t backends_max) noexcept
     : context_(context),
       backends_(backends_max),
       sweep_timer_(&Pools::on_sweep, this),
-      retry_timer_(&Pools::on_retry, this) {
+      retry_timer_(&Pools::on_retry, this),
+      watch_timer_(&Pools::on_watch, this),
+      limit_timer_(&Pools::on_limit_retry, this) {
   context_.timers.schedule(sweep_timer_, now() + sweep_interval);
 }
 
@@ -51,6 +48,8 @@ Pools::~Pools() {
   ASSERT(is_empty());
   context_.timers.cancel(sweep_timer_);
   context_.timers.cancel(retry_timer_);
+  context_.timers.cancel(watch_timer_);
+  context_.timers.cancel(limit_timer_);
   while (active_.pop_front() != nullptr) {
   }
 }
@@ -114,16 +113,21 @@ void Pools::on_canceller_closed(Canceller* canceller) noexcept {
 
 bool Pools::connect(Slice& slice) noexcept {
   const PoolSpec& spec = slice.spec();
-  if (backends_.full() || !take_limits(spec)) return false;
-  Backend* backend = backends_.make(*this, slice);
-  const auto addresses = spec.node->resolver.snapshot(spec.node->resolver_id);
-  ++counters_.connects;
-  if (addresses->addresses.empty()) {
-    backend->fail_to_resolve(addresses->error);
-  } else {
-    const size_t index = addresses_tried_ % addresses->addresses.size();
-    backend->start(addresses->addresses[index]);
+  Node& node = *spec.node;
+  if (backends_.full()) return false;
+  const Resolution resolution = node.addresses();
+  const auto attempt = node.health.begin_attempt(resolution.addresses, now());
+  if (!attempt.has_value()) {
+    watch(node);
+    return false;
   }
+  if (!take_limits(spec)) {
+    node.health.on_abandoned(*attempt);
+    return false;
+  }
+  ++counters_.connects;
+  if (attempt->is_trial) ++counters_.trials;
+  backends_.make(*this, slice)->start(*attempt, resolution.error);
   return true;
 }
 
@@ -143,23 +147,32 @@ void Pools::activate(Slice& slice) noexcept {
 
 // The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
 bool Pools::take_limits(const PoolSpec& spec) noexcept {
-  Limit* limits[] = {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()};
+  const LimitClaim claim{pool_number(spec), spec.limits.weight, spec.limits.min_connections};
+  const auto limits = limits_of(spec);
   size_t taken = 0;
-  for (Limit* limit : limits) {
-    if (limit != nullptr && !limit->try_take(pool_number(spec))) break;
+  for (SharedLimit* limit : limits) {
+    if (limit != nullptr && !limit->try_take(claim, now())) break;
     ++taken;
   }
-  if (taken == std::size(limits)) return true;
+  if (taken == limits.size()) return true;
   bool tell = false;
-  for (size_t i = 0; i < taken; ++i) tell |= limits[i] != nullptr && limits[i]->give_back();
+  for (size_t i = 0; i < taken; ++i)
+    tell |= limits[i] != nullptr && limits[i]->give_back(claim.pool);
   if (tell) tell_limit_freed();
-  ask_for_room(*limits[taken], pool_number(spec));
+  ask_for_room(*limits[taken], claim.pool);
+  // What is free may be kept for another pool, which may not come for it.
+  if (!limit_timer_.is_scheduled())
+    context_.timers.schedule(limit_timer_, now() + SharedLimit::retry_interval);
   return false;
+}
+
+std::array<SharedLimit*, 3> Pools::limits_of(const PoolSpec& spec) noexcept {
+  return {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()};
 }
 
 // A limit is full and a pool starves: an idle backend of another pool makes room, here or on
 // another core.
-void Pools::ask_for_room(Limit& limit, uint64_t pool) noexcept {
+void Pools::ask_for_room(SharedLimit& limit, uint64_t pool) noexcept {
   if (make_room(limit, pool)) return;
   Message message = make_message(MessageKind::make_room);
   message.words[0] = reinterpret_cast<uint64_t>(&limit);
@@ -170,13 +183,12 @@ void Pools::ask_for_room(Limit& limit, uint64_t pool) noexcept {
 
 // Closes the backend that was idle for longest among those of other pools that hold a permit of
 // this limit. (Its own pool's idle backends come to it by lending.)
-bool Pools::make_room(const Limit& limit, uint64_t pool) noexcept {
+bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
   PooledBackend* oldest = nullptr;
   for (auto& [key, entry] : entries_) {
     const PoolSpec& spec = entry->slice.spec();
-    if (&spec.node->limit != &limit && spec.database_limit.get() != &limit &&
-        spec.user_limit.get() != &limit)
-      continue;
+    const auto limits = limits_of(spec);
+    if (std::find(limits.begin(), limits.end(), &limit) == limits.end()) continue;
     if (pool_number(spec) == pool) continue;
     PooledBackend* candidate = entry->slice.least_recently_used();
     if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
@@ -188,23 +200,27 @@ bool Pools::make_room(const Limit& limit, uint64_t pool) noexcept {
 }
 
 bool Pools::has_room(const PoolSpec& spec) const noexcept {
-  return spec.node->limit.has_room() &&
-         (spec.database_limit == nullptr || spec.database_limit->has_room()) &&
-         (spec.user_limit == nullptr || spec.user_limit->has_room());
+  const auto limits = limits_of(spec);
+  return std::all_of(limits.begin(), limits.end(), [](const SharedLimit* limit) {
+    return limit == nullptr || limit->has_room();
+  });
 }
 
-bool Pools::is_room_wanted(const PoolSpec& spec) const noexcept {
-  const auto is_starved = [&](const Limit* limit) {
-    return limit != nullptr && limit->is_starved() && limit->is_starved_by_other(pool_number(spec));
-  };
-  return is_starved(&spec.node->limit) || is_starved(spec.database_limit.get()) ||
-         is_starved(spec.user_limit.get());
+// Read at each release: only what changes rarely, unless a limit is full.
+bool Pools::must_make_room(const Slice& slice) noexcept {
+  for (SharedLimit* limit : limits_of(slice.spec())) {
+    if (limit == nullptr || (!limit->is_wanted_back() && !limit->is_starved())) continue;
+    const uint64_t pool = pool_number(slice.spec());
+    if (limit->give_up(pool)) return true;
+    if (limit->is_starved_by_other(pool) && !slice.has_waiters()) return true;
+  }
+  return false;
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
-  bool tell = spec.node->limit.give_back();
-  if (spec.database_limit != nullptr) tell |= spec.database_limit->give_back();
-  if (spec.user_limit != nullptr) tell |= spec.user_limit->give_back();
+  bool tell = false;
+  for (SharedLimit* limit : limits_of(spec))
+    tell |= limit != nullptr && limit->give_back(pool_number(spec));
   if (tell) tell_limit_freed();
 }
 
@@ -219,20 +235,25 @@ void Pools::on_limit_freed() noexcept {
   for (auto& [key, entry] : entries_) entry->slice.on_limit_freed();
 }
 
+void Pools::on_limit_retry(void* self) noexcept {
+  static_cast<Pools*>(self)->on_limit_freed();
+}
+
 // --- Backends ---
 
 Nanoseconds Pools::expiry(const PoolSpec& spec) noexcept {
   const Nanoseconds lifetime = spec.limits.max_lifetime;
   if (lifetime == 0) return never;
   // Up to a tenth less, so that connections made together do not end together.
-  const Nanoseconds jitter = static_cast<Nanoseconds>(random_number(context_.random) %
-                                                      static_cast<uint64_t>(lifetime / 10 + 1));
+  const Nanoseconds jitter =
+      static_cast<Nanoseconds>(random_number() % static_cast<uint64_t>(lifetime / 10 + 1));
   return now() + lifetime - jitter;
 }
 
 void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   entry.failures_count = 0;
+  on_node_answered(backend);
   if (entry.welcome != welcome) {
     set_welcome(entry, welcome);
     spread_welcome(entry);
@@ -270,31 +291,43 @@ void Pools::on_welcome(const Message& message) noexcept {
 void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   const PoolSpec& spec = entry.slice.spec();
+  if (draining_) return spec.node->health.on_abandoned(backend.attempt());
   ++counters_.connect_failures;
+  LOG_LIMITED(warning, "%s", connect_error(spec, error).message.c_str());
+  if (is_nodes_fault(error)) return on_attempt_failed(backend, error);
+  on_node_answered(backend);
   ++entry.failures_count;
-  ++addresses_tried_;
-  spec.node->resolver.refresh_soon(spec.node->resolver_id);
-  entry.last_error = {error.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" +
-                                          spec.node->label + ") as user \"" + spec.login.user +
-                                          "\": " + error.message};
-  if (!draining_) LOG_LIMITED(warning, "%s", entry.last_error.message.c_str());
-  // A server that is starting up will be there soon; and while other backends live, they serve
-  // those who wait.
-  const bool may_pass = error.sqlstate == sqlstate::cannot_connect_now;
-  // This one is still counted as connecting.
-  if (!may_pass && entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
+  entry.last_error = connect_error(spec, error);
+  backend.retry_at = now() + pause_after(entry.failures_count);
+  // While other backends live, they serve those who wait. This one is still counted as connecting.
+  if (entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
     fail_waiters(entry, entry.last_error);
+}
+
+std::optional<PoolError> Pools::failure_of(const PoolEntry& entry) const {
+  const PoolSpec& spec = entry.slice.spec();
+  if (spec.node->health.is_down()) return connect_error(spec, spec.node->health.last_error());
+  if (entry.failures_count > 0) return entry.last_error;
+  return std::nullopt;
+}
+
+// Doubled with each failure, less a random quarter.
+Nanoseconds Pools::pause_after(uint32_t failures) noexcept {
+  const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
+  return longest - static_cast<Nanoseconds>(random_number() % static_cast<uint64_t>(longest / 4));
+}
+
+uint64_t Pools::random_number() noexcept {
+  uint64_t number;
+  context_.random.fill({reinterpret_cast<uint8_t*>(&number), sizeof(number)});
+  return number;
 }
 
 void Pools::on_backend_gone(Backend& backend) noexcept {
   Slice& slice = backend.slice();
   give_back_limits(slice.spec());
   if (backend.was_ready()) return slice.on_gone();
-  const uint32_t failures = entry_of(slice).failures_count;
-  const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
-  const Nanoseconds pause = longest - static_cast<Nanoseconds>(random_number(context_.random) %
-                                                               static_cast<uint64_t>(longest / 4));
-  slice.on_connect_failed(now() + pause);
+  slice.on_connect_failed(backend.retry_at);
 }
 
 void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
@@ -307,9 +340,7 @@ void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
 void Pools::close_if_superfluous(Backend& backend) noexcept {
   if (backend.state() != Backend::State::idle) return;
   if (draining_) return backend.close("shutting down");
-  const Slice& slice = backend.slice();
-  if (is_room_wanted(slice.spec()) && !slice.has_waiters())
-    backend.close("makes room for another pool");
+  if (must_make_room(backend.slice())) backend.close("makes room for another pool");
 }
 
 // Destruction waits for the end of the turn: the caller is a handler of the backend itself.
@@ -359,8 +390,14 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::welcome:
       on_welcome(message);
       return true;
+    case MessageKind::node_failed:
+      on_node_failed(*reinterpret_cast<Node*>(message.words[0]), nullptr);
+      return true;
+    case MessageKind::node_returned:
+      on_node_returned(*reinterpret_cast<Node*>(message.words[0]));
+      return true;
     case MessageKind::make_room:
-      (void)make_room(*reinterpret_cast<Limit*>(message.words[0]), message.words[1]);
+      (void)make_room(*reinterpret_cast<SharedLimit*>(message.words[0]), message.words[1]);
       return true;
     case MessageKind::want:
     case MessageKind::promise:
@@ -380,7 +417,7 @@ bool Pools::on_message(const Message& message) noexcept {
   Slice& slice = pool_of(spec).slice;
   if (kind == MessageKind::want) {
     slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
-                  message.words[2] != 0);
+                  message.words[2]);
   } else if (kind == MessageKind::promise) {
     slice.on_promise(message.from, message.count);
   } else if (kind == MessageKind::unpromise) {
@@ -427,6 +464,7 @@ void Pools::on_retry(void* self) noexcept {
 
 void Pools::on_sweep(void* self) noexcept {
   Pools& pools = *static_cast<Pools*>(self);
+  pools.follow_addresses(pools.now());
   pools.sweep(pools.now());
   pools.context_.net.chunks.trim();
   pools.context_.net.io.trim_buffers();
@@ -437,7 +475,9 @@ void Pools::sweep(Nanoseconds time) noexcept {
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     Slice& slice = entry->second->slice;
     sweep_pool(*entry->second, time);
-    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0)
+    // While its node is down the pool may be the one that sees it return.
+    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0 ||
+        is_watched(*slice.spec().node))
       slice.unused_since = time;
     if (time - slice.unused_since < pool_idle_timeout) {
       ++entry;

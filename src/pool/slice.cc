@@ -96,10 +96,12 @@ void Slice::on_move_failed(CoreId to) noexcept {
   port_.activate(*this);
 }
 
-void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer) noexcept {
+void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t flags) noexcept {
   ASSERT(from != postbox_.core());
   Peer& peer = peers_[from];
   set_wish(peer, count, oldest);
+  peer.wish_takes_permits = (flags & want_flags::takes_permits) != 0;
+  const bool answer = (flags & want_flags::answer) != 0;
   if (!answer) {
     port_.activate(*this);
     return;
@@ -108,7 +110,7 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer
   // before it comes.
   const uint32_t before = peer.wish_count;
   uint32_t idle = static_cast<uint32_t>(idle_.size());
-  uint32_t spare = permits_free_;
+  uint32_t spare = peer.wish_takes_permits ? permits_free_ : 0;
   if (connecting_count_ < waiters_.size()) {
     const uint32_t own = static_cast<uint32_t>(waiters_.size()) - connecting_count_;
     spare -= is_before_local(peer) ? 0 : std::min(spare, own);
@@ -208,14 +210,16 @@ void Slice::warm_up(Nanoseconds now) noexcept {
   ++connecting_count_;
 }
 
-// The peer with the oldest open wish; nullptr when there is none.
-Slice::Peer* Slice::oldest_wish() noexcept {
+// The peer with the oldest open wish, of those that a grant of this kind would help; nullptr when
+// there is none.
+Slice::Peer* Slice::oldest_wish(Grant grant) noexcept {
   if (wishes_count_ == 0) return nullptr;
   Peer* oldest = nullptr;
-  for (Peer& peer : peers_)
-    if (peer.wish_count > 0 && (oldest == nullptr || peer.wish_oldest < oldest->wish_oldest))
-      oldest = &peer;
-  ASSERT(oldest != nullptr);
+  for (Peer& peer : peers_) {
+    const bool is_open =
+        peer.wish_count > 0 && (grant == Grant::backend || peer.wish_takes_permits);
+    if (is_open && (oldest == nullptr || peer.wish_oldest < oldest->wish_oldest)) oldest = &peer;
+  }
   return oldest;
 }
 
@@ -240,7 +244,7 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
   if (is_placing_) return;
   is_placing_ = true;
   while (!idle_.empty()) {
-    Peer* peer = oldest_wish();
+    Peer* peer = oldest_wish(Grant::backend);
     const bool is_remote = peer != nullptr && is_before_local(*peer);
     if (!is_remote && waiters_.empty()) break;
     PooledBackend& next = *idle_.pop_back();
@@ -298,14 +302,13 @@ void Slice::receive_grants(Peer& peer, uint32_t count) noexcept {
 
 // What is idle or free here goes to waiters elsewhere that come before ours.
 void Slice::serve_wishes() noexcept {
-  for (Peer* peer = oldest_wish(); peer != nullptr; peer = oldest_wish()) {
-    if (!is_before_local(*peer)) return;
+  while (!idle_.empty() || permits_free_ > 0) {
+    Peer* peer = oldest_wish(idle_.empty() ? Grant::permit : Grant::backend);
+    if (peer == nullptr || !is_before_local(*peer)) return;
     if (!idle_.empty()) {
       grant_backend(*peer, *idle_.pop_front());
-    } else if (permits_free_ > 0) {
-      grant_permit(*peer);
     } else {
-      return;
+      grant_permit(*peer);
     }
   }
 }
@@ -348,7 +351,8 @@ void Slice::ask_others() noexcept {
       ask_in_flight_ = true;
       asked_ = static_cast<CoreId>(i);
       tell(peer, needed, true);
-    } else if (oldest - peer.told_oldest > fairness_bound / 2 || needed > peer.told_count) {
+    } else if (oldest - peer.told_oldest > fairness_bound / 2 || needed > peer.told_count ||
+               (permits_free_ == 0 && !peer.told_takes_permits)) {
       peer.renewed = true;
       tell(peer, needed, false);
     }
@@ -359,8 +363,12 @@ void Slice::tell(Peer& peer, uint32_t count, bool answer) noexcept {
   peer.told = true;
   peer.told_count = count;
   peer.told_oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
-  send(id_of(peer), MessageKind::want, count, static_cast<uint64_t>(peer.told_oldest),
-       answer ? 1 : 0);
+  // Who has a permit and waits all the same (for the node, or for a shared limit) is not helped by
+  // another: two such cores would send each other the same permit for ever.
+  peer.told_takes_permits = permits_free_ == 0;
+  const uint64_t flags =
+      (answer ? want_flags::answer : 0) | (peer.told_takes_permits ? want_flags::takes_permits : 0);
+  send(id_of(peer), MessageKind::want, count, static_cast<uint64_t>(peer.told_oldest), flags);
 }
 
 void Slice::set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept {

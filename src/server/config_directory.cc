@@ -31,6 +31,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.acquire_timeout = pool.acquire_timeout;
   limits.connect_timeout = pool.connect_timeout;
   limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
+  limits.weight = pool.weight;
   return limits;
 }
 
@@ -38,10 +39,15 @@ PoolLimits to_limits(const PoolConfig& pool) {
 
 ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : config_(config) {
   for (const NodeConfig& node : config.nodes) {
-    const size_t id = resolver.add(node.host, node.port);
-    const std::string label = node.host + ":" + std::to_string(node.port);
-    nodes_.emplace(node.name,
-                   std::make_unique<Node>(node.name, label, resolver, id, node.max_connections));
+    NodeOptions options;
+    options.name = node.name;
+    options.label = node.host + ":" + std::to_string(node.port);
+    options.hosts = node.hosts();
+    options.port = node.port;
+    options.max_connections = node.max_connections;
+    options.fail_fast = node.fail_fast;
+    options.health.retry_max = node.retry_max;
+    nodes_.emplace(node.name, std::make_unique<Node>(std::move(options), resolver));
   }
   for (const DatabaseConfig& database : config.databases)
     database_limits_.emplace(&database, limit_of(database.max_connections_total));
@@ -51,8 +57,8 @@ ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : con
   }
 }
 
-std::shared_ptr<Limit> ConfigDirectory::limit_of(uint32_t max) {
-  return max == 0 ? nullptr : std::make_shared<Limit>(max);
+std::shared_ptr<SharedLimit> ConfigDirectory::limit_of(uint32_t max) {
+  return max == 0 ? nullptr : std::make_shared<SharedLimit>(max);
 }
 
 UserSecret ConfigDirectory::secret_of(std::string_view name) const {

@@ -26,13 +26,13 @@ class ConfigDirectory final : public Directory {
                                     const ParameterList& settings) const override;
 
  private:
-  [[nodiscard]] static std::shared_ptr<Limit> limit_of(uint32_t max);
+  [[nodiscard]] static std::shared_ptr<SharedLimit> limit_of(uint32_t max);
 
   const Config& config_;
   std::unordered_map<std::string, std::unique_ptr<Node>> nodes_;
   // Of each entry of [[database]] and [[user]]; an entry "*" is one limit for all its names.
-  std::unordered_map<const DatabaseConfig*, std::shared_ptr<Limit>> database_limits_;
-  std::unordered_map<const UserConfig*, std::shared_ptr<Limit>> user_limits_;
+  std::unordered_map<const DatabaseConfig*, std::shared_ptr<SharedLimit>> database_limits_;
+  std::unordered_map<const UserConfig*, std::shared_ptr<SharedLimit>> user_limits_;
   std::unordered_map<const UserConfig*, ScramVerifier> verifiers_;
 };
 

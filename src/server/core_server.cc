@@ -115,6 +115,8 @@ void CoreServer::on_message(const Message& message) noexcept {
     case MessageKind::limit_freed:
     case MessageKind::welcome:
     case MessageKind::make_room:
+    case MessageKind::node_failed:
+    case MessageKind::node_returned:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
       UNREACHABLE("message that nobody took");

@@ -67,6 +67,8 @@ class DeadLetters final : public MessageHandler {
       case MessageKind::none:
       case MessageKind::limit_freed:
       case MessageKind::make_room:
+      case MessageKind::node_failed:
+      case MessageKind::node_returned:
       case MessageKind::cancel_done:
       case MessageKind::drain:
       case MessageKind::stop:
@@ -146,7 +148,10 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
       ListenSockets::listen(addresses.value(), static_cast<int>(cores_count), listen_patience);
   if (!sockets.ok()) return Error{sockets.error()};
 
-  Resolver resolver;
+  ResolverOptions resolver_options;
+  resolver_options.refresh_interval =
+      config.proxy.dns_refresh > 0 ? config.proxy.dns_refresh : never;
+  Resolver resolver(resolver_options);
   const ConfigDirectory directory(config, resolver);
   resolver.start();
 

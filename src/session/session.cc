@@ -447,9 +447,8 @@ void Session::on_timeout(void* self) noexcept {
 // No backend came in time. While the node fails its own error tells more than the wait.
 void Session::fail_wait() noexcept {
   ++sessions_.counters().wait_timeouts;
-  const PoolError& cause = pool_->last_error;
-  if (pool_->failures_count > 0)
-    return fail(cause.sqlstate, "query_wait_timeout: " + cause.message);
+  if (const auto cause = sessions_.pools().failure_of(*pool_))
+    return fail(cause->sqlstate, "query_wait_timeout: " + cause->message);
   fail(sqlstate::too_many_connections,
        "query_wait_timeout: no server connection became free in time");
 }

@@ -152,6 +152,8 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::limit_freed:
     case MessageKind::welcome:
     case MessageKind::make_room:
+    case MessageKind::node_failed:
+    case MessageKind::node_returned:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:

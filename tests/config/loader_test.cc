@@ -84,19 +84,19 @@ TEST_CASE("every key arrives at its place") {
   const std::string pool_keys =
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
-      "test_after = \"4s\"\nconnect_timeout = \"5s\"\n";
+      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nweight = 6\n";
   const PoolConfig pool = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                           seconds(3),        false, seconds(4), seconds(5)};
+                           seconds(3),        false, seconds(4), seconds(5), 6};
   const PoolOverrides overrides = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                                   seconds(3),        false, seconds(4), seconds(5)};
+                                   seconds(3),        false, seconds(4), seconds(5), 6};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
       "client_buffer_size = \"1KiB\"\nbackend_buffers = 16\nbackend_buffer_size = 2048\n"
-      "drain_timeout = \"0s\"\n[pool]\n" +
+      "drain_timeout = \"0s\"\ndns_refresh = \"7s\"\n[pool]\n" +
       pool_keys +
       "[[node]]\nname = \"n\"\nhost = \"/run\"\nport = 5433\nmax_connections = 6\n"
-      "scram_rounds_max = 4096\n"
+      "scram_rounds_max = 4096\nfail_fast = false\nretry_max = \"6s\"\n"
       "[[database]]\nname = \"d\"\nnode = \"n\"\ndbname = \"e\"\nnode_user = \"f\"\n"
       "node_password = \"g\"\nmax_connections_total = 7\n" +
       pool_keys +
@@ -114,8 +114,9 @@ TEST_CASE("every key arrives at its place") {
   expected.proxy.backend_buffers = 16;
   expected.proxy.backend_buffer_size = 2048;
   expected.proxy.drain_timeout = 0;
+  expected.proxy.dns_refresh = seconds(7);
   expected.pool = pool;
-  expected.nodes = {{"n", "/run", 5433, 6, 4096}};
+  expected.nodes = {{"n", "/run", 5433, 6, 4096, false, seconds(6)}};
   expected.databases = {{"d", "n", "e", "f", "g", 7, overrides}};
   expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, overrides}};
   CHECK(config == expected);
@@ -161,7 +162,7 @@ TEST_CASE("all errors are told, in the order of the file") {
         "whole \"${NAME}\" may stand for it)\n"
         "a.toml:10:1: proxy.idle: unknown key; known: listen, cores, max_clients, "
         "client_login_timeout, log_level, client_buffers, client_buffer_size, backend_buffers, "
-        "backend_buffer_size, drain_timeout");
+        "backend_buffer_size, drain_timeout, dns_refresh");
 }
 
 TEST_CASE("an unknown key is an error in every section") {
@@ -265,6 +266,8 @@ TEST_CASE("the numbers of nodes, databases and users have ranges too") {
         "a.toml:4:19: node.max_connections: -1 is out of range: 0 to 1000000");
   CHECK(with_node("scram_rounds_max = 0") ==
         "a.toml:4:20: node.scram_rounds_max: 0 is out of range: 1 to 10000000");
+  CHECK(with_node("retry_max = \"0s\"") ==
+        "a.toml:4:13: node.retry_max: \"0s\" is out of range: 10ms to 1h");
   CHECK(errors_of(least + "max_connections_total = 1000001\n") ==
         "a.toml:10:25: user.max_connections_total: 1000001 is out of range: 0 to 1000000");
   CHECK(errors_of(node_text + database_text + "max_connections_total = -1\n" + user_text) ==

@@ -309,7 +309,7 @@ class Simulation {
     Slice& slice = slice_of(id, static_cast<uint32_t>(std::stoul(spec->key)));
     if (kind == MessageKind::want) {
       slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
-                    message.words[2] != 0);
+                    message.words[2]);
     } else if (kind == MessageKind::promise) {
       slice.on_promise(message.from, message.count);
     } else if (kind == MessageKind::unpromise) {

@@ -152,7 +152,7 @@ class TestCores {
     static_cast<void>(PoolSpecRef::take_word(message.words[0]));
     if (kind == MessageKind::want)
       to->on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
-                  message.words[2] != 0);
+                  message.words[2]);
     if (kind == MessageKind::promise) to->on_promise(message.from, message.count);
     if (kind == MessageKind::unpromise) to->on_unpromise(message.from);
     if (kind == MessageKind::permits)

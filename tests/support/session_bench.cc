@@ -496,12 +496,13 @@ bool BenchCore::has_work() const {
 SessionBench::SessionBench(BenchOptions bench_options)
     : options(bench_options),
       network(options.network),
-      node("main", "127.0.0.1:5432", resolver, resolver.add("127.0.0.1", server_port),
-           options.node_max),
+      resolver(options.resolver),
+      node(options.node, resolver),
       directory(node, options.limits),
       shared{directory, options.clients_max, options.login_timeout, {1}, {2}, {}},
       server(network, server_port) {
   set_log_level(LogLevel::error);
+  resolver.start();
   for (CoreId id = 0; id < options.cores_count; ++id)
     cores_.push_back(std::make_unique<BenchCore>(*this, id));
 }

@@ -185,7 +185,8 @@ class BenchDirectory final : public Directory {
 struct BenchOptions {
   CoreId cores_count = 1;
   uint32_t clients_max = 10'000;
-  uint32_t node_max = 100;
+  NodeOptions node = {"main", "127.0.0.1:5432", {"127.0.0.1"}, 5432, 100};
+  ResolverOptions resolver;
   uint32_t buffers_count = 64;
   Nanoseconds login_timeout = seconds(60);
   PoolLimits limits;

@@ -58,6 +58,8 @@ struct ProxyConfig {
   uint32_t backend_buffers = 256;
   uint32_t backend_buffer_size = 64 * 1024;
   Nanoseconds drain_timeout = seconds(60);  // 0: running transactions are never cut.
+  // How often the names of nodes are looked up again; 0: only after failures.
+  Nanoseconds dns_refresh = seconds(15);
 
   friend bool operator==(const ProxyConfig&, const ProxyConfig&) = default;
 };
@@ -76,6 +78,7 @@ struct PoolConfig {
   // out.
   Nanoseconds test_after = seconds(30);
   Nanoseconds connect_timeout = seconds(15);  // Connect and login together.
+  uint32_t weight = 1;  // Of the pool, where pools share a full node, database or user.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -91,6 +94,7 @@ struct PoolOverrides {
   std::optional<bool> test_on_acquire;
   std::optional<Nanoseconds> test_after;
   std::optional<Nanoseconds> connect_timeout;
+  std::optional<uint32_t> weight;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };
@@ -98,13 +102,21 @@ struct PoolOverrides {
 // [[node]]: a PostgreSQL server.
 struct NodeConfig {
   std::string name;
-  std::string
-      host;  // An IPv4 or IPv6 address, a host name, or the absolute path of a socket directory.
+  // IPv4 or IPv6 addresses, host names, or absolute paths of socket directories, separated by
+  // commas: the first that answers is used.
+  std::string host;
   uint16_t port = 5432;
   uint32_t max_connections = 0;  // Over all pools; 0: no limit besides the pools' own.
   // More PBKDF2 rounds than this in a server's SCRAM challenge end the login (they would cost us
   // the CPU).
   uint32_t scram_rounds_max = 100'000;
+  // Clients that need a new connection get the node's error as soon as an attempt has failed;
+  // otherwise at the end of their wait.
+  bool fail_fast = true;
+  Nanoseconds retry_max = seconds(1);  // The longest pause between attempts while it is down.
+
+  // The parts of `host`, without blanks around them.
+  [[nodiscard]] std::vector<std::string> hosts() const;
 
   friend bool operator==(const NodeConfig&, const NodeConfig&) = default;
 };

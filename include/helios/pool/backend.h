@@ -21,6 +21,7 @@
 // lessee only while it holds the lease.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -74,15 +75,13 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   Backend(Pools& pools, Slice& slice) noexcept;
   ~Backend();
 
-  // Begins to connect.
-  void start(const SocketAddress& address) noexcept;
-  // Fails like a connect: the node's name has no address.
-  void fail_to_resolve(const std::string& error) noexcept;
+  // Begins to connect. `resolve_error`: what the connect fails with where there is no address.
+  void start(const NodeAttempt& attempt, const std::string& resolve_error) noexcept;
   // Takes over a connection of another core.
   void start(BackendTransfer& transfer) noexcept;
 
   [[nodiscard]] State state() const noexcept { return state_; }
-  [[nodiscard]] Slice& slice() noexcept { return slice_; }
+  [[nodiscard]] Slice& slice() const noexcept { return slice_; }
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
   [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
   [[nodiscard]] const std::string& cancel_key() const noexcept { return cancel_key_; }
@@ -145,6 +144,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
            cancels_in_flight_ == 0;
   }
   [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
+  // What it was begun with.
+  [[nodiscard]] NodeAttempt attempt() const noexcept { return {address_, is_trial_}; }
+  // For a login that failed: when its slice may try again. Kept by Pools.
+  Nanoseconds retry_at = 0;
+  // Its lifetime ends then at the latest.
+  void expire_by(Nanoseconds time) noexcept { expires_at_ = std::min(expires_at_, time); }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
   // Ends the connection at once, without a word to the server.
   void cut() noexcept;
@@ -204,6 +209,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool fatal_seen_ = false;
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
+  bool is_trial_ = false;
   std::string resolve_error_;
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;

@@ -9,6 +9,7 @@
 
 #include "helios/base/bytes.h"
 #include "helios/pool/ledger.h"
+#include "helios/pool/pool_error.h"
 #include "helios/pool/slice.h"
 #include "helios/runtime/io.h"
 #include "helios/wire/error_response.h"
@@ -16,12 +17,6 @@
 namespace helios {
 
 class Backend;
-
-// Why there is no backend, for the client.
-struct PoolError {
-  std::string sqlstate;
-  std::string message;
-};
 
 class Lessee : public Waiter {
  public:

@@ -8,8 +8,8 @@ namespace helios {
 enum class MessageKind : uint16_t {
   none,
   // Pool. words[0] of each is a PoolSpec reference (PoolSpecRef::to_word).
-  want,       // I have `count` waiters (0: none any more), the oldest since words[1]. words[2] = 1:
-              // answer me.
+  want,       // I have `count` waiters (0: none any more), the oldest since words[1]. words[2]:
+              // want_flags.
   promise,    // Answer to want: `count` grants are on their way to you.
   unpromise,  // One promised grant will not come.
   permits,    // `count` bare permits are yours now; they were dealt to core words[1].
@@ -21,6 +21,9 @@ enum class MessageKind : uint16_t {
   make_room,
   // A shared limit has room again: try to connect. No words.
   limit_freed,
+  // Words[0] = Node*: it does not answer (an attempt has failed), or answers again.
+  node_failed,
+  node_returned,
   // Session. words[0] = CancelRequest*, words[1] = session.
   cancel,
   cancel_done,
@@ -31,5 +34,10 @@ enum class MessageKind : uint16_t {
   stop,     // Stop at once.
   settled,  // Another core has nothing left; look whether all have.
 };
+
+namespace want_flags {
+constexpr uint64_t answer = 1;         // Answer me by `promise`.
+constexpr uint64_t takes_permits = 2;  // I have no permit of my own: one would help, too.
+}  // namespace want_flags
 
 }  // namespace helios

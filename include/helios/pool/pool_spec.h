@@ -13,31 +13,15 @@
 #include <vector>
 
 #include "helios/base/clock.h"
-#include "helios/net/resolver.h"
 #include "helios/pool/backend_login.h"
-#include "helios/pool/limit.h"
+#include "helios/pool/node.h"
 #include "helios/pool/parameters.h"
+#include "helios/pool/shared_limit.h"
 
 namespace helios {
 
 // When a backend goes back to its pool.
 enum class LeaseMode : uint8_t { session, transaction, statement };
-
-// A PostgreSQL server, as all cores share it. Lives as long as the process.
-struct Node {
-  Node(std::string node_name, std::string node_label, Resolver& node_resolver,
-       size_t node_resolver_id, uint32_t connections_max)
-      : name(std::move(node_name)),
-        label(std::move(node_label)),
-        resolver(node_resolver),
-        resolver_id(node_resolver_id),
-        limit(connections_max) {}
-  std::string name;
-  std::string label;  // host:port, for messages.
-  Resolver& resolver;
-  size_t resolver_id;
-  Limit limit;
-};
 
 struct PoolLimits {
   LeaseMode mode = LeaseMode::transaction;
@@ -48,6 +32,7 @@ struct PoolLimits {
   Nanoseconds acquire_timeout = seconds(30);  // 0: off.
   Nanoseconds connect_timeout = seconds(15);
   Nanoseconds test_after = seconds(30);  // 0: never test.
+  uint32_t weight = 1;                   // Its part of limits that pools share (shared_limit.h).
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in
@@ -61,8 +46,8 @@ struct PoolSpec {
   std::string user;      // As the client names it.
   Node* node = nullptr;
   // Totals besides the node's; null where there is none.
-  std::shared_ptr<Limit> database_limit;
-  std::shared_ptr<Limit> user_limit;
+  std::shared_ptr<SharedLimit> database_limit;
+  std::shared_ptr<SharedLimit> user_limit;
   BackendLoginOptions login;
   PoolLimits limits;
 

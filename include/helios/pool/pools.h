@@ -4,7 +4,9 @@
 // nobody has used them for a while. One object per core, used by its thread only.
 #pragma once
 
+#include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -15,6 +17,7 @@
 #include "helios/pool/backend.h"
 #include "helios/pool/canceller.h"
 #include "helios/pool/parameters.h"
+#include "helios/pool/pool_messages.h"
 #include "helios/pool/slice.h"
 #include "helios/runtime/mailbox.h"
 #include "helios/runtime/timer_wheel.h"
@@ -70,6 +73,7 @@ struct PoolsCounters {
   uint64_t cancels = 0;
   uint64_t violations = 0;
   uint64_t late_ends = 0;  // Servers that did not close in time.
+  uint64_t trials = 0;     // Connects that tried whether a node is back.
 };
 
 class Pools final : public SlicePort {
@@ -124,9 +128,13 @@ class Pools final : public SlicePort {
   [[nodiscard]] PoolsCounters& counters() noexcept { return counters_; }
   [[nodiscard]] Nanoseconds now() noexcept { return context_.clock.now(); }
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
-  // Another pool waits for a limit of which this pool's backends hold permits.
-  [[nodiscard]] bool is_room_wanted(const PoolSpec& spec) const noexcept;
+  // A backend of this pool that is released has to close, because another pool wants its place in
+  // a limit that both share. Asked once for each backend: the answer counts on it.
+  [[nodiscard]] bool must_make_room(const Slice& slice) noexcept;
   [[nodiscard]] Nanoseconds expiry(const PoolSpec& spec) noexcept;
+  // Why clients of this pool cannot be served: the node is down, or connects of the pool fail.
+  // Nothing where neither is so.
+  [[nodiscard]] std::optional<PoolError> failure_of(const PoolEntry& entry) const;
   void on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept;
   // The login failed: tells those who wait, sets the time of the next attempt.
   void on_login_failed(Backend& backend, const PoolError& error) noexcept;
@@ -144,11 +152,28 @@ class Pools final : public SlicePort {
   void activate(Slice& slice) noexcept override;
 
  private:
+  // Nodes that are down (pools_nodes.cc).
+  void on_node_answered(const Backend& backend) noexcept;
+  void on_attempt_failed(Backend& backend, const PoolError& error) noexcept;
+  void on_node_failed(Node& node, const Slice* failed) noexcept;
+  void on_node_returned(const Node& node) noexcept;
+  void tell_of_node(MessageKind kind, Node& node) noexcept;
+  void watch(Node& node) noexcept;
+  [[nodiscard]] bool is_watched(const Node& node) const noexcept;
+  void schedule_watch() noexcept;
+  void try_node(const Node& node) noexcept;
+  void follow_addresses(Nanoseconds now) noexcept;
+  void expire_outdated(const Node& node, const Resolution& resolution, Nanoseconds now) noexcept;
+  static void on_watch(void* self) noexcept;
+
+  [[nodiscard]] Nanoseconds pause_after(uint32_t failures) noexcept;
+  [[nodiscard]] uint64_t random_number() noexcept;
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
   [[nodiscard]] bool has_room(const PoolSpec& spec) const noexcept;
-  void ask_for_room(Limit& limit, uint64_t pool) noexcept;
+  [[nodiscard]] static std::array<SharedLimit*, 3> limits_of(const PoolSpec& spec) noexcept;
+  void ask_for_room(SharedLimit& limit, uint64_t pool) noexcept;
   void close_if_superfluous(Backend& backend) noexcept;
-  bool make_room(const Limit& limit, uint64_t pool) noexcept;
+  bool make_room(const SharedLimit& limit, uint64_t pool) noexcept;
   void set_welcome(PoolEntry& entry, ParameterList welcome) noexcept;
   void spread_welcome(const PoolEntry& entry) noexcept;
   void on_welcome(const Message& message) noexcept;
@@ -161,6 +186,7 @@ class Pools final : public SlicePort {
   void sweep_pool(PoolEntry& entry, Nanoseconds now) noexcept;
   static void on_sweep(void* self) noexcept;
   static void on_retry(void* self) noexcept;
+  static void on_limit_retry(void* self) noexcept;
   void destroy_finished() noexcept;
 
   PoolsContext context_;
@@ -173,9 +199,13 @@ class Pools final : public SlicePort {
   std::vector<Canceller*> cancellers_;
   std::vector<Canceller*> finished_cancellers_;
   PoolsCounters counters_;
-  uint32_t addresses_tried_ = 0;
+  std::vector<Node*> watched_;  // Down, as far as this core knows: it tries them again.
+  // What each node's names stood for at the last sweep.
+  std::unordered_map<const Node*, Resolution> addresses_;
   Timer sweep_timer_;
   Timer retry_timer_;
+  Timer watch_timer_;
+  Timer limit_timer_;
   bool draining_ = false;
   bool stopped_ = false;
 };

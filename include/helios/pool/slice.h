@@ -112,7 +112,8 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   // A backend that connect() began is ready.
   void on_connected(PooledBackend& backend, Nanoseconds now) noexcept;
-  // It is not; its permit is free again. The slice does not connect again before `retry_at`.
+  // It is not; its permit is free again. The slice does not connect again before `retry_at` (0: at
+  // once, if connect() allows it).
   void on_connect_failed(Nanoseconds retry_at) noexcept;
   // A leased backend is clean: to the oldest waiter, else idle.
   void release(PooledBackend& backend, Nanoseconds now) noexcept;
@@ -128,7 +129,8 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   // --- Messages ---
 
-  void on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer) noexcept;
+  // `flags`: want_flags.
+  void on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t flags) noexcept;
   void on_promise(CoreId from, uint32_t count) noexcept;
   void on_unpromise(CoreId from) noexcept;
   void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
@@ -174,10 +176,12 @@ class Slice : public ListNode<ActiveSliceTag> {
     // Its wish: it has this many waiters that we know of, the oldest since `wish_oldest`.
     uint32_t wish_count = 0;
     Nanoseconds wish_oldest = never;
+    bool wish_takes_permits = false;  // A bare permit would help it, too.
     // Our wish, as we last told it.
     bool told = false;
     uint32_t told_count = 0;
     Nanoseconds told_oldest = never;
+    bool told_takes_permits = false;
     // Grants that it promised and that have not come.
     uint32_t promised_count = 0;
     // A renewal went out since it was asked.
@@ -188,7 +192,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   };
 
   [[nodiscard]] uint32_t share_of(uint32_t total) const noexcept;
-  [[nodiscard]] Peer* oldest_wish() noexcept;
+  enum class Grant : uint8_t { backend, permit };
+  [[nodiscard]] Peer* oldest_wish(Grant grant) noexcept;
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
     return static_cast<CoreId>(&peer - peers_.data());
   }

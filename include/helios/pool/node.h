@@ -1,0 +1,47 @@
+// A PostgreSQL server, as all cores share it. Lives as long as the process; any thread.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "helios/net/resolver.h"
+#include "helios/pool/node_health.h"
+#include "helios/pool/shared_limit.h"
+
+namespace helios {
+
+struct NodeOptions {
+  std::string name;
+  std::string label;  // host:port, for messages.
+  // In the order of preference. Each with the node's port.
+  std::vector<std::string> hosts;
+  uint16_t port = 5432;
+  uint32_t max_connections = 0;  // 0: no limit.
+  // Who waits for a connection gets the node's error as soon as an attempt has failed; otherwise
+  // only at the end of its wait.
+  bool fail_fast = true;
+  NodeHealthOptions health;
+};
+
+struct Node {
+  Node(NodeOptions options, Resolver& node_resolver);
+
+  // What the hosts stand for now, as one list. Where there is no address: one without a family, and
+  // the reason in `error`. Allocates; for connects and sweeps.
+  [[nodiscard]] Resolution addresses() const;
+  // Look the names up again: connects fail.
+  void refresh_soon() const;
+
+  const std::string name;
+  const std::string label;
+  const bool fail_fast;
+  SharedLimit limit;
+  NodeHealth health;
+
+ private:
+  Resolver& resolver_;
+  std::vector<size_t> resolver_ids_;
+};
+
+}  // namespace helios

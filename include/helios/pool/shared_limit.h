@@ -1,0 +1,111 @@
+// A limit on server connections that several pools share, and who gets what: of a node, a database
+// or a user.
+//
+// The permits of a pool are dealt out over the cores (slice.h). These totals are one count for the
+// process instead. It is touched when a server connection begins or has ended, so it is exact, and
+// a mutex does; on the path of a query only is_wanted_back() and is_starved() are read, which
+// change rarely. Any thread.
+//
+// When the limit is full, pools that want more share it by weight: a pool is due before another
+// when after its next connection it would still have less for its weight than the other has, or
+// when it has less than its minimum and the other more. What is free goes to nobody else while a
+// pool that is due wants it; where nothing is free, a pool that has too much is asked to give one
+// up at its next release. Pools that have nothing come before all others once they have wanted for
+// `patience`, in the order in which they came: so they take turns where a limit is smaller than
+// their number.
+//
+// A pool says that it wants more by trying; it has to try again within want_time (every
+// retry_interval, say), or what is free is no longer kept for it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+
+#include "helios/base/clock.h"
+
+namespace helios {
+
+// A pool, as the limit knows it.
+struct LimitClaim {
+  uint64_t pool = 0;  // Any number that tells pools apart, not 0.
+  uint32_t weight = 1;
+  uint32_t minimum = 0;
+};
+
+class SharedLimit {
+ public:
+  static constexpr Nanoseconds want_time = milliseconds(250);
+  // How often a pool that was refused should try again.
+  static constexpr Nanoseconds retry_interval = milliseconds(100);
+  // A pool that has nothing wants something for so long before it is its turn.
+  static constexpr Nanoseconds patience = milliseconds(200);
+
+  // `max` 0: no limit; everything is counted all the same.
+  explicit SharedLimit(uint32_t max) noexcept : max_(max) {}
+  SharedLimit(const SharedLimit&) = delete;
+  SharedLimit& operator=(const SharedLimit&) = delete;
+
+  // Takes one for this pool. On failure the pool is remembered as wanting.
+  [[nodiscard]] bool try_take(const LimitClaim& claim, Nanoseconds now);
+  // Requires: the pool has one. True when a pool was refused since the last time this returned
+  // true: tell every core to try again.
+  [[nodiscard]] bool give_back(uint64_t pool);
+
+  // A pool was refused and nothing was given back since.
+  [[nodiscard]] bool is_starved() const noexcept {
+    return starved_.load(std::memory_order_relaxed) != 0;
+  }
+  // Another than this one. Requires: is_starved() was seen; may be wrong by then.
+  [[nodiscard]] bool is_starved_by_other(uint64_t pool) const noexcept {
+    const uint64_t starved = starved_.load(std::memory_order_relaxed);
+    return starved != 0 && starved != pool;
+  }
+  // Some pool is asked to give one up, because of its weight; give_up() tells which.
+  [[nodiscard]] bool is_wanted_back() const noexcept {
+    return asked_.load(std::memory_order_relaxed) != 0;
+  }
+  // True once for each time that this pool was asked: it closes one connection.
+  [[nodiscard]] bool give_up(uint64_t pool) noexcept {
+    uint64_t expected = pool;
+    return asked_.load(std::memory_order_relaxed) == pool &&
+           asked_.compare_exchange_strong(expected, 0);
+  }
+
+  [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
+  // At this moment.
+  [[nodiscard]] bool has_room() const noexcept { return max_ == 0 || taken() < max_; }
+  [[nodiscard]] uint32_t max() const noexcept { return max_; }
+  [[nodiscard]] uint32_t taken_by(uint64_t pool) const;
+
+ private:
+  struct Member {
+    LimitClaim claim;
+    uint32_t held = 0;
+    Nanoseconds wants_until = 0;
+    Nanoseconds wants_since = never;
+    Nanoseconds taken_at = 0;  // The last time it got one.
+    Nanoseconds asked_at = 0;  // The last time it was asked to give one up.
+  };
+
+  [[nodiscard]] static bool is_starving(const Member& member, Nanoseconds now) noexcept;
+  [[nodiscard]] static bool is_due_before(const Member& one, const Member& other) noexcept;
+  [[nodiscard]] bool is_kept_for_others(const Member& member, Nanoseconds now) const;
+  void ask_one(const Member& wanting, Nanoseconds now);
+  void forget_gone(Nanoseconds now);
+
+  // Several pools starve.
+  static constexpr uint64_t several = UINT64_MAX;
+
+  const uint32_t max_;
+  mutable std::mutex mutex_;  // Guards everything below; the atomics may be read without it.
+  std::unordered_map<uint64_t, Member> members_;  // Pools that have or want something.
+  size_t forget_at_ = 64;  // Members, at the next look for those that do not.
+  std::atomic<uint32_t> taken_{0};
+  // On a line of their own: read when a backend is released.
+  alignas(128) std::atomic<uint64_t> starved_{0};
+  std::atomic<uint64_t> asked_{0};
+};
+
+}  // namespace helios

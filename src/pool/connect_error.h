@@ -1,0 +1,27 @@
+// What a failed connect means, and how it is told.
+#pragma once
+
+#include "helios/pool/pool_spec.h"
+#include "helios/wire/error_response.h"
+
+namespace helios {
+
+// The error as clients get it and as it is logged.
+[[nodiscard]] inline PoolError connect_error(const PoolSpec& spec, const PoolError& cause) {
+  return {cause.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" +
+                              spec.node->label + ") as user \"" + spec.login.user +
+                              "\": " + cause.message};
+}
+
+// A server that is starting up or stopping: it will be there soon.
+[[nodiscard]] inline bool may_pass(const PoolError& error) noexcept {
+  return error.sqlstate == sqlstate::cannot_connect_now;
+}
+
+// Nobody could have connected. Everything else (a wrong password, too many connections) is the
+// pool's own trouble: the node answered.
+[[nodiscard]] inline bool is_nodes_fault(const PoolError& error) noexcept {
+  return error.sqlstate == sqlstate::connection_failure || may_pass(error);
+}
+
+}  // namespace helios

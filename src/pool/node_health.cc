@@ -1,0 +1,111 @@
+#include "helios/pool/node_health.h"
+
+#include <algorithm>
+
+#include "helios/base/assert.h"
+
+namespace helios {
+
+std::optional<NodeAttempt> NodeHealth::begin_attempt(const std::vector<SocketAddress>& addresses,
+                                                     Nanoseconds now) {
+  std::lock_guard lock(mutex_);
+  adopt(addresses);
+  bool is_trial = false;
+  const Known* chosen = choose(now, is_trial);
+  if (chosen == nullptr) return std::nullopt;
+  is_trial_under_way_ = is_trial_under_way_ || is_trial;
+  return NodeAttempt{chosen->address, is_trial};
+}
+
+std::optional<Nanoseconds> NodeHealth::on_answer(const NodeAttempt& attempt, Nanoseconds now) {
+  std::lock_guard lock(mutex_);
+  if (attempt.is_trial) is_trial_under_way_ = false;
+  if (Known* known = find(attempt.address)) known->failures = 0;
+  if (!is_down_.exchange(false)) return std::nullopt;
+  return now - down_since_;
+}
+
+bool NodeHealth::on_failure(const NodeAttempt& attempt, const PoolError& error, Nanoseconds now,
+                            uint64_t random) {
+  std::lock_guard lock(mutex_);
+  if (attempt.is_trial) is_trial_under_way_ = false;
+  last_error_ = error;
+  Known* known = find(attempt.address);
+  if (known == nullptr) return false;  // The name does not stand for it any more.
+  // Of many attempts that were under way when the first failed only that one counts.
+  if (known->failures == 0 || attempt.is_trial) {
+    ++known->failures;
+    known->failed_at = now;
+    known->retry_at = now + pause_after(known->failures, random);
+  }
+  const bool is_any_good = std::any_of(known_.begin(), known_.end(),
+                                       [](const Known& each) { return each.failures == 0; });
+  if (is_any_good || is_down_.exchange(true)) return false;
+  down_since_ = now;
+  return true;
+}
+
+void NodeHealth::on_abandoned(const NodeAttempt& attempt) {
+  std::lock_guard lock(mutex_);
+  if (attempt.is_trial) is_trial_under_way_ = false;
+}
+
+Nanoseconds NodeHealth::retry_at() const {
+  std::lock_guard lock(mutex_);
+  if (!is_down() || is_trial_under_way_) return never;
+  Nanoseconds soonest = never;
+  for (const Known& known : known_) soonest = std::min(soonest, known.retry_at);
+  return soonest;
+}
+
+PoolError NodeHealth::last_error() const {
+  std::lock_guard lock(mutex_);
+  return last_error_;
+}
+
+// What the name stands for now. What is known of an address stays with it.
+void NodeHealth::adopt(const std::vector<SocketAddress>& addresses) {
+  const auto is_same = [](const Known& known, const SocketAddress& address) {
+    return known.address == address;
+  };
+  if (std::equal(known_.begin(), known_.end(), addresses.begin(), addresses.end(), is_same)) return;
+  std::vector<Known> adopted;
+  for (const SocketAddress& address : addresses) {
+    const Known* known = find(address);
+    adopted.push_back(known != nullptr ? *known : Known{address});
+  }
+  known_ = std::move(adopted);
+}
+
+NodeHealth::Known* NodeHealth::find(const SocketAddress& address) {
+  for (Known& known : known_)
+    if (known.address == address) return &known;
+  return nullptr;
+}
+
+// The first good address, or the bad one whose trial is due: before the first good one, or while
+// the node is down of all of them. (An address that is new while the node is down is due at once.)
+const NodeHealth::Known* NodeHealth::choose(Nanoseconds now, bool& is_trial) const {
+  const Known* good = nullptr;
+  const Known* bad = nullptr;
+  for (const Known& known : known_) {
+    if (known.failures == 0 && !is_down()) {
+      good = &known;
+      break;
+    }
+    if (bad == nullptr || known.retry_at < bad->retry_at) bad = &known;
+  }
+  const auto is_due = [&] {
+    return now >= (good == nullptr ? bad->retry_at : bad->failed_at + options_.passed_over_for);
+  };
+  is_trial = bad != nullptr && !is_trial_under_way_ && is_due();
+  return is_trial ? bad : good;
+}
+
+Nanoseconds NodeHealth::pause_after(uint32_t failures, uint64_t random) const {
+  const uint32_t doublings = std::min(failures - 1, 20U);
+  const Nanoseconds longest = std::min(options_.retry_max, options_.retry_first << doublings);
+  return longest - static_cast<Nanoseconds>(random % (static_cast<uint64_t>(longest) / 4 + 1));
+}
+
+}  // namespace helios

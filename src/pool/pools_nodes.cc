@@ -1,0 +1,158 @@
+// Nodes that are down, and nodes whose addresses change.
+//
+// While a node is down, NodeHealth allows one attempt at a time. Where a connect fails or is not
+// allowed, the core watches the node: at the time of the next attempt it connects for those who
+// wait, and where nobody waits, for one of its pools all the same, so that the node's return is
+// seen without traffic. All cores are told how an attempt ended.
+#include <algorithm>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/pool/pools.h"
+#include "pool/connect_error.h"
+
+namespace helios {
+namespace {
+
+// Where this core has no permit to try a node with, it looks again after this.
+constexpr Nanoseconds watch_interval = seconds(1);
+// Connections to addresses that a name has left are replaced within this time, not all at once.
+constexpr Nanoseconds move_time = seconds(10);
+
+bool contains(const Resolution& resolution, const SocketAddress& address) {
+  const auto& all = resolution.addresses;
+  return std::find(all.begin(), all.end(), address) != all.end();
+}
+
+}  // namespace
+
+void Pools::on_node_answered(const Backend& backend) noexcept {
+  Node& node = *backend.slice().spec().node;
+  const auto down_for = node.health.on_answer(backend.attempt(), now());
+  if (!down_for.has_value()) return;
+  LOG(info, "node \"%s\" (%s) answers again, after %.1f s", node.name.c_str(), node.label.c_str(),
+      static_cast<double>(*down_for) / 1e9);
+  tell_of_node(MessageKind::node_returned, node);
+  on_node_returned(node);
+}
+
+// The next good address is tried at once; where there is none, those who wait hear of it.
+void Pools::on_attempt_failed(Backend& backend, const PoolError& error) noexcept {
+  Node& node = *backend.slice().spec().node;
+  backend.retry_at = 0;  // The node's health decides.
+  node.refresh_soon();
+  if (node.health.on_failure(backend.attempt(), error, now(), random_number()))
+    LOG(warning, "node \"%s\" (%s) is down: %s", node.name.c_str(), node.label.c_str(),
+        error.message.c_str());
+  if (!node.health.is_down()) return;
+  watch(node);
+  tell_of_node(MessageKind::node_failed, node);
+  on_node_failed(node, &backend.slice());
+}
+
+// `failed`: the slice whose attempt has failed, which still counts it as connecting.
+void Pools::on_node_failed(Node& node, const Slice* failed) noexcept {
+  const PoolError error = node.health.last_error();
+  const bool is_final = node.fail_fast && !may_pass(error);
+  for (auto& [key, entry] : entries_) {
+    Slice& slice = entry->slice;
+    if (slice.spec().node != &node) continue;
+    const uint32_t ended_count = &slice == failed ? 1 : 0;
+    // While backends live, they serve those who wait.
+    const bool is_hopeless = slice.backends_count() == 0 && slice.connecting_count() <= ended_count;
+    if (is_final && is_hopeless) fail_waiters(*entry, connect_error(slice.spec(), error));
+    slice.on_limit_freed();  // Who still waits asks again, and so watches the node.
+  }
+}
+
+void Pools::on_node_returned(const Node& node) noexcept {
+  for (auto& [key, entry] : entries_)
+    if (entry->slice.spec().node == &node) entry->slice.on_limit_freed();
+}
+
+void Pools::tell_of_node(MessageKind kind, Node& node) noexcept {
+  Message message;
+  message.kind = static_cast<uint16_t>(kind);
+  message.words[0] = reinterpret_cast<uint64_t>(&node);
+  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
+    if (core != context_.postbox.core()) context_.postbox.send(core, message);
+}
+
+void Pools::watch(Node& node) noexcept {
+  if (!is_watched(node)) watched_.push_back(&node);
+  schedule_watch();
+}
+
+bool Pools::is_watched(const Node& node) const noexcept {
+  return std::find(watched_.begin(), watched_.end(), &node) != watched_.end();
+}
+
+void Pools::schedule_watch() noexcept {
+  Nanoseconds next = never;
+  for (const Node* node : watched_) {
+    const Nanoseconds retry_at = node->health.retry_at();
+    // An attempt is under way: its end is told.
+    if (retry_at != never) next = std::min(next, std::max(retry_at, now()));
+  }
+  if (next != never && !draining_) context_.timers.schedule(watch_timer_, next);
+}
+
+void Pools::on_watch(void* self) noexcept {
+  Pools& pools = *static_cast<Pools*>(self);
+  auto& watched = pools.watched_;
+  std::erase_if(watched, [](const Node* node) { return !node->health.is_down(); });
+  if (pools.draining_ || watched.empty()) return;
+  for (const Node* node : watched)
+    if (node->health.retry_at() <= pools.now()) pools.try_node(*node);
+  // Until then the attempt has begun, here or elsewhere, or there was nothing to begin it with.
+  pools.context_.timers.schedule(pools.watch_timer_, pools.now() + watch_interval);
+}
+
+// Lets one of the pools of this core connect: one with waiters, by its next pump, else the one that
+// was in use last.
+void Pools::try_node(const Node& node) noexcept {
+  Slice* latest = nullptr;
+  bool is_wanted = false;
+  for (auto& [key, entry] : entries_) {
+    Slice& slice = entry->slice;
+    if (slice.spec().node != &node) continue;
+    slice.on_limit_freed();
+    is_wanted = is_wanted || slice.waiters_count() > 0;
+    if (slice.permits_free() > 0 &&
+        (latest == nullptr || slice.unused_since > latest->unused_since))
+      latest = &slice;
+  }
+  if (!is_wanted && latest != nullptr) latest->warm_up(now());
+}
+
+// A name may come to stand for other machines: connections to those that it has left are replaced,
+// while they are idle.
+void Pools::follow_addresses(Nanoseconds time) noexcept {
+  std::unordered_map<const Node*, Resolution> current;
+  for (auto& [key, entry] : entries_) {
+    const Node* node = entry->slice.spec().node;
+    if (!current.contains(node)) current.emplace(node, node->addresses());
+  }
+  for (auto& [node, resolution] : current) {
+    const auto before = addresses_.find(node);
+    if (before != addresses_.end() && before->second.addresses != resolution.addresses)
+      expire_outdated(*node, resolution, time);
+  }
+  addresses_ = std::move(current);
+}
+
+void Pools::expire_outdated(const Node& node, const Resolution& resolution,
+                            Nanoseconds time) noexcept {
+  uint32_t count = 0;
+  backends_.for_each([&](Backend& backend) {
+    if (backend.slice().spec().node != &node || contains(resolution, backend.address())) return;
+    backend.expire_by(time +
+                      static_cast<Nanoseconds>(random_number() % static_cast<uint64_t>(move_time)));
+    ++count;
+  });
+  if (count > 0)
+    LOG(info, "node \"%s\" (%s) has other addresses now: %u server connections are replaced",
+        node.name.c_str(), node.label.c_str(), count);
+}
+
+}  // namespace helios

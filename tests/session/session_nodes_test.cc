@@ -1,0 +1,218 @@
+// Nodes that go, come back, have several addresses or change them.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+uint64_t connects_count(SessionBench& bench) {
+  uint64_t count = 0;
+  for (CoreId id = 0; id < bench.options.cores_count; ++id)
+    count += bench.core(id).pools.counters().connects;
+  return count;
+}
+
+void lose_node(SessionBench& bench) {
+  bench.server.stop_listening();
+  for (ServerSession* session : bench.server.open_sessions()) session->reset();
+  bench.settle();
+}
+
+// Time passes in steps, as it does.
+void advance_slowly(SessionBench& bench, Nanoseconds difference) {
+  for (Nanoseconds passed = 0; passed < difference; passed += milliseconds(10))
+    bench.advance(milliseconds(10));
+}
+
+bool is_served(TestClient& client) {
+  return client.take_tags() == "TDCZ";
+}
+
+TEST_CASE("a dead node costs one connect at a time, over all pools and cores") {
+  BenchOptions options;
+  options.cores_count = 4;
+  options.node.fail_fast = false;
+  SessionBench bench(options);
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 40; ++i)
+    clients.emplace_back(bench, static_cast<CoreId>(i % 4), "user" + std::to_string(i % 5));
+  lose_node(bench);
+  for (TestClient& client : clients) client.query("q");
+  CHECK(bench.node.health.is_down());
+  // At first several may be under way when the first fails; after ten seconds the pause is one
+  // second, less a quarter.
+  advance_slowly(bench, seconds(5));
+  const uint64_t before = connects_count(bench);
+  advance_slowly(bench, seconds(10));
+  CHECK(connects_count(bench) - before <= 14);
+  CHECK(connects_count(bench) - before >= 9);
+  bench.server.start_listening();
+  advance_slowly(bench, milliseconds(1100));
+  for (TestClient& client : clients) CHECK(is_served(client));
+}
+
+TEST_CASE("the return of a node is seen within a second, without traffic") {
+  BenchOptions options;
+  options.cores_count = 2;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  lose_node(bench);
+  client.query("q");
+  CHECK(client.take_error() == "08006");
+  advance_slowly(bench, seconds(60));
+  CHECK(bench.node.health.is_down());
+  bench.server.start_listening();
+  advance_slowly(bench, seconds(1));
+  CHECK(!bench.node.health.is_down());
+  CHECK(bench.server.open_sessions().size() == 1);
+}
+
+TEST_CASE("a failed attempt is an error for those who wait, on every core") {
+  BenchOptions options;
+  options.cores_count = 3;
+  SessionBench bench(options);
+  std::vector<TestClient> clients;
+  for (CoreId core = 0; core < 3; ++core) clients.emplace_back(bench, core, "me");
+  lose_node(bench);
+  clients[0].query("q");
+  CHECK(clients[0].take_error() == "08006");
+  // The next attempt is not due yet: these wait for it, on cores that do not make it.
+  clients[1].query("q");
+  clients[2].query("q");
+  CHECK(clients[1].take_tags().empty());
+  advance_slowly(bench, milliseconds(100));
+  CHECK(clients[1].take_error() == "08006");
+  CHECK(clients[2].take_error() == "08006");
+}
+
+TEST_CASE(
+    "without fail_fast clients wait for the node, and get its error when their time is over") {
+  BenchOptions options;
+  options.node.fail_fast = false;
+  options.limits.acquire_timeout = seconds(20);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  lose_node(bench);
+  client.query("q");
+  advance_slowly(bench, seconds(10));
+  CHECK(client.take_tags().empty());
+  bench.server.start_listening();
+  advance_slowly(bench, seconds(1));
+  CHECK(is_served(client));
+
+  lose_node(bench);
+  other.query("q");
+  advance_slowly(bench, seconds(20));
+  CHECK(other.take_error() == "08006");
+}
+
+TEST_CASE("a refused login is no fault of the node") {
+  SessionBench bench;
+  TestClient client(bench, 0, "me");
+  for (ServerSession* session : bench.server.open_sessions()) session->reset();
+  bench.settle();
+  bench.server.login_error = error_reply("FATAL", "53300", "too many clients already");
+  client.query("q");
+  CHECK(client.take_error() == "53300");
+  CHECK(!bench.node.health.is_down());
+}
+
+TEST_CASE("a node that is starting up makes clients wait") {
+  BenchOptions options;
+  options.cores_count = 2;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 1, "me");
+  lose_node(bench);
+  bench.server.start_listening();
+  bench.server.login_error = error_reply("FATAL", "57P03", "the database system is starting up");
+  client.query("q");
+  other.query("q");
+  advance_slowly(bench, seconds(5));
+  CHECK(client.take_tags().empty());
+  CHECK(other.take_tags().empty());
+  bench.server.login_error.clear();
+  advance_slowly(bench, seconds(1));
+  CHECK(is_served(client));
+  CHECK(is_served(other));
+}
+
+TEST_CASE(
+    "a node that accepts no connection is tried again every second, not every connect_timeout") {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  lose_node(bench);
+  client.query("q");
+  CHECK(client.take_error() == "08006");
+  bench.server.start_listening();
+  bench.server.holds_logins = true;
+  // A login may take its time, also in a trial.
+  advance_slowly(bench, seconds(5));
+  CHECK(bench.node.health.is_down());
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(!bench.node.health.is_down());
+}
+
+TEST_CASE("of several hosts the first that answers is used") {
+  BenchOptions options;
+  options.node.hosts = {"127.0.0.2", "127.0.0.1"};  // Nobody listens at the first.
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  client.query("q");
+  CHECK(is_served(client));
+  CHECK(!bench.node.health.is_down());
+  CHECK(connects_count(bench) == 2);
+  // The bad one is remembered.
+  bench.server.only().reset();
+  bench.settle();
+  client.query("q");
+  CHECK(is_served(client));
+  CHECK(connects_count(bench) == 3);
+}
+
+TEST_CASE("when a name stands for another address its connections are replaced while idle") {
+  auto host = std::make_shared<std::atomic<const char*>>("127.0.0.1");
+  BenchOptions options;
+  options.node.hosts = {"db.example"};
+  options.limits.max_connections = 1;
+  options.resolver.request_interval = 0;
+  options.resolver.start_wait = seconds(60);
+  options.resolver.lookup = [host](const std::string&,
+                                   uint16_t port) -> Result<std::vector<SocketAddress>> {
+    return std::vector<SocketAddress>{literal_address(host->load(), port).value()};
+  };
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  client.query("BEGIN");
+  CHECK(client.take_tags() == "CZ");
+  advance_slowly(bench, seconds(2));  // The addresses are known to the sweep.
+
+  *host = "127.0.0.3";
+  const SocketAddress other = literal_address("127.0.0.3", 5432).value();
+  const int listener = bench.network.listen(other.get(), other.size());
+  while (bench.node.addresses().addresses.front() != other) {
+    bench.node.refresh_soon();
+    std::this_thread::yield();
+  }
+  advance_slowly(bench, seconds(15));
+  CHECK(bench.server.open_sessions().size() == 1);  // It is in use.
+  client.query("COMMIT");
+  CHECK(client.take_tags() == "CZ");
+  CHECK(bench.server.open_sessions().empty());
+  client.query("q");
+  CHECK(bench.network.accept(listener) >= 0);
+  client.close();
+}
+
+}  // namespace
+}  // namespace helios

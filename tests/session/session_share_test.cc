@@ -1,0 +1,113 @@
+// Pools that want more than a limit that they share allows.
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+// Clients that never stop asking, before a server that answers each connection once in a round.
+class BusyNode {
+ public:
+  explicit BusyNode(BenchOptions options) : bench(std::move(options)) {
+    bench.server.new_is_silent = true;
+  }
+
+  void add_clients(int count, std::string_view user) {
+    for (int i = 0; i < count; ++i) {
+      const CoreId core = static_cast<CoreId>(i) % bench.options.cores_count;
+      clients_.push_back({TestClient(bench, core), std::string(user)});
+      clients_.back().client.write_later(startup_packet(user, "db"));
+    }
+  }
+
+  void rounds(int count) {
+    for (int i = 0; i < count; ++i) round();
+  }
+
+  [[nodiscard]] uint32_t backends(std::string_view user) {
+    uint32_t count = 0;
+    for (CoreId core = 0; core < bench.options.cores_count; ++core)
+      count += bench.slice(core, user).backends_count();
+    return count;
+  }
+  // Of the client that was answered least.
+  [[nodiscard]] int answers_min(std::string_view user) const {
+    int least = INT32_MAX;
+    for (const Client& each : clients_)
+      if (each.user == user) least = std::min(least, each.answers_count);
+    return least;
+  }
+
+  SessionBench bench;
+
+ private:
+  struct Client {
+    TestClient client;
+    std::string user;
+    int answers_count = 0;
+  };
+
+  void round() {
+    for (Client& each : clients_) {
+      for (const WireMessage& message : each.client.take()) {
+        REQUIRE(message.tag != 'E');
+        if (message.tag != 'Z') continue;
+        ++each.answers_count;
+        each.client.write_later(query_message("q"));
+      }
+    }
+    bench.settle();
+    for (ServerSession* session : bench.server.open_sessions()) {
+      size_t& answered = answered_[session];
+      if (answered == session->log.size()) continue;
+      ++answered;
+      session->write(echo("q") + ready());
+    }
+    bench.advance(milliseconds(1));
+    CHECK(bench.node.limit.taken() <= bench.options.node.max_connections);
+  }
+
+  std::vector<Client> clients_;
+  std::map<ServerSession*, size_t> answered_;
+};
+
+BenchOptions with_node_of(uint32_t node_max, CoreId cores_count) {
+  BenchOptions options;
+  options.cores_count = cores_count;
+  options.node.max_connections = node_max;
+  return options;
+}
+
+TEST_CASE("a pool that is always busy leaves another its part of a full node") {
+  for (const CoreId cores_count : {1, 2}) {
+    CAPTURE(cores_count);
+    BusyNode node(with_node_of(4, cores_count));
+    node.add_clients(12, "greedy");
+    node.rounds(50);
+    CHECK(node.backends("greedy") == 4);
+    node.add_clients(4, "late");
+    node.rounds(1000);
+    CHECK(node.backends("greedy") == 2);
+    CHECK(node.backends("late") == 2);
+    CHECK(node.answers_min("late") > 100);
+    CHECK(node.answers_min("greedy") > 100);
+  }
+}
+
+TEST_CASE("more pools than connections take turns, and nobody starves") {
+  BusyNode node(with_node_of(2, 2));
+  for (const char* user : {"a", "b", "c", "d", "e"}) node.add_clients(2, user);
+  node.rounds(6000);
+  for (const char* user : {"a", "b", "c", "d", "e"}) {
+    CAPTURE(user);
+    CHECK(node.answers_min(user) > 50);
+  }
+}
+
+}  // namespace
+}  // namespace helios
