@@ -59,6 +59,45 @@ def test_node_down(cores):
             runner.eventually(can_query, what="service after the node is back")
 
 
+@runner.cases(1, 2)
+def test_node_returns_without_traffic(cores):
+    """The return of a node is seen while nobody asks; then the first client does not wait for it."""
+    port = cluster_module.free_port()
+    with scripted_proxy(port, cores=cores) as proxy:
+        assert first_refusal(proxy)["C"] == "08006"
+        runner.eventually(lambda: "is down" in proxy.log(), what="the node is seen to be down")
+        with Relay(runner.cluster().address, port=port):
+            runner.eventually(lambda: "answers again" in proxy.log(), what="the node is seen to be back")
+            with proxy.client() as conn:
+                assert conn.value("select 1") == "1"
+
+
+def test_clients_wait_for_a_node():
+    """fail_fast = false: what is asked while the node is away is answered when it is back."""
+    port = cluster_module.free_port()
+    pool = {"acquire_timeout": "60s"}
+    configuration = proxy_module.config(None, node={"port": port, "fail_fast": False}, pool=pool)
+    with runner.fresh_proxy(configuration) as proxy:
+        logins = [proxy.open() for _ in range(5)]
+        for conn in logins:
+            conn.send(wire.startup({"user": "bench", "database": "app"}))
+        runner.eventually(lambda: "is down" in proxy.log(), what="the node is seen to be down")
+        with Relay(runner.cluster().address, port=port):
+            for conn in logins:
+                conn.finish_login("bench")
+                assert conn.value("select 1") == "1"
+                conn.close()
+
+
+def test_second_host():
+    """A node of several hosts: the first that answers serves, and clients notice nothing."""
+    node = {"host": "127.0.0.2,127.0.0.1", "port": runner.cluster().port}
+    with runner.fresh_proxy(proxy_module.config(None, node=node)) as proxy:
+        with proxy.client() as conn:
+            assert conn.value("select 1") == "1"
+        assert "is down" not in proxy.log()
+
+
 def test_unknown_socket_directory():
     """A node behind a socket directory that does not exist gives FATAL 08006."""
     configuration = proxy_module.config(
