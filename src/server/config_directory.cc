@@ -44,9 +44,11 @@ ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : con
                    std::make_unique<Node>(node.name, label, resolver, id, node.max_connections));
   }
   for (const DatabaseConfig& database : config.databases)
-    database_limits_.emplace(&database, limit_of(database.max_connections_total));
+    database_limits_.emplace(&database, EntryLimits{limit_of(database.max_connections_total),
+                                                    limit_of(database.max_clients)});
   for (const UserConfig& user : config.users) {
-    user_limits_.emplace(&user, limit_of(user.max_connections_total));
+    user_limits_.emplace(
+        &user, EntryLimits{limit_of(user.max_connections_total), limit_of(user.max_clients)});
     if (auto verifier = parse_scram_verifier(user.password)) verifiers_.emplace(&user, *verifier);
   }
 }
@@ -108,8 +110,12 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->database = database_name;
   spec->user = user_name;
   spec->node = nodes_.at(database->node).get();
-  spec->database_limit = database_limits_.at(database);
-  spec->user_limit = user_limits_.at(user);
+  const EntryLimits& of_database = database_limits_.at(database);
+  const EntryLimits& of_user = user_limits_.at(user);
+  spec->database_limit = of_database.connections;
+  spec->database_clients = of_database.clients;
+  spec->user_limit = of_user.connections;
+  spec->user_clients = of_user.clients;
   spec->limits = to_limits(config_.effective_pool(*database, *user));
   spec->login.user = login.user;
   spec->login.database = database->name_on_node(database_name);

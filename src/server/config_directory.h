@@ -26,13 +26,17 @@ class ConfigDirectory final : public Directory {
                                     const ParameterList& settings) const override;
 
  private:
+  // Of an entry of [[database]] or [[user]]; an entry "*" has one for all its names.
+  struct EntryLimits {
+    std::shared_ptr<Limit> connections;
+    std::shared_ptr<Limit> clients;
+  };
   [[nodiscard]] static std::shared_ptr<Limit> limit_of(uint32_t max);
 
   const Config& config_;
   std::unordered_map<std::string, std::unique_ptr<Node>> nodes_;
-  // Of each entry of [[database]] and [[user]]; an entry "*" is one limit for all its names.
-  std::unordered_map<const DatabaseConfig*, std::shared_ptr<Limit>> database_limits_;
-  std::unordered_map<const UserConfig*, std::shared_ptr<Limit>> user_limits_;
+  std::unordered_map<const DatabaseConfig*, EntryLimits> database_limits_;
+  std::unordered_map<const UserConfig*, EntryLimits> user_limits_;
   std::unordered_map<const UserConfig*, ScramVerifier> verifiers_;
 };
 

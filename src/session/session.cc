@@ -393,7 +393,13 @@ void Session::start_leaving() noexcept {
 }
 
 void Session::stop_counting() noexcept {
-  if (pool_ != nullptr && std::exchange(uses_pool_, false)) --pool_->slice.sessions_count;
+  if (std::exchange(uses_pool_, false)) {
+    const PoolSpec& spec = pool_->slice.spec();
+    // Nobody waits for room among the clients: those who find none are refused.
+    if (spec.user_clients != nullptr) (void)spec.user_clients->give_back();
+    if (spec.database_clients != nullptr) (void)spec.database_clients->give_back();
+    --pool_->slice.sessions_count;
+  }
   if (std::exchange(counted_, false))
     sessions_.shared().clients_count.fetch_sub(1, std::memory_order_relaxed);
 }

@@ -98,10 +98,10 @@ TEST_CASE("every key arrives at its place") {
       "[[node]]\nname = \"n\"\nhost = \"/run\"\nport = 5433\nmax_connections = 6\n"
       "scram_rounds_max = 4096\n"
       "[[database]]\nname = \"d\"\nnode = \"n\"\ndbname = \"e\"\nnode_user = \"f\"\n"
-      "node_password = \"g\"\nmax_connections_total = 7\n" +
+      "node_password = \"g\"\nmax_connections_total = 7\nmax_clients = 71\n" +
       pool_keys +
       "[[user]]\nname = \"u\"\npassword = \"p\"\nauth = \"md5\"\nnode_user = \"v\"\n"
-      "node_password = \"w\"\nmax_connections_total = 8\n" +
+      "node_password = \"w\"\nmax_connections_total = 8\nmax_clients = 81\n" +
       pool_keys);
   Config expected;
   expected.proxy.listen = {"0.0.0.0:1", "unix:/run"};
@@ -116,8 +116,8 @@ TEST_CASE("every key arrives at its place") {
   expected.proxy.drain_timeout = 0;
   expected.pool = pool;
   expected.nodes = {{"n", "/run", 5433, 6, 4096}};
-  expected.databases = {{"d", "n", "e", "f", "g", 7, overrides}};
-  expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, overrides}};
+  expected.databases = {{"d", "n", "e", "f", "g", 7, 71, overrides}};
+  expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, 81, overrides}};
   CHECK(config == expected);
 }
 
@@ -269,6 +269,10 @@ TEST_CASE("the numbers of nodes, databases and users have ranges too") {
         "a.toml:10:25: user.max_connections_total: 1000001 is out of range: 0 to 1000000");
   CHECK(errors_of(node_text + database_text + "max_connections_total = -1\n" + user_text) ==
         "a.toml:7:25: database.max_connections_total: -1 is out of range: 0 to 1000000");
+  CHECK(errors_of(least + "max_clients = 1000001\n") ==
+        "a.toml:10:15: user.max_clients: 1000001 is out of range: 0 to 1000000");
+  CHECK(errors_of(node_text + database_text + "max_clients = -1\n" + user_text) ==
+        "a.toml:7:15: database.max_clients: -1 is out of range: 0 to 1000000");
 }
 
 TEST_CASE("a buffer count or size is a power of two within its range") {

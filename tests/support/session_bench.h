@@ -177,6 +177,9 @@ class BenchDirectory final : public Directory {
                                     const ParameterList& settings) const override;
 
   PoolLimits limits;
+  // Of every database, and of every user; null: none.
+  std::shared_ptr<Limit> database_clients;
+  std::shared_ptr<Limit> user_clients;
 
  private:
   Node& node_;

@@ -117,6 +117,7 @@ struct DatabaseConfig {
   std::string node_user;      // Login at the node; empty: see Config::node_login.
   std::string node_password;  // Empty: none, or the client's own (node_login).
   uint32_t max_connections_total = 0;  // Over all pools of this database; 0: no limit.
+  uint32_t max_clients = 0;            // Logged in at the same time; 0: no limit.
   PoolOverrides pool;
 
   // Requires: `requested` is the name that found this entry. The database's name on the node.
@@ -134,6 +135,7 @@ struct UserConfig {
   std::string node_user;
   std::string node_password;
   uint32_t max_connections_total = 0;  // Over all pools of this user; 0: no limit.
+  uint32_t max_clients = 0;            // Logged in at the same time; 0: no limit.
   PoolOverrides pool;
 
   [[nodiscard]] PasswordKind password_kind() const noexcept;

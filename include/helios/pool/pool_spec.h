@@ -63,6 +63,9 @@ struct PoolSpec {
   // Totals besides the node's; null where there is none.
   std::shared_ptr<Limit> database_limit;
   std::shared_ptr<Limit> user_limit;
+  // Clients that are logged in, in the same way.
+  std::shared_ptr<Limit> database_clients;
+  std::shared_ptr<Limit> user_clients;
   BackendLoginOptions login;
   PoolLimits limits;
 

@@ -1,0 +1,188 @@
+// Limits on clients.
+#include <doctest/doctest.h>
+
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+BenchOptions with_backends(uint32_t max_connections, CoreId cores_count = 1) {
+  BenchOptions options;
+  options.cores_count = cores_count;
+  options.limits.max_connections = max_connections;
+  return options;
+}
+
+// The one error among what a client was sent.
+WireMessage error_of(TestClient& client) {
+  WireMessage found;
+  for (WireMessage& message : client.take()) {
+    if (message.tag != 'E') continue;
+    CHECK(found.tag == 0);
+    found = std::move(message);
+  }
+  return found;
+}
+
+bool is_refused(TestClient& client, std::string_view words) {
+  const WireMessage error = error_of(client);
+  CHECK(field_of(error, 'S') == "FATAL");
+  CHECK(field_of(error, 'C') == "53300");
+  CHECK(field_of(error, 'M') == words);
+  return client.is_closed();
+}
+
+void knock(TestClient& client, std::string_view user, std::string_view database) {
+  client.write(startup_packet(user, database));
+}
+
+// ---------------------------------------------------------------- max_clients
+
+constexpr std::string_view database_is_full =
+    "too many clients of database \"db\" (max_clients in [[database]])";
+constexpr std::string_view user_is_full =
+    "too many clients of user \"me\" (max_clients in [[user]])";
+
+TEST_CASE("clients of a database or user above its max_clients are refused, over all cores") {
+  for (const bool is_user : {false, true}) {
+    SessionBench bench(with_backends(10, 3));
+    auto limit = std::make_shared<Limit>(3);
+    (is_user ? bench.directory.user_clients : bench.directory.database_clients) = limit;
+    std::vector<TestClient> clients;
+    for (CoreId id = 0; id < 3; ++id) clients.emplace_back(bench, id, "me");
+    for (CoreId id = 0; id < 3; ++id) {
+      TestClient refused(bench, id);
+      knock(refused, "me", "db");
+      CHECK(is_refused(refused, is_user ? user_is_full : database_is_full));
+    }
+    CHECK(limit->taken() == 3);
+    clients[1].query("select 1");
+    CHECK(clients[1].take_tags() == "TDCZ");
+    clients[2].close();
+    CHECK(limit->taken() == 2);
+    TestClient next(bench, 0, "me");
+    CHECK(limit->taken() == 3);
+    bench.finish();
+    CHECK(limit->taken() == 0);
+  }
+}
+
+TEST_CASE("a client that finds its user's limit full leaves its database's place to others") {
+  SessionBench bench;
+  bench.directory.database_clients = std::make_shared<Limit>(2);
+  bench.directory.user_clients = std::make_shared<Limit>(1);
+  TestClient first(bench, 0, "me");
+  TestClient second(bench);
+  knock(second, "me", "db");
+  CHECK(is_refused(second, user_is_full));
+  CHECK(bench.directory.database_clients->taken() == 1);
+}
+
+TEST_CASE("many clients that come at once never exceed max_clients, however they meet") {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    BenchOptions options = with_backends(2, 3);
+    options.network.seed = seed;
+    SessionBench bench(options);
+    bench.directory.database_clients = std::make_shared<Limit>(4);
+    std::vector<TestClient> clients;
+    for (int i = 0; i < 12; ++i) {
+      clients.emplace_back(bench, static_cast<CoreId>(i % 3));
+      clients.back().write_later(startup_packet("me", "db"));
+    }
+    bench.settle();
+    size_t welcome_count = 0;
+    for (TestClient& client : clients) {
+      const std::string tags = client.take_tags();
+      CHECK((tags.back() == 'Z' || tags.back() == 'E'));
+      welcome_count += tags.back() == 'Z' ? 1 : 0;
+    }
+    CHECK(welcome_count == 4);
+    CHECK(bench.directory.database_clients->taken() == 4);
+  }
+}
+
+TEST_CASE("who has not proved who it is neither uses max_clients up nor learns of it") {
+  SessionBench bench;
+  auto limit = std::make_shared<Limit>(1);
+  bench.directory.database_clients = limit;
+  TestClient in_login(bench);
+  knock(in_login, "typist", "db");  // Asked for its password.
+  TestClient stranger(bench);
+  knock(stranger, "stranger", "db");
+  TestClient astray(bench);
+  knock(astray, "me", "missing");
+  CHECK(astray.take_error() == "3D000");
+  CHECK(limit->taken() == 0);
+  TestClient first(bench, 0, "me");
+  // The limit is full now: strangers are asked as ever.
+  TestClient other(bench);
+  knock(other, "typist2", "db");
+  CHECK(other.take_tags() == "R");
+  TestClient another(bench);
+  knock(another, "stranger", "db");
+  CHECK(another.take_tags() == "R");
+  CHECK(limit->taken() == 1);
+}
+
+TEST_CASE("a client counts once, however its session ends") {
+  enum class End { close, reset, terminate, garbage, server_lost, leaving, drain, stop };
+  for (const End end : {End::close, End::reset, End::terminate, End::garbage, End::server_lost,
+                        End::leaving, End::drain, End::stop}) {
+    for (const std::string work : {"", "BEGIN", "LONG 100", "waiting"}) {
+      CAPTURE(static_cast<int>(end));
+      CAPTURE(work);
+      SessionBench bench(with_backends(1));
+      auto limit = std::make_shared<Limit>(2);
+      bench.directory.user_clients = limit;
+      TestClient holder(bench, 0, "me");
+      TestClient client(bench, 0, "me");
+      CHECK(limit->taken() == 2);
+      if (work == "waiting") holder.query("BEGIN");
+      if (work == "LONG 100" || end == End::leaving) bench.server.only().is_silent = true;
+      if (!work.empty()) client.query(work);
+      switch (end) {
+        case End::close:
+          client.close();
+          break;
+        case End::reset:
+          client.reset();
+          break;
+        case End::terminate:
+          client.write(frame('X', {}));
+          client.close();
+          break;
+        case End::garbage:
+          client.write(frame('!', {}));
+          client.close();
+          break;
+        case End::server_lost:
+          bench.server.only().reset();
+          bench.settle();
+          client.close();
+          break;
+        case End::leaving:
+          // What it asked for still runs on the server.
+          client.query("last");
+          client.write(frame('X', {}));
+          client.close();
+          break;
+        case End::drain:
+          bench.start_drain();
+          client.close();
+          break;
+        case End::stop:
+          bench.sessions().stop();
+          bench.settle();
+          break;
+      }
+      CHECK(limit->taken() <= 1);
+      bench.finish();
+      CHECK(limit->taken() == 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace helios
