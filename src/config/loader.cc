@@ -268,6 +268,7 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.test_after = section.duration("test_after", {0, duration_max, false});
   pool.connect_timeout =
       section.duration("connect_timeout", {milliseconds(1), seconds(3600), false});
+  pool.max_waiters = section.number("max_waiters", total_range);
   return pool;
 }
 

@@ -94,7 +94,11 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
       return true;
     }
   }
-  slice.enqueue(lessee, time);
+  if (!slice.enqueue(lessee, time))
+    lessee.on_wait_failed({std::string(sqlstate::too_many_connections),
+                           "too many clients wait for a server connection of this pool "
+                           "(max_waiters = " +
+                               std::to_string(limits.max_waiters) + ")"});
   return false;
 }
 

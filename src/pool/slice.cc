@@ -34,20 +34,30 @@ PooledBackend* Slice::try_acquire() noexcept {
   return idle_.pop_back();
 }
 
-void Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
+bool Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
+  if (spec_->limits.max_waiters > 0 && !spec_->shared->waiters.try_take()) return false;
   waiter.waiting_since = now;
   waiters_.push_back(waiter);
   port_.activate(*this);
+  return true;
 }
 
 void Slice::remove(Waiter& waiter) noexcept {
   waiters_.remove(waiter);
+  on_queue_left();
   port_.activate(*this);  // What was asked for it may have to be taken back.
 }
 
 Waiter* Slice::take_oldest_waiter() noexcept {
   port_.activate(*this);
-  return waiters_.pop_front();
+  Waiter* oldest = waiters_.pop_front();
+  if (oldest != nullptr) on_queue_left();
+  return oldest;
+}
+
+// One waiter less. Nobody waits for a place in the queue: who finds none is refused.
+void Slice::on_queue_left() noexcept {
+  if (spec_->limits.max_waiters > 0) (void)spec_->shared->waiters.give_back();
 }
 
 void Slice::on_connected(PooledBackend& backend, Nanoseconds now) noexcept {
@@ -250,6 +260,7 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
       grant_backend(*peer, next);
     } else {
       Waiter& waiter = *waiters_.pop_front();
+      on_queue_left();
       port_.activate(*this);
       port_.hand_over(*this, next, waiter);
     }

@@ -31,6 +31,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.acquire_timeout = pool.acquire_timeout;
   limits.connect_timeout = pool.connect_timeout;
   limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
+  limits.max_waiters = pool.max_waiters;
   return limits;
 }
 
@@ -128,6 +129,7 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->login.scram_rounds_max = node->scram_rounds_max;
 
   spec->key = pool_key(database_name, user_name, settings);
+  spec->shared = registry_.shared_of(spec->key, spec->limits);
   spec->login.parameters.assign(settings.begin(), settings.end());
   std::sort(spec->login.parameters.begin(), spec->login.parameters.end());
   return PoolSpecRef(spec);

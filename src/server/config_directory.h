@@ -1,7 +1,7 @@
 // The configuration as sessions and pools see it: users, databases, nodes and their limits.
 //
 // Made by the main thread before the cores start; immutable afterwards (but for the limits'
-// counters), so that every core may read it.
+// counters and the registry of pools, which has a mutex), so that every core may read it.
 #pragma once
 
 #include <memory>
@@ -11,6 +11,7 @@
 
 #include "helios/config/config.h"
 #include "helios/net/resolver.h"
+#include "helios/pool/pool_registry.h"
 #include "helios/session/directory.h"
 
 namespace helios {
@@ -38,6 +39,7 @@ class ConfigDirectory final : public Directory {
   std::unordered_map<const DatabaseConfig*, EntryLimits> database_limits_;
   std::unordered_map<const UserConfig*, EntryLimits> user_limits_;
   std::unordered_map<const UserConfig*, ScramVerifier> verifiers_;
+  mutable PoolRegistry registry_;
 };
 
 }  // namespace helios

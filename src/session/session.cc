@@ -120,6 +120,10 @@ bool Session::acquire() noexcept {
   const bool leased = sessions_.pools().acquire(pool_->slice, *this);
   is_acquiring_ = false;
   if (leased) return true;
+  if (state_ == State::ending) {  // Too many wait.
+    ++sessions_.counters().waits_refused;
+    return false;
+  }
   ++sessions_.counters().waits;
   const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
   if (state_ == State::ready) set_state(State::waiting);

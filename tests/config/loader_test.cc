@@ -84,11 +84,11 @@ TEST_CASE("every key arrives at its place") {
   const std::string pool_keys =
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
-      "test_after = \"4s\"\nconnect_timeout = \"5s\"\n";
+      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nmax_waiters = 23\n";
   const PoolConfig pool = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                           seconds(3),        false, seconds(4), seconds(5)};
+                           seconds(3),        false, seconds(4), seconds(5), 23};
   const PoolOverrides overrides = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                                   seconds(3),        false, seconds(4), seconds(5)};
+                                   seconds(3),        false, seconds(4), seconds(5), 23};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -238,7 +238,8 @@ TEST_CASE("a number outside of its range is an error with the range, and both en
   const Case cases[] = {{"proxy", "cores", 0, 1024},
                         {"proxy", "max_clients", 1, 1'000'000},
                         {"pool", "min_connections", 0, 100'000},
-                        {"pool", "max_connections", 1, 100'000}};
+                        {"pool", "max_connections", 1, 100'000},
+                        {"pool", "max_waiters", 0, 1'000'000}};
   for (const Case& one : cases) {
     const std::string key = one.key;
     CAPTURE(key);

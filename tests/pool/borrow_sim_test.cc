@@ -85,7 +85,10 @@ struct Settings {
         death_rate(dice.one_of({0U, 0U, 2U, 20U})),
         connect_failure_rate(dice.one_of({0U, 0U, 100U, 600U})),
         sweeps(shared_max != 0 || dice.chance(300)) {
-    for (uint32_t i = 0; i < pools; ++i) pool_max.push_back(dice.between(1U, 20U));
+    for (uint32_t i = 0; i < pools; ++i) {
+      pool_max.push_back(dice.between(1U, 20U));
+      waiters_max.push_back(dice.chance(300) ? dice.between(1U, 10U) : 0);
+    }
   }
   CoreId cores;
   uint32_t pools;
@@ -96,6 +99,7 @@ struct Settings {
   uint32_t connect_failure_rate;  // Per mille.
   bool sweeps;                    // Backends that are idle for long are closed.
   std::vector<uint32_t> pool_max;
+  std::vector<uint32_t> waiters_max;  // 0: no limit.
 };
 
 class Simulation;
@@ -136,6 +140,8 @@ class Simulation {
   explicit Simulation(uint64_t seed)
       : dice_(seed), settings_(dice_), shared_(settings_.shared_max) {
     letters_.resize(size_t{settings_.cores} * settings_.cores);
+    for (uint32_t pool = 0; pool < settings_.pools; ++pool)
+      pools_shared_.push_back(std::make_shared<PoolShared>(limits_of(pool)));
     for (CoreId id = 0; id < settings_.cores; ++id) {
       cores_.push_back(std::make_unique<SimulatedCore>(*this, id));
       SimulatedCore& core = *cores_.back();
@@ -146,7 +152,8 @@ class Simulation {
       for (uint32_t pool = 0; pool < settings_.pools; ++pool) {
         auto* spec = new PoolSpec;
         spec->key = std::to_string(pool);
-        spec->limits.max_connections = settings_.pool_max[pool];
+        spec->limits = limits_of(pool);
+        spec->shared = pools_shared_[pool];
         specs_.emplace_back(spec);
       }
     }
@@ -180,6 +187,13 @@ class Simulation {
   static constexpr uint32_t turns_per_core = 500;
 
   // --- Set-up ---
+
+  [[nodiscard]] PoolLimits limits_of(uint32_t pool) const {
+    PoolLimits limits;
+    limits.max_connections = settings_.pool_max[pool];
+    limits.max_waiters = settings_.waiters_max[pool];
+    return limits;
+  }
 
   void make_clients() {
     const uint32_t clients_max = dice_.between(1U, 12U);
@@ -430,13 +444,20 @@ class Simulation {
         client.waiting_since = now_;
         lease(static_cast<FakeBackend&>(*backend), client);
       } else {
-        client.state = Client::State::waiting;
-        client.due = now_ + dice_.between<Nanoseconds>(0, settings_.patience_max);
-        client.uncovered_since = never;
-        cores_[client.core]->queues[client.pool].push_back(&client);
-        slice.enqueue(client, now_);
+        enqueue(slice, client);
       }
     }
+  }
+
+  void enqueue(Slice& slice, Client& client) {
+    const uint32_t max = settings_.waiters_max[client.pool];
+    const bool has_place = max == 0 || waiting_count(client.pool) < max;
+    if (slice.enqueue(client, now_) != has_place) fail("max_waiters has lost count");
+    if (!has_place) return set_thinking(client);
+    client.state = Client::State::waiting;
+    client.due = now_ + dice_.between<Nanoseconds>(0, settings_.patience_max);
+    client.uncovered_since = never;
+    cores_[client.core]->queues[client.pool].push_back(&client);
   }
 
   void leave_queue(Client& client) {
@@ -578,10 +599,14 @@ class Simulation {
 
   // --- The end of the day ---
 
+  [[nodiscard]] size_t waiting_count(uint32_t pool) const {
+    size_t count = 0;
+    for (auto& core : cores_) count += core->queues[pool].size();
+    return count;
+  }
   [[nodiscard]] size_t waiting_count() const {
     size_t count = 0;
-    for (auto& core : cores_)
-      for (auto& waiting : core->queues) count += waiting.size();
+    for (uint32_t pool = 0; pool < settings_.pools; ++pool) count += waiting_count(pool);
     return count;
   }
   [[nodiscard]] bool are_all_finished() const {
@@ -673,6 +698,7 @@ class Simulation {
   std::vector<std::unique_ptr<FakeBackend>> backends_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<PoolSpecRef> specs_;
+  std::vector<std::shared_ptr<PoolShared>> pools_shared_;
   std::vector<std::deque<Letter>> letters_;  // One queue for each ordered pair of cores.
   std::vector<std::unique_ptr<SimulatedCore>> cores_;
   std::string error_;

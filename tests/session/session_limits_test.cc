@@ -1,4 +1,4 @@
-// Limits on clients.
+// Limits on clients and on waiting.
 #include <doctest/doctest.h>
 
 #include "tests/support/session_bench.h"
@@ -182,6 +182,111 @@ TEST_CASE("a client counts once, however its session ends") {
       CHECK(limit->taken() == 0);
     }
   }
+}
+
+// ---------------------------------------------------------------- max_waiters
+
+constexpr std::string_view queue_is_full =
+    "too many clients wait for a server connection of this pool (max_waiters = 2)";
+
+std::shared_ptr<PoolShared> shared_of(SessionBench& bench) {
+  return bench.slice().spec().shared;
+}
+
+TEST_CASE("one waiter more than max_waiters is refused at once, on whatever core") {
+  for (const CoreId cores_count : {CoreId{1}, CoreId{2}}) {
+    BenchOptions options = with_backends(1, cores_count);
+    options.limits.max_waiters = 2;
+    SessionBench bench(options);
+    TestClient holder(bench, 0, "me");
+    std::vector<TestClient> waiters;
+    for (int i = 0; i < 2; ++i)
+      waiters.emplace_back(bench, static_cast<CoreId>(i % cores_count), "me");
+    TestClient third(bench, 0, "me");
+    TestClient fourth(bench, static_cast<CoreId>(cores_count - 1), "me");
+    holder.query("BEGIN");
+    for (TestClient& waiter : waiters) waiter.query("mine");
+    CHECK(shared_of(bench)->waiters.taken() == 2);
+    third.query("never");
+    CHECK(is_refused(third, queue_is_full));
+    fourth.query("never");
+    CHECK(is_refused(fourth, queue_is_full));
+    CHECK(shared_of(bench)->waiters.taken() == 2);
+    holder.query("COMMIT");
+    for (TestClient& waiter : waiters) CHECK(waiter.take_tags() == "TDCZ");
+    CHECK(shared_of(bench)->waiters.taken() == 0);
+    CHECK(bench.sessions().counters().waits_refused >= 1);
+  }
+}
+
+TEST_CASE(
+    "a waiter that is served, leaves, times out or is told an error makes room in the queue") {
+  enum class Way { served, left, timed_out, told, drained };
+  for (const Way way : {Way::served, Way::left, Way::timed_out, Way::told, Way::drained}) {
+    CAPTURE(static_cast<int>(way));
+    BenchOptions options = with_backends(1);
+    options.limits.max_waiters = 2;
+    options.limits.acquire_timeout = seconds(3);
+    SessionBench bench(options);
+    const auto shared = shared_of(bench);
+    TestClient holder(bench, 0, "me");
+    std::vector<TestClient> waiters;
+    for (int i = 0; i < 2; ++i) waiters.emplace_back(bench, 0, "me");
+    holder.query("BEGIN");
+    for (TestClient& waiter : waiters) waiter.query("mine");
+    CHECK(shared->waiters.taken() == 2);
+    switch (way) {
+      case Way::served:
+        holder.query("COMMIT");
+        break;
+      case Way::left:
+        for (TestClient& waiter : waiters) waiter.close();
+        break;
+      case Way::timed_out:
+        bench.advance(seconds(4));
+        break;
+      case Way::told:
+        // The only backend dies, and the node refuses the next.
+        bench.server.login_error = error_reply("FATAL", "28000", "no");
+        bench.server.only().reset();
+        bench.advance(seconds(1));
+        break;
+      case Way::drained:
+        bench.start_drain();
+        break;
+    }
+    CHECK(shared->waiters.taken() == 0);
+  }
+}
+
+TEST_CASE("a client that finds the queue full in its login is refused there") {
+  BenchOptions options = with_backends(5);
+  options.limits.max_waiters = 2;
+  SessionBench bench(options);
+  bench.server.holds_logins = true;
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.emplace_back(bench);
+    knock(clients.back(), "me", "db");
+  }
+  CHECK(is_refused(clients[2], queue_is_full));
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(clients[0].take_tags() == "RSSSSSSKZ");
+  CHECK(clients[1].take_tags() == "RSSSSSSKZ");
+  CHECK(shared_of(bench)->waiters.taken() == 0);
+}
+
+TEST_CASE("a client that finds an idle backend needs no place in the queue") {
+  BenchOptions options = with_backends(1);
+  options.limits.max_waiters = 1;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  const auto shared = shared_of(bench);
+  REQUIRE(shared->waiters.try_take());  // As if somebody waited on another core.
+  client.query("select 1");
+  CHECK(client.take_tags() == "TDCZ");
+  CHECK_FALSE(shared->waiters.give_back());
 }
 
 }  // namespace

@@ -441,6 +441,7 @@ PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view 
   spec->limits = limits;
   spec->database_clients = database_clients;
   spec->user_clients = user_clients;
+  spec->shared = registry.shared_of(spec->key, limits);
   return PoolSpecRef(spec);
 }
 

@@ -76,6 +76,7 @@ struct PoolConfig {
   // out.
   Nanoseconds test_after = seconds(30);
   Nanoseconds connect_timeout = seconds(15);  // Connect and login together.
+  uint32_t max_waiters = 0;                   // Over all cores; 0: no limit.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -91,6 +92,7 @@ struct PoolOverrides {
   std::optional<bool> test_on_acquire;
   std::optional<Nanoseconds> test_after;
   std::optional<Nanoseconds> connect_timeout;
+  std::optional<uint32_t> max_waiters;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

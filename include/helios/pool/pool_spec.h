@@ -48,6 +48,15 @@ struct PoolLimits {
   Nanoseconds acquire_timeout = seconds(30);  // 0: off.
   Nanoseconds connect_timeout = seconds(15);
   Nanoseconds test_after = seconds(30);  // 0: never test.
+  uint32_t max_waiters = 0;              // Over all cores; 0: no limit.
+};
+
+// What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
+// path of a query that finds an idle backend.
+struct PoolShared {
+  explicit PoolShared(const PoolLimits& limits) noexcept : waiters(limits.max_waiters) {}
+  // Who waits for a backend. Counted only where max_waiters is set.
+  Limit waiters;
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in
@@ -66,6 +75,8 @@ struct PoolSpec {
   // Clients that are logged in, in the same way.
   std::shared_ptr<Limit> database_clients;
   std::shared_ptr<Limit> user_clients;
+  // One for all specs of this key. May be null where no limit needs it.
+  std::shared_ptr<PoolShared> shared;
   BackendLoginOptions login;
   PoolLimits limits;
 

@@ -99,8 +99,9 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   // The idle backend that was used last; nullptr when there is none or others wait already.
   [[nodiscard]] PooledBackend* try_acquire() noexcept;
-  // Queues a waiter. Requires: try_acquire failed. It ends in SlicePort::hand_over or remove.
-  void enqueue(Waiter& waiter, Nanoseconds now) noexcept;
+  // Queues a waiter; it ends in SlicePort::hand_over or remove. False: max_waiters wait already,
+  // over all cores, and nothing was done. Requires: try_acquire failed.
+  bool enqueue(Waiter& waiter, Nanoseconds now) noexcept;
   void remove(Waiter& waiter) noexcept;
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
   [[nodiscard]] Waiter* take_oldest_waiter() noexcept;
@@ -194,6 +195,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   }
   [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
   [[nodiscard]] uint32_t needed_count() const noexcept;
+  void on_queue_left() noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;
