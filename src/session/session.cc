@@ -69,6 +69,8 @@ void Session::set_state(State next) noexcept {
   ASSERT(next != State::waiting || state_ == State::ready);
   ASSERT(next != State::leaving || state_ == State::leased);
   state_ = next;
+  // Who waits and has sent much is not read from: its end must not be found out by a time-out.
+  stream_.watch_hangup(next == State::waiting || next == State::welcome);
 }
 
 // --- The client's stream ---

@@ -289,5 +289,69 @@ TEST_CASE("a client that finds an idle backend needs no place in the queue") {
   CHECK_FALSE(shared->waiters.give_back());
 }
 
+// ---------------------------------------------------------------- a waiter that leaves unread
+
+TEST_CASE("a waiter that has sent more than is kept and leaves is gone at once") {
+  for (const bool by_reset : {false, true}) {
+    for (const bool in_login : {false, true}) {
+      CAPTURE(by_reset);
+      CAPTURE(in_login);
+      SessionBench bench(with_backends(1));
+      TestClient holder(bench, 0, "me");
+      holder.query("BEGIN");
+      // A parameter that the pool's server must spell makes the login wait as well.
+      std::vector<std::pair<std::string, std::string>> parameters;
+      if (in_login) parameters.emplace_back("TimeZone", "cet");
+      TestClient waiter(bench);
+      waiter.write(startup_packet("me", "db", parameters));
+      waiter.write(query_message(std::string(100'000, 'q')));
+      CHECK(bench.slice().waiters_count() == 1);
+      by_reset ? waiter.reset() : waiter.close();
+      CHECK(bench.slice().waiters_count() == 0);
+      CHECK(bench.sessions().count() == 1);
+      holder.query("COMMIT");
+      CHECK(bench.server.only().queries() == std::vector<std::string>{"BEGIN", "COMMIT"});
+    }
+  }
+}
+
+TEST_CASE("a client that is not read from because its server is slow may have said its last word") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_deaf = true;
+  const std::string text(1'000'000, 'q');
+  client.query(text);
+  bench.network.shutdown_write(client.fd());
+  bench.settle();
+  CHECK(bench.sessions().count() == 1);
+  server.is_deaf = false;
+  bench.settle();
+  CHECK(server.queries() == std::vector<std::string>{text});
+}
+
+TEST_CASE("a waiter that was not read from goes on being read when it is served") {
+  SessionBench bench(with_backends(1));
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  const std::string text(100'000, 'q');
+  for (int round = 0; round < 3; ++round) {
+    holder.query("BEGIN");
+    waiter.query(text);
+    holder.query("COMMIT");
+    CHECK(holder.take_tags() == "CZCZ");
+    std::string got;
+    for (int i = 0; i < 100 && got.size() < text.size(); ++i) {
+      got += waiter.take_bytes();
+      bench.settle();
+    }
+    CHECK(got == echo(text) + ready());
+  }
+  holder.query("BEGIN");
+  waiter.query(text);
+  waiter.close();
+  CHECK(bench.slice().waiters_count() == 0);
+}
+
 }  // namespace
 }  // namespace helios
