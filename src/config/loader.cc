@@ -269,6 +269,8 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.connect_timeout =
       section.duration("connect_timeout", {milliseconds(1), seconds(3600), false});
   pool.max_waiters = section.number("max_waiters", total_range);
+  pool.reserve_connections = section.number("reserve_connections", min_range);
+  pool.reserve_after = section.duration("reserve_after", {0, duration_max, false});
   return pool;
 }
 

@@ -141,6 +141,10 @@ void Pools::move(Slice&, PooledBackend& backend, CoreId to) noexcept {
   static_cast<Backend&>(backend).start_move(to);
 }
 
+void Pools::close(Slice&, PooledBackend& backend) noexcept {
+  static_cast<Backend&>(backend).close("the reserve is not needed any more");
+}
+
 void Pools::activate(Slice& slice) noexcept {
   if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active_.push_back(slice);
 }

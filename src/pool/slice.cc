@@ -21,6 +21,9 @@ Slice::~Slice() {
   ASSERT(waiters_.empty());
   ASSERT(backends_count_ == 0);
   ASSERT(connecting_count_ == 0);
+  ASSERT(reserve_held_ <= permits_free_);
+  // Shutting down: nobody pumps any more.
+  for (; reserve_held_ > 0; --reserve_held_) (void)spec_->shared->reserve.give_back();
 }
 
 // Every core computes the same deal without asking anyone.
@@ -88,6 +91,7 @@ void Slice::on_gone() noexcept {
   ASSERT(backends_count_ > 0);
   --backends_count_;
   ++permits_free_;
+  if (returning_count_ > 0) --returning_count_;
   port_.activate(*this);
 }
 
@@ -155,7 +159,7 @@ void Slice::on_unpromise(CoreId from) noexcept {
 }
 
 void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
-  peers_[home].held_count += count;
+  held_count_of(home) += count;
   permits_free_ += count;
   receive_grants(peers_[from], count);
   port_.activate(*this);
@@ -166,7 +170,7 @@ void Slice::forget_wishes() noexcept {
 }
 
 void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept {
-  ++peers_[home].held_count;
+  ++held_count_of(home);
   ++backends_count_;
   receive_grants(peers_[from], 1);
   place(backend, now);
@@ -181,11 +185,27 @@ Nanoseconds Slice::pump(Nanoseconds now) noexcept {
   serve_wishes();
   connect_for_waiters(now);
   ask_others();
-  const bool wants_retry = retry_at_ > now && permits_free_ > 0 && !waiters_.empty();
-  return wants_retry ? retry_at_ : never;
+  give_back_reserve();
+  DEBUG_ASSERT(is_permit_sum_right());
+  return next_try(now);
+}
+
+// When a waiter may be helped although nothing happens until then.
+Nanoseconds Slice::next_try(Nanoseconds now) noexcept {
+  if (waiters_.empty()) return never;
+  const Nanoseconds at = permits_free_ > 0 ? retry_at_ : std::max(retry_at_, reserve_opens_at());
+  return at > now ? at : never;
+}
+
+// Every permit that is here has a home.
+bool Slice::is_permit_sum_right() const noexcept {
+  uint32_t sum = reserve_held_;
+  for (const Peer& peer : peers_) sum += peer.held_count;
+  return sum == permits_free_ + connecting_count_ + backends_count_;
 }
 
 void Slice::give_back_loans() noexcept {
+  give_back_reserve();
   for (Peer& peer : peers_) {
     const CoreId home = id_of(peer);
     if (home == postbox_.core()) continue;
@@ -201,7 +221,7 @@ bool Slice::is_pristine() const noexcept {
   if (backends_count_ > 0 || connecting_count_ > 0 || !waiters_.empty() || ask_in_flight_ ||
       sessions_count > 0)
     return false;
-  if (permits_free_ != share_of(spec_->limits.max_connections)) return false;
+  if (permits_free_ != share_of(spec_->limits.max_connections) || reserve_held_ > 0) return false;
   for (const Peer& peer : peers_)
     if (peer.wish_count > 0 || peer.promised_count > 0 || (peer.told && peer.told_count > 0))
       return false;
@@ -266,6 +286,7 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
     }
   }
   is_placing_ = false;
+  if (reserve_held_ > 0 && !idle_.empty()) port_.activate(*this);
 }
 
 void Slice::grant_backend(Peer& peer, PooledBackend& backend) noexcept {
@@ -282,10 +303,14 @@ void Slice::grant_permit(Peer& peer) noexcept {
   send(to, MessageKind::permits, 1, let_go_of_permit(to));
 }
 
-// One permit leaves for `to`: its own if we hold one, else another core's, ours last. Returns its
-// home.
+// One permit leaves for `to`: its own if we hold one, else the reserve's, else another core's, ours
+// last. Returns its home.
 CoreId Slice::let_go_of_permit(CoreId to) noexcept {
   Peer* chosen = &peers_[to];
+  if (chosen->held_count == 0 && reserve_held_ > 0) {
+    --reserve_held_;
+    return reserve_home;
+  }
   if (chosen->held_count == 0) {
     chosen = &peers_[postbox_.core()];
     for (Peer& peer : peers_)
@@ -325,7 +350,8 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
   if (now < retry_at_ || is_limit_full_) return;
   // After a failure one attempt at a time shows whether the node is back.
   const uint32_t connects_max = retry_at_ != 0 ? 1 : UINT32_MAX;
-  while (permits_free_ > 0 && needed_count() > 0 && connecting_count_ < connects_max) {
+  while (needed_count() > 0 && connecting_count_ < connects_max &&
+         (permits_free_ > 0 || take_from_reserve(now))) {
     if (!port_.connect(*this)) {
       is_limit_full_ = true;
       return;
@@ -333,6 +359,33 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
     --permits_free_;
     ++connecting_count_;
   }
+}
+
+// `never` while nobody waits, or without a reserve.
+Nanoseconds Slice::reserve_opens_at() noexcept {
+  if (spec_->limits.reserve_connections == 0 || waiters_.empty()) return never;
+  return waiters_.front()->waiting_since + spec_->limits.reserve_after;
+}
+
+// A refusal is remembered by the counter: when there is room again, on_limit_freed comes.
+bool Slice::take_from_reserve(Nanoseconds now) noexcept {
+  if (now < reserve_opens_at() || !spec_->shared->reserve.try_take()) return false;
+  ++permits_free_;
+  ++reserve_held_;
+  return true;
+}
+
+// What the reserve is owed. A free permit goes back at once, also one that waiters could not use (a
+// shared limit is full, or the node fails): they take it anew. An idle backend is closed first.
+void Slice::give_back_reserve() noexcept {
+  bool is_awaited = false;
+  for (; reserve_held_ > 0 && permits_free_ > 0; --reserve_held_, --permits_free_)
+    is_awaited |= spec_->shared->reserve.give_back();
+  while (reserve_held_ > returning_count_ && !idle_.empty()) {
+    ++returning_count_;
+    port_.close(*this, *idle_.pop_front());
+  }
+  if (is_awaited) port_.on_reserve_freed(*this);
 }
 
 // Asks the other cores one at a time; once all have been told, renews what they know when it has

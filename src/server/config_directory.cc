@@ -32,6 +32,8 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.connect_timeout = pool.connect_timeout;
   limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
   limits.max_waiters = pool.max_waiters;
+  limits.reserve_connections = pool.reserve_connections;
+  limits.reserve_after = pool.reserve_after;
   return limits;
 }
 

@@ -84,11 +84,14 @@ TEST_CASE("every key arrives at its place") {
   const std::string pool_keys =
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
-      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nmax_waiters = 23\n";
-  const PoolConfig pool = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                           seconds(3),        false, seconds(4), seconds(5), 23};
-  const PoolOverrides overrides = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                                   seconds(3),        false, seconds(4), seconds(5), 23};
+      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nmax_waiters = 23\n"
+      "reserve_connections = 33\nreserve_after = \"6s\"\n";
+  const PoolConfig pool = {PoolMode::session, 3,          13,    seconds(1),
+                           seconds(2),        seconds(3), false, seconds(4),
+                           seconds(5),        23,         33,    seconds(6)};
+  const PoolOverrides overrides = {PoolMode::session, 3,          13,    seconds(1),
+                                   seconds(2),        seconds(3), false, seconds(4),
+                                   seconds(5),        23,         33,    seconds(6)};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -239,7 +242,8 @@ TEST_CASE("a number outside of its range is an error with the range, and both en
                         {"proxy", "max_clients", 1, 1'000'000},
                         {"pool", "min_connections", 0, 100'000},
                         {"pool", "max_connections", 1, 100'000},
-                        {"pool", "max_waiters", 0, 1'000'000}};
+                        {"pool", "max_waiters", 0, 1'000'000},
+                        {"pool", "reserve_connections", 0, 100'000}};
   for (const Case& one : cases) {
     const std::string key = one.key;
     CAPTURE(key);
@@ -308,6 +312,7 @@ TEST_CASE("a duration outside of its range is an error with the range") {
   CHECK(one_line("pool", "connect_timeout = \"0s\"") ==
         "a.toml:2:19: pool.connect_timeout: \"0s\" is out of range: 1ms to 1h");
   CHECK(one_line("pool", "test_after = \"0s\"") == "");
+  CHECK(one_line("pool", "reserve_after = \"0s\"") == "");
   CHECK(one_line("pool", "test_after = \"8761h\"") ==
         "a.toml:2:14: pool.test_after: \"8761h\" is out of range: 0s to 8760h");
   CHECK(one_line("pool", "idle_timeout = \"99999999999999999999h\"") ==

@@ -289,6 +289,121 @@ TEST_CASE("a client that finds an idle backend needs no place in the queue") {
   CHECK_FALSE(shared->waiters.give_back());
 }
 
+// ---------------------------------------------------------------- the reserve
+
+BenchOptions with_reserve(uint32_t max_connections, uint32_t reserve, CoreId cores_count = 1) {
+  BenchOptions options = with_backends(max_connections, cores_count);
+  options.limits.reserve_connections = reserve;
+  options.limits.reserve_after = seconds(2);
+  return options;
+}
+
+TEST_CASE("who waits for longer than reserve_after gets a connection of the reserve, for as long") {
+  SessionBench bench(with_reserve(1, 1));
+  TestClient holder(bench, 0, "me");
+  std::vector<TestClient> waiters;
+  for (int i = 0; i < 3; ++i) waiters.emplace_back(bench, 0, "me");
+  holder.query("BEGIN");
+  for (TestClient& waiter : waiters) waiter.query("mine");
+  bench.advance(milliseconds(1900));
+  CHECK(bench.server.open_sessions().size() == 1);
+  CHECK(waiters[0].take_tags().empty());
+  bench.advance(milliseconds(200));
+  // All three were served by it, one after the other; then it was closed.
+  CHECK(bench.server.sessions().size() == 2);
+  for (TestClient& waiter : waiters) CHECK(waiter.take_tags() == "TDCZ");
+  CHECK(bench.server.open_sessions().size() == 1);
+  CHECK(shared_of(bench)->reserve.taken() == 0);
+  holder.query("COMMIT");
+  CHECK(holder.take_tags() == "CZCZ");
+  holder.query("next");
+  CHECK(holder.take_tags() == "TDCZ");
+}
+
+TEST_CASE("with its reserve a pool never exceeds both together, over all cores") {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    CAPTURE(seed);
+    BenchOptions options = with_reserve(2, 2, 3);
+    options.network.seed = seed;
+    SessionBench bench(options);
+    bench.server.holds_ends = seed % 2 == 0;
+    std::vector<TestClient> clients;
+    for (int i = 0; i < 9; ++i) clients.emplace_back(bench, static_cast<CoreId>(i % 3), "me");
+    for (TestClient& client : clients) client.write_later(query_message("BEGIN"));
+    const auto is_within = [&] { return bench.server.open_sessions().size() <= 4; };
+    bench.pass(seconds(3));
+    while (bench.step()) REQUIRE(is_within());
+    CHECK(bench.server.open_sessions().size() == 4);
+    CHECK(shared_of(bench)->reserve.taken() == 2);
+    size_t begun_count = 0;
+    for (int round = 0; round < 9; ++round) {
+      for (TestClient& client : clients) {
+        if (client.take_tags() != "CZ") continue;
+        ++begun_count;
+        client.write_later(query_message("COMMIT"));
+        while (bench.step()) REQUIRE(is_within());
+        CHECK(client.take_tags().substr(0, 2) == "CZ");
+      }
+    }
+    CHECK(begun_count == clients.size());
+    // The servers let go at last.
+    bench.server.holds_ends = false;
+    bench.settle();
+    CHECK(shared_of(bench)->reserve.taken() == 0);
+    CHECK(bench.server.open_sessions().size() <= 2);
+  }
+}
+
+TEST_CASE("the node's limit holds for the reserve") {
+  BenchOptions options = with_reserve(1, 1);
+  options.node_max = 1;
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  waiter.query("mine");
+  bench.advance(seconds(3));
+  CHECK(bench.server.sessions().size() == 1);
+  CHECK(shared_of(bench)->reserve.taken() == 0);
+  holder.query("COMMIT");
+  CHECK(waiter.take_tags() == "TDCZ");
+}
+
+TEST_CASE("a connection of the reserve that nobody waits for any more is closed once it is there") {
+  SessionBench bench(with_reserve(1, 1));
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  waiter.query("mine");
+  bench.server.holds_logins = true;
+  bench.advance(seconds(3));
+  CHECK(shared_of(bench)->reserve.taken() == 1);
+  waiter.close();
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(bench.server.sessions().size() == 2);
+  CHECK(bench.server.open_sessions().size() == 1);
+  CHECK(shared_of(bench)->reserve.taken() == 0);
+}
+
+TEST_CASE("a drain leaves the reserve whole") {
+  SessionBench bench(with_reserve(1, 2, 2));
+  const auto shared = shared_of(bench);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  TestClient other(bench, 1, "me");
+  holder.query("BEGIN");
+  waiter.query("BEGIN");
+  other.query("BEGIN");
+  bench.advance(seconds(3));
+  CHECK(shared->reserve.taken() == 2);
+  bench.start_drain();
+  for (TestClient* client : {&holder, &waiter, &other}) client->query("COMMIT");
+  CHECK(bench.is_empty());
+  bench.finish();
+  CHECK(bench.node.limit.taken() == 0);
+}
+
 // ---------------------------------------------------------------- a waiter that leaves unread
 
 TEST_CASE("a waiter that has sent more than is kept and leaves is gone at once") {

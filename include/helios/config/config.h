@@ -77,6 +77,9 @@ struct PoolConfig {
   Nanoseconds test_after = seconds(30);
   Nanoseconds connect_timeout = seconds(15);  // Connect and login together.
   uint32_t max_waiters = 0;                   // Over all cores; 0: no limit.
+  // Connections beyond max_connections while somebody has waited for longer than reserve_after.
+  uint32_t reserve_connections = 0;
+  Nanoseconds reserve_after = seconds(5);
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -93,6 +96,8 @@ struct PoolOverrides {
   std::optional<Nanoseconds> test_after;
   std::optional<Nanoseconds> connect_timeout;
   std::optional<uint32_t> max_waiters;
+  std::optional<uint32_t> reserve_connections;
+  std::optional<Nanoseconds> reserve_after;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

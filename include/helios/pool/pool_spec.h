@@ -49,14 +49,21 @@ struct PoolLimits {
   Nanoseconds connect_timeout = seconds(15);
   Nanoseconds test_after = seconds(30);  // 0: never test.
   uint32_t max_waiters = 0;              // Over all cores; 0: no limit.
+  // Connections beyond max_connections, over all cores, while the oldest waiter has waited for
+  // longer than reserve_after (slice.h).
+  uint32_t reserve_connections = 0;
+  Nanoseconds reserve_after = seconds(5);
 };
 
 // What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
 // path of a query that finds an idle backend.
 struct PoolShared {
-  explicit PoolShared(const PoolLimits& limits) noexcept : waiters(limits.max_waiters) {}
+  explicit PoolShared(const PoolLimits& limits) noexcept
+      : waiters(limits.max_waiters), reserve(limits.reserve_connections) {}
   // Who waits for a backend. Counted only where max_waiters is set.
   Limit waiters;
+  // Permits taken from the reserve. Asked only where reserve_connections is set.
+  Limit reserve;
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in

@@ -142,6 +142,8 @@ class Pools final : public SlicePort {
   bool connect(Slice& slice) noexcept override;
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
+  void close(Slice& slice, PooledBackend& backend) noexcept override;
+  void on_reserve_freed(Slice&) noexcept override { tell_limit_freed(); }
   void activate(Slice& slice) noexcept override;
 
  private:
