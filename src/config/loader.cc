@@ -271,6 +271,7 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.max_waiters = section.number("max_waiters", total_range);
   pool.reserve_connections = section.number("reserve_connections", min_range);
   pool.reserve_after = section.duration("reserve_after", {0, duration_max, false});
+  pool.wait_notice = section.duration("wait_notice", or_off);
   return pool;
 }
 

@@ -157,7 +157,10 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
     if (limit != nullptr && !limit->try_take(pool_number(spec))) break;
     ++taken;
   }
-  if (taken == std::size(limits)) return true;
+  if (taken == std::size(limits)) {
+    spec.shared->connections_count.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
   bool tell = false;
   for (size_t i = 0; i < taken; ++i) tell |= limits[i] != nullptr && limits[i]->give_back();
   if (tell) tell_limit_freed();
@@ -210,6 +213,7 @@ bool Pools::is_room_wanted(const PoolSpec& spec) const noexcept {
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
+  spec.shared->connections_count.fetch_sub(1, std::memory_order_relaxed);
   bool tell = spec.node->limit.give_back();
   if (spec.database_limit != nullptr) tell |= spec.database_limit->give_back();
   if (spec.user_limit != nullptr) tell |= spec.user_limit->give_back();

@@ -34,6 +34,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.max_waiters = pool.max_waiters;
   limits.reserve_connections = pool.reserve_connections;
   limits.reserve_after = pool.reserve_after;
+  limits.wait_notice = pool.wait_notice;
   return limits;
 }
 

@@ -85,13 +85,13 @@ TEST_CASE("every key arrives at its place") {
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
       "test_after = \"4s\"\nconnect_timeout = \"5s\"\nmax_waiters = 23\n"
-      "reserve_connections = 33\nreserve_after = \"6s\"\n";
-  const PoolConfig pool = {PoolMode::session, 3,          13,    seconds(1),
-                           seconds(2),        seconds(3), false, seconds(4),
-                           seconds(5),        23,         33,    seconds(6)};
-  const PoolOverrides overrides = {PoolMode::session, 3,          13,    seconds(1),
-                                   seconds(2),        seconds(3), false, seconds(4),
-                                   seconds(5),        23,         33,    seconds(6)};
+      "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n";
+  const PoolConfig pool = {
+      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
+      seconds(4),        seconds(5), 23, 33,         seconds(6), seconds(7)};
+  const PoolOverrides overrides = {
+      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
+      seconds(4),        seconds(5), 23, 33,         seconds(6), seconds(7)};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -326,12 +326,13 @@ TEST_CASE("a duration outside of its range is an error with the range") {
 TEST_CASE("zero turns the timeouts off that can be off") {
   const Config config = config_of(
       "[proxy]\ndrain_timeout = \"0s\"\n[pool]\nidle_timeout = \"0s\"\nmax_lifetime = \"0ms\"\n"
-      "acquire_timeout = \"0h\"\n" +
+      "acquire_timeout = \"0h\"\nwait_notice = \"0s\"\n" +
       least);
   CHECK(config.proxy.drain_timeout == 0);
   CHECK(config.pool.idle_timeout == 0);
   CHECK(config.pool.max_lifetime == 0);
   CHECK(config.pool.acquire_timeout == 0);
+  CHECK(config.pool.wait_notice == 0);
 }
 
 TEST_CASE("a word that is none of the known ones is an error with the nearest") {

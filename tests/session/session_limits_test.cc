@@ -1,6 +1,8 @@
 // Limits on clients and on waiting.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "tests/support/session_bench.h"
 
 namespace helios {
@@ -330,9 +332,14 @@ TEST_CASE("with its reserve a pool never exceeds both together, over all cores")
     std::vector<TestClient> clients;
     for (int i = 0; i < 9; ++i) clients.emplace_back(bench, static_cast<CoreId>(i % 3), "me");
     for (TestClient& client : clients) client.write_later(query_message("BEGIN"));
-    const auto is_within = [&] { return bench.server.open_sessions().size() <= 4; };
+    bench.settle();
+    CHECK(bench.server.open_sessions().size() == 2);
+    const auto settle_within = [&] {
+      while (bench.step()) REQUIRE(bench.server.open_sessions().size() <= 4);
+      bench.settle();
+    };
     bench.pass(seconds(3));
-    while (bench.step()) REQUIRE(is_within());
+    settle_within();
     CHECK(bench.server.open_sessions().size() == 4);
     CHECK(shared_of(bench)->reserve.taken() == 2);
     size_t begun_count = 0;
@@ -341,7 +348,7 @@ TEST_CASE("with its reserve a pool never exceeds both together, over all cores")
         if (client.take_tags() != "CZ") continue;
         ++begun_count;
         client.write_later(query_message("COMMIT"));
-        while (bench.step()) REQUIRE(is_within());
+        settle_within();
         CHECK(client.take_tags().substr(0, 2) == "CZ");
       }
     }
@@ -402,6 +409,132 @@ TEST_CASE("a drain leaves the reserve whole") {
   CHECK(bench.is_empty());
   bench.finish();
   CHECK(bench.node.limit.taken() == 0);
+}
+
+// ---------------------------------------------------------------- wait_notice
+
+BenchOptions with_notice(uint32_t max_connections, CoreId cores_count = 1) {
+  BenchOptions options = with_backends(max_connections, cores_count);
+  options.limits.wait_notice = seconds(1);
+  options.limits.acquire_timeout = seconds(3);
+  return options;
+}
+
+// The text of the only message that has come, which is a notice.
+std::string take_notice(TestClient& client) {
+  const std::vector<WireMessage> messages = client.take();
+  if (tags_of(messages) != "N") return "(" + tags_of(messages) + ")";
+  CHECK(field_of(messages[0], 'S') == "NOTICE");
+  CHECK(field_of(messages[0], 'V') == "NOTICE");
+  CHECK(field_of(messages[0], 'C') == "00000");
+  return field_of(messages[0], 'M');
+}
+
+constexpr std::string_view one_of_one =
+    "waiting for a server connection of user \"me\" to database \"db\": 1 of 1 are in use";
+
+TEST_CASE("a client that waits is told after wait_notice, once in each wait") {
+  SessionBench bench(with_notice(1));
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  for (int round = 0; round < 2; ++round) {
+    holder.query("BEGIN");
+    waiter.query("mine");
+    bench.advance(milliseconds(900));
+    CHECK(waiter.take_tags().empty());
+    bench.advance(milliseconds(200));
+    CHECK(take_notice(waiter) == one_of_one);
+    bench.advance(milliseconds(1500));
+    CHECK(waiter.take_tags().empty());
+    holder.query("COMMIT");
+    CHECK(waiter.take_tags() == "TDCZ");
+    bench.advance(seconds(5));
+    CHECK(waiter.take_tags().empty());
+  }
+}
+
+TEST_CASE("a notice does not make a wait longer, nor end one without limit") {
+  BenchOptions options = with_notice(1);
+  SUBCASE("with a limit") {}
+  SUBCASE("without") {
+    options.limits.acquire_timeout = 0;
+  }
+  SUBCASE("the limit comes first") {
+    options.limits.wait_notice = seconds(4);
+  }
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  waiter.query("mine");
+  bench.advance(milliseconds(2900));
+  CHECK(waiter.take_tags() == (options.limits.wait_notice == seconds(1) ? "N" : ""));
+  bench.advance(milliseconds(200));
+  if (options.limits.acquire_timeout == 0) {
+    CHECK(waiter.take_tags().empty());
+    holder.query("COMMIT");
+    CHECK(waiter.take_tags() == "TDCZ");
+  } else {
+    CHECK(waiter.take_error() == "53300");
+    CHECK(waiter.is_closed());
+  }
+}
+
+TEST_CASE("a client that waits in its login is not told") {
+  SessionBench bench(with_notice(1));
+  bench.server.holds_logins = true;
+  TestClient client(bench);
+  knock(client, "me", "db");
+  bench.advance(seconds(2));
+  CHECK(client.take_tags() == "R");
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(client.take_tags() == "SSSSSSKZ");
+}
+
+TEST_CASE("a notice stands between two replies") {
+  SessionBench bench(with_notice(1));
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_deaf = true;
+  client.query("first");
+  other.query("BEGIN");
+  client.query("second");  // Held until the first is answered, as somebody waits.
+  bench.advance(seconds(2));
+  CHECK(client.take_tags().empty());
+  CHECK(take_notice(other) == one_of_one);
+  server.is_deaf = false;
+  bench.settle();
+  CHECK(client.take_tags() == "TDCZ");
+  bench.advance(milliseconds(1100));
+  CHECK(take_notice(client) == one_of_one);
+  other.query("COMMIT");
+  CHECK(client.take_tags() == "TDCZ");
+}
+
+TEST_CASE("a notice counts the connections of all cores, and those of the reserve") {
+  BenchOptions options = with_notice(2, 2);
+  options.limits.reserve_connections = 1;
+  options.limits.reserve_after = milliseconds(500);
+  SessionBench bench(options);
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 4; ++i) clients.emplace_back(bench, static_cast<CoreId>(i % 2), "me");
+  for (TestClient& client : clients) client.query("BEGIN");
+  bench.advance(milliseconds(600));
+  bench.advance(milliseconds(500));
+  std::string tags;
+  std::string notice;
+  for (TestClient& client : clients) {
+    const std::vector<WireMessage> messages = client.take();
+    tags += tags_of(messages);
+    if (tags_of(messages) == "N") notice = field_of(messages[0], 'M');
+  }
+  // Two by the limit, one by the reserve, and one who waits.
+  CHECK(std::count(tags.begin(), tags.end(), 'Z') == 3);
+  CHECK(std::count(tags.begin(), tags.end(), 'N') == 1);
+  CHECK(notice ==
+        "waiting for a server connection of user \"me\" to database \"db\": 3 of 3 are in use");
 }
 
 // ---------------------------------------------------------------- a waiter that leaves unread

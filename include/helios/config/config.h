@@ -80,6 +80,7 @@ struct PoolConfig {
   // Connections beyond max_connections while somebody has waited for longer than reserve_after.
   uint32_t reserve_connections = 0;
   Nanoseconds reserve_after = seconds(5);
+  Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -98,6 +99,7 @@ struct PoolOverrides {
   std::optional<uint32_t> max_waiters;
   std::optional<uint32_t> reserve_connections;
   std::optional<Nanoseconds> reserve_after;
+  std::optional<Nanoseconds> wait_notice;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

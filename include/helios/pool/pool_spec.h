@@ -53,6 +53,7 @@ struct PoolLimits {
   // longer than reserve_after (slice.h).
   uint32_t reserve_connections = 0;
   Nanoseconds reserve_after = seconds(5);
+  Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
 };
 
 // What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
@@ -64,6 +65,8 @@ struct PoolShared {
   Limit waiters;
   // Permits taken from the reserve. Asked only where reserve_connections is set.
   Limit reserve;
+  // Server connections, from the connect until the server has let go. Relaxed: a number for people.
+  std::atomic<uint32_t> connections_count{0};
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in
@@ -82,7 +85,7 @@ struct PoolSpec {
   // Clients that are logged in, in the same way.
   std::shared_ptr<Limit> database_clients;
   std::shared_ptr<Limit> user_clients;
-  // One for all specs of this key. May be null where no limit needs it.
+  // One for all specs of this key. A slice alone needs it only where one of its limits is set.
   std::shared_ptr<PoolShared> shared;
   BackendLoginOptions login;
   PoolLimits limits;

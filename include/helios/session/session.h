@@ -138,6 +138,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  [[nodiscard]] Nanoseconds wait_end() const noexcept;
+  void on_wait_due() noexcept;
+  void send_wait_notice() noexcept;
   void fail_wait() noexcept;
   static void on_timeout(void* self) noexcept;
 
