@@ -31,7 +31,7 @@ struct Move {
 class TestCore final : public SlicePort, public Postbox {
  public:
   TestCore(CoreId id, CoreId cores_count, uint32_t max)
-      : TestCore(id, cores_count, limits_of(max), nullptr) {}
+      : TestCore(id, cores_count, limits_of(max), std::make_shared<PoolShared>(PoolLimits())) {}
   TestCore(CoreId id, CoreId cores_count, const PoolLimits& limits,
            std::shared_ptr<PoolShared> shared)
       : id_(id), cores_count_(cores_count) {

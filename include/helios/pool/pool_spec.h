@@ -85,8 +85,8 @@ struct PoolSpec {
   // Clients that are logged in, in the same way.
   std::shared_ptr<Limit> database_clients;
   std::shared_ptr<Limit> user_clients;
-  // One for all specs of this key. A slice alone needs it only where one of its limits is set.
-  std::shared_ptr<PoolShared> shared;
+  // One for all specs of this key (pool_registry.h); until it is set a spec has one of its own.
+  std::shared_ptr<PoolShared> shared = std::make_shared<PoolShared>(PoolLimits());
   BackendLoginOptions login;
   PoolLimits limits;
 
