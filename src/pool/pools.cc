@@ -394,7 +394,7 @@ bool Pools::on_message(const Message& message) noexcept {
     slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
                   message.words[2] != 0);
   } else if (kind == MessageKind::promise) {
-    slice.on_promise(message.from, message.count);
+    slice.on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
   } else if (kind == MessageKind::unpromise) {
     slice.on_unpromise(message.from);
   } else {

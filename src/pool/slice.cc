@@ -98,11 +98,13 @@ void Slice::on_gone() noexcept {
 CoreId Slice::on_moved(CoreId to) noexcept {
   ASSERT(backends_count_ > 0);
   --backends_count_;
+  --peers_[to].moving_count;
   return let_go_of_permit(to);
 }
 
 void Slice::on_move_failed(CoreId to) noexcept {
   Peer& peer = peers_[to];
+  --peer.moving_count;
   send(to, MessageKind::unpromise, 1);
   // The wish is open again. If it was withdrawn meanwhile, the other core answers unpromise with
   // another withdrawal.
@@ -128,7 +130,7 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer
     spare -= is_before_local(peer) ? 0 : std::min(spare, own);
   }
   const uint32_t promised = std::min(before, idle + spare);
-  send(from, MessageKind::promise, promised);
+  send(from, MessageKind::promise, promised, peer.moving_count);
   for (uint32_t i = 0; i < promised; ++i) {
     if (!idle_.empty()) {
       grant_backend(peer, *idle_.pop_front());
@@ -138,11 +140,12 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer
   }
 }
 
-void Slice::on_promise(CoreId from, uint32_t count) noexcept {
+void Slice::on_promise(CoreId from, uint32_t count, uint32_t late_count) noexcept {
   ASSERT(ask_in_flight_);
   ASSERT(asked_ == from);
   ask_in_flight_ = false;
   peers_[from].promised_count += count;
+  if (late_count > 0) peers_[from].renewed = true;
   port_.activate(*this);
 }
 
@@ -161,7 +164,10 @@ void Slice::on_unpromise(CoreId from) noexcept {
 void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
   held_count_of(home) += count;
   permits_free_ += count;
-  receive_grants(peers_[from], count);
+  Peer& peer = peers_[from];
+  receive_grants(peer, count);
+  // A loan that was sent home looks like a grant, and leaves our wish on record there.
+  if (peer.told && home == postbox_.core()) peer.renewed = true;
   port_.activate(*this);
 }
 
@@ -292,6 +298,7 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
 void Slice::grant_backend(Peer& peer, PooledBackend& backend) noexcept {
   ASSERT(!backend.is_linked());
   note_grant(peer);
+  ++peer.moving_count;
   port_.move(*this, backend, id_of(peer));
 }
 
@@ -328,7 +335,9 @@ void Slice::note_grant(Peer& peer) noexcept {
 
 void Slice::receive_grants(Peer& peer, uint32_t count) noexcept {
   peer.promised_count -= std::min(peer.promised_count, count);
-  // The other side has taken it off our wish too.
+  // The other side has taken it off our wish too; but what comes before its answer belongs to an
+  // earlier one.
+  if (ask_in_flight_ && asked_ == id_of(peer)) return;
   peer.told_count -= std::min(peer.told_count, count);
 }
 

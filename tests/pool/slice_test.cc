@@ -175,7 +175,8 @@ class TestCores {
     if (kind == MessageKind::want)
       to->on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
                   message.words[2] != 0);
-    if (kind == MessageKind::promise) to->on_promise(message.from, message.count);
+    if (kind == MessageKind::promise)
+      to->on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
     if (kind == MessageKind::unpromise) to->on_unpromise(message.from);
     if (kind == MessageKind::permits)
       to->on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
@@ -626,6 +627,55 @@ TEST_CASE("a waiter is pumped again when the backend it counted on goes to an ol
   cores[1]->remove(local);
   cores.settle(later);
   cores[0].end({&leased, &backend});
+}
+
+TEST_CASE("a backend granted to a wish that was withdrawn does not count as answer to the next") {
+  for (const bool is_late : {false, true}) {
+    CAPTURE(is_late);
+    TestCores cores(2, 1);
+    TestBackend backend;
+    cores[0].own(backend, start);
+    TestWaiter waiter;
+    cores[1]->enqueue(waiter, start);
+    cores.settle(start);
+    cores[0]->release(backend, start);
+    REQUIRE(cores[0].moves.size() == 1);
+    if (!is_late) cores.depart(cores[0]);
+    cores[1]->remove(waiter);
+    cores[1].pump(start);
+    cores[1]->enqueue(waiter, start);
+    cores[1].pump(start);
+    while (!cores[1].outbox.empty()) cores.deliver(cores[1], start);
+    while (!cores[0].outbox.empty()) cores.deliver(cores[0], start);
+    cores.settle(start);
+    REQUIRE(cores[1].hand_overs.size() == 1);
+    CHECK_FALSE(cores[0]->has_waiters());
+    cores[1].end({&backend});
+  }
+}
+
+TEST_CASE("a permit that is sent home beside a wish does not count as its answer") {
+  TestCores cores(2, 1);
+  TestWaiter waiter;
+  // Core 1 borrows the permit and does not use it.
+  cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  cores[1]->remove(waiter);
+  cores[1]->on_connect_failed(0);
+  cores.settle(start);
+  CHECK(cores[1]->permits_free() == 1);
+  // It sends it home while core 0 asks for it.
+  cores[0]->enqueue(waiter, start);
+  cores[0].pump(start);
+  cores[1]->give_back_loans();
+  cores.settle(start);
+  CHECK(cores[0].connects == 1);
+  cores[0]->remove(waiter);
+  cores[0]->on_connect_failed(0);
+  cores.settle(start);
+  CHECK_FALSE(cores[1]->has_waiters());
+  CHECK(cores[0]->is_pristine());
+  CHECK(cores[1]->is_pristine());
 }
 
 TEST_CASE("permits that went round in a circle still get home") {

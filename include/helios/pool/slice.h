@@ -145,7 +145,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   // --- Messages ---
 
   void on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer) noexcept;
-  void on_promise(CoreId from, uint32_t count) noexcept;
+  void on_promise(CoreId from, uint32_t count, uint32_t late_count = 0) noexcept;
   void on_unpromise(CoreId from) noexcept;
   void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
   // A backend came from another core, with a permit of `home`.
@@ -198,8 +198,11 @@ class Slice : public ListNode<ActiveSliceTag> {
     Nanoseconds told_oldest = never;
     // Grants that it promised and that have not come.
     uint32_t promised_count = 0;
-    // A renewal went out since it was asked.
+    // It may have more on record than told_count: a renewal went out since it was asked, a permit
+    // came home, or a backend that it granted to an earlier wish is still to come.
     bool renewed = false;
+    // Backends of ours that are about to leave for it.
+    uint32_t moving_count = 0;
     // Permits that we hold, in whatever form, and that were dealt to it. (Debts between pairs of
     // cores would not do: they can form a circle in which nobody has anything to give back.)
     uint32_t held_count = 0;
