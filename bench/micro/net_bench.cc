@@ -29,6 +29,7 @@ class LendingIo final : public Io {
   void start_send(TargetId, int, std::span<const iovec>, SendNotice) noexcept override {}
   void start_connect(TargetId, int, const sockaddr*, socklen_t) noexcept override {}
   void start_poll(TargetId, int) noexcept override {}
+  void start_hangup_poll(TargetId, int) noexcept override {}
   void start_cancel(TargetId, OpKind) noexcept override {}
   [[nodiscard]] int open_socket(int) noexcept override { return -1; }
   void tune_socket(int, int) noexcept override {}

@@ -60,6 +60,8 @@ class FakeCore final : public SlicePort, public Postbox {
   bool connect(Slice&) noexcept override { return true; }
   void hand_over(Slice&, PooledBackend&, Waiter&) noexcept override {}
   void move(Slice&, PooledBackend&, CoreId) noexcept override {}
+  void close(Slice&, PooledBackend&) noexcept override {}
+  void on_reserve_freed(Slice&) noexcept override {}
   void activate(Slice&) noexcept override {}
 
   static constexpr uint32_t backends_count = 20;

@@ -133,6 +133,10 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.test_after = overrides.test_after.value_or(pool.test_after);
   pool.connect_timeout = overrides.connect_timeout.value_or(pool.connect_timeout);
   pool.weight = overrides.weight.value_or(pool.weight);
+  pool.max_waiters = overrides.max_waiters.value_or(pool.max_waiters);
+  pool.reserve_connections = overrides.reserve_connections.value_or(pool.reserve_connections);
+  pool.reserve_after = overrides.reserve_after.value_or(pool.reserve_after);
+  pool.wait_notice = overrides.wait_notice.value_or(pool.wait_notice);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

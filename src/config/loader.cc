@@ -230,6 +230,7 @@ void Loader::read_database(const TomlTable& table) {
   database.dbname = section.text("dbname", name_size_max).value_or("");
   read_node_login(section, database.node_user, database.node_password);
   database.max_connections_total = section.number("max_connections_total", total_range).value_or(0);
+  database.max_clients = section.number("max_clients", total_range).value_or(0);
   database.pool = read_overrides(section);
   section.finish();
   config_.databases.push_back(std::move(database));
@@ -249,6 +250,7 @@ void Loader::read_user(const TomlTable& table) {
   }
   read_node_login(section, user.node_user, user.node_password);
   user.max_connections_total = section.number("max_connections_total", total_range).value_or(0);
+  user.max_clients = section.number("max_clients", total_range).value_or(0);
   user.pool = read_overrides(section);
   section.finish();
   has_literal_secret_ = has_literal_secret_ || section.has_literal_secret();
@@ -276,6 +278,10 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.connect_timeout =
       section.duration("connect_timeout", {milliseconds(1), seconds(3600), false});
   pool.weight = section.number("weight", {1, 1000});
+  pool.max_waiters = section.number("max_waiters", total_range);
+  pool.reserve_connections = section.number("reserve_connections", min_range);
+  pool.reserve_after = section.duration("reserve_after", {0, duration_max, false});
+  pool.wait_notice = section.duration("wait_notice", or_off);
   return pool;
 }
 

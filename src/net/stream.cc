@@ -76,7 +76,7 @@ void Stream::begin(State first, int fd, int family) noexcept {
   fd_ = fd;
   family_ = family;
   receive_cancelling_ = receive_over_ = send_over_ = false;
-  paused_ = was_above_high_mark_ = ended_ = false;
+  paused_ = hangup_wanted_ = poll_cancelling_ = was_above_high_mark_ = ended_ = false;
   finish_sending_ = terminate_after_flush_ = detaching_ = detachable_told_ = false;
   drained_wanted_ = false;
   open_error_ = 0;
@@ -96,6 +96,7 @@ void Stream::terminate() noexcept {
   if (receive_in_flight_) cancel_receive();
   if (send_in_flight_) net_.io.start_cancel(target_, OpKind::send);
   if (connect_in_flight_) net_.io.start_cancel(target_, OpKind::connect);
+  update_hangup_poll();
   // Bytes that the kernel was given stay until its last event.
   if (!send_in_flight_) outbox_.clear();
   // With nothing in flight no event will come: the end of the turn joins.
@@ -108,6 +109,7 @@ void Stream::terminate_after_flush() noexcept {
   // A peer that waits for us to read would never read what we flush.
   detaching_ = paused_ = false;
   arm_receive(false);
+  update_hangup_poll();
 }
 
 void Stream::finish_sending() noexcept {
@@ -118,7 +120,7 @@ void Stream::finish_sending() noexcept {
 }
 
 bool Stream::has_op_in_flight() const noexcept {
-  return receive_in_flight_ || send_in_flight_ || connect_in_flight_;
+  return receive_in_flight_ || send_in_flight_ || connect_in_flight_ || poll_in_flight_;
 }
 
 // Closes once the last op has ended. Nothing may touch the stream after this: the owner may destroy
@@ -144,6 +146,7 @@ void Stream::end(StreamEnd reason, int error) noexcept {
   detaching_ = false;
   if (ended_) return;
   ended_ = true;
+  update_hangup_poll();
   owner_.on_ended(*this, reason, error);
 }
 
@@ -157,9 +160,10 @@ void Stream::on_io(const IoEvent& event) noexcept {
       return on_send_event(event.res);
     case OpKind::connect:
       return on_connect_event(event.res);
+    case OpKind::poll:
+      return on_poll_event(event.res);
     case OpKind::none:
     case OpKind::accept:
-    case OpKind::poll:
       break;
   }
   UNREACHABLE("an event of an op that a stream never starts");
@@ -226,6 +230,7 @@ void Stream::on_recv_event(const IoEvent& event) noexcept {
   }
 
   arm_receive(expect_idle);
+  update_hangup_poll();
   if (!can_detach()) return;
   detachable_told_ = true;
   owner_.on_detachable(*this);
@@ -249,12 +254,43 @@ void Stream::cancel_receive() noexcept {
 void Stream::pause_receive() noexcept {
   paused_ = true;
   if (state_ == State::open && receive_in_flight_) cancel_receive();
+  update_hangup_poll();
 }
 
 void Stream::resume_receive() noexcept {
   paused_ = false;
   // While a cancel is under way its terminal event arms again.
   arm_receive(false);
+  update_hangup_poll();
+}
+
+// ---------------------------------------------------------------- the peer's hang-up
+
+// While a receive is in flight it tells of the end itself.
+bool Stream::wants_hangup_poll() const noexcept {
+  return hangup_wanted_ && paused_ && state_ == State::open && !ended_ && !receive_over_ &&
+         !receive_in_flight_ && !terminate_after_flush_;
+}
+
+// Called whenever what it depends on has changed. A poll that is being cancelled ends first.
+void Stream::update_hangup_poll() noexcept {
+  if (wants_hangup_poll() == poll_in_flight_ || poll_cancelling_) return;
+  if (poll_in_flight_) {
+    poll_cancelling_ = true;
+    return net_.io.start_cancel(target_, OpKind::poll);
+  }
+  poll_in_flight_ = true;
+  net_.io.start_hangup_poll(target_, fd_);
+}
+
+void Stream::on_poll_event(int res) noexcept {
+  ASSERT(poll_in_flight_);
+  poll_in_flight_ = poll_cancelling_ = false;
+  if (state_ == State::terminating) return join();
+  // What the owner does not want to know any more the receive will meet when it is armed.
+  if (res > 0 && wants_hangup_poll()) return end(StreamEnd::peer_closed, 0);
+  // Another failure (memory is short): without the poll the owner only hears of it later.
+  if (res == -ECANCELED) update_hangup_poll();
 }
 
 // ---------------------------------------------------------------- send
@@ -343,6 +379,7 @@ void Stream::fail_send(int error) noexcept {
 
 void Stream::start_detach() noexcept {
   ASSERT(is_open());
+  ASSERT(!hangup_wanted_);
   ASSERT(outbox_.empty());
   ASSERT(!send_in_flight_);
   ASSERT(!finish_sending_);

@@ -93,7 +93,11 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
       return true;
     }
   }
-  slice.enqueue(lessee, time);
+  if (!slice.enqueue(lessee, time))
+    lessee.on_wait_failed({std::string(sqlstate::too_many_connections),
+                           "too many clients wait for a server connection of this pool "
+                           "(max_waiters = " +
+                               std::to_string(limits.max_waiters) + ")"});
   return false;
 }
 
@@ -141,6 +145,10 @@ void Pools::move(Slice&, PooledBackend& backend, CoreId to) noexcept {
   static_cast<Backend&>(backend).start_move(to);
 }
 
+void Pools::close(Slice&, PooledBackend& backend) noexcept {
+  static_cast<Backend&>(backend).close("the reserve is not needed any more");
+}
+
 void Pools::activate(Slice& slice) noexcept {
   if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active_.push_back(slice);
 }
@@ -154,7 +162,10 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
     if (limit != nullptr && !limit->try_take(claim, now())) break;
     ++taken;
   }
-  if (taken == limits.size()) return true;
+  if (taken == limits.size()) {
+    spec.shared->connections_count.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
   bool tell = false;
   for (size_t i = 0; i < taken; ++i)
     tell |= limits[i] != nullptr && limits[i]->give_back(claim.pool);
@@ -218,6 +229,7 @@ bool Pools::must_make_room(const Slice& slice) noexcept {
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
+  spec.shared->connections_count.fetch_sub(1, std::memory_order_relaxed);
   bool tell = false;
   for (SharedLimit* limit : limits_of(spec))
     tell |= limit != nullptr && limit->give_back(pool_number(spec));
@@ -419,7 +431,7 @@ bool Pools::on_message(const Message& message) noexcept {
     slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
                   message.words[2]);
   } else if (kind == MessageKind::promise) {
-    slice.on_promise(message.from, message.count);
+    slice.on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
   } else if (kind == MessageKind::unpromise) {
     slice.on_unpromise(message.from);
   } else {

@@ -21,6 +21,9 @@ Slice::~Slice() {
   ASSERT(waiters_.empty());
   ASSERT(backends_count_ == 0);
   ASSERT(connecting_count_ == 0);
+  ASSERT(reserve_held_ <= permits_free_);
+  // Shutting down: nobody pumps any more.
+  for (; reserve_held_ > 0; --reserve_held_) (void)spec_->shared->reserve.give_back();
 }
 
 // Every core computes the same deal without asking anyone.
@@ -34,20 +37,30 @@ PooledBackend* Slice::try_acquire() noexcept {
   return idle_.pop_back();
 }
 
-void Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
+bool Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
+  if (spec_->limits.max_waiters > 0 && !spec_->shared->waiters.try_take()) return false;
   waiter.waiting_since = now;
   waiters_.push_back(waiter);
   port_.activate(*this);
+  return true;
 }
 
 void Slice::remove(Waiter& waiter) noexcept {
   waiters_.remove(waiter);
+  on_queue_left();
   port_.activate(*this);  // What was asked for it may have to be taken back.
 }
 
 Waiter* Slice::take_oldest_waiter() noexcept {
   port_.activate(*this);
-  return waiters_.pop_front();
+  Waiter* oldest = waiters_.pop_front();
+  if (oldest != nullptr) on_queue_left();
+  return oldest;
+}
+
+// One waiter less. Nobody waits for a place in the queue: who finds none is refused.
+void Slice::on_queue_left() noexcept {
+  if (spec_->limits.max_waiters > 0) (void)spec_->shared->waiters.give_back();
 }
 
 void Slice::on_connected(PooledBackend& backend, Nanoseconds now) noexcept {
@@ -78,17 +91,20 @@ void Slice::on_gone() noexcept {
   ASSERT(backends_count_ > 0);
   --backends_count_;
   ++permits_free_;
+  if (returning_count_ > 0) --returning_count_;
   port_.activate(*this);
 }
 
 CoreId Slice::on_moved(CoreId to) noexcept {
   ASSERT(backends_count_ > 0);
   --backends_count_;
+  --peers_[to].moving_count;
   return let_go_of_permit(to);
 }
 
 void Slice::on_move_failed(CoreId to) noexcept {
   Peer& peer = peers_[to];
+  --peer.moving_count;
   send(to, MessageKind::unpromise, 1);
   // The wish is open again. If it was withdrawn meanwhile, the other core answers unpromise with
   // another withdrawal.
@@ -116,7 +132,7 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t fl
     spare -= is_before_local(peer) ? 0 : std::min(spare, own);
   }
   const uint32_t promised = std::min(before, idle + spare);
-  send(from, MessageKind::promise, promised);
+  send(from, MessageKind::promise, promised, peer.moving_count);
   for (uint32_t i = 0; i < promised; ++i) {
     if (!idle_.empty()) {
       grant_backend(peer, *idle_.pop_front());
@@ -126,11 +142,12 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t fl
   }
 }
 
-void Slice::on_promise(CoreId from, uint32_t count) noexcept {
+void Slice::on_promise(CoreId from, uint32_t count, uint32_t late_count) noexcept {
   ASSERT(ask_in_flight_);
   ASSERT(asked_ == from);
   ask_in_flight_ = false;
   peers_[from].promised_count += count;
+  if (late_count > 0) peers_[from].renewed = true;
   port_.activate(*this);
 }
 
@@ -147,9 +164,12 @@ void Slice::on_unpromise(CoreId from) noexcept {
 }
 
 void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
-  peers_[home].held_count += count;
+  held_count_of(home) += count;
   permits_free_ += count;
-  receive_grants(peers_[from], count);
+  Peer& peer = peers_[from];
+  receive_grants(peer, count);
+  // A loan that was sent home looks like a grant, and leaves our wish on record there.
+  if (peer.told && home == postbox_.core()) peer.renewed = true;
   port_.activate(*this);
 }
 
@@ -158,7 +178,7 @@ void Slice::forget_wishes() noexcept {
 }
 
 void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept {
-  ++peers_[home].held_count;
+  ++held_count_of(home);
   ++backends_count_;
   receive_grants(peers_[from], 1);
   place(backend, now);
@@ -173,11 +193,27 @@ Nanoseconds Slice::pump(Nanoseconds now) noexcept {
   serve_wishes();
   connect_for_waiters(now);
   ask_others();
-  const bool wants_retry = retry_at_ > now && permits_free_ > 0 && !waiters_.empty();
-  return wants_retry ? retry_at_ : never;
+  give_back_reserve();
+  DEBUG_ASSERT(is_permit_sum_right());
+  return next_try(now);
+}
+
+// When a waiter may be helped although nothing happens until then.
+Nanoseconds Slice::next_try(Nanoseconds now) noexcept {
+  if (waiters_.empty()) return never;
+  const Nanoseconds at = permits_free_ > 0 ? retry_at_ : std::max(retry_at_, reserve_opens_at());
+  return at > now ? at : never;
+}
+
+// Every permit that is here has a home.
+bool Slice::is_permit_sum_right() const noexcept {
+  uint32_t sum = reserve_held_;
+  for (const Peer& peer : peers_) sum += peer.held_count;
+  return sum == permits_free_ + connecting_count_ + backends_count_;
 }
 
 void Slice::give_back_loans() noexcept {
+  give_back_reserve();
   for (Peer& peer : peers_) {
     const CoreId home = id_of(peer);
     if (home == postbox_.core()) continue;
@@ -193,7 +229,7 @@ bool Slice::is_pristine() const noexcept {
   if (backends_count_ > 0 || connecting_count_ > 0 || !waiters_.empty() || ask_in_flight_ ||
       sessions_count > 0)
     return false;
-  if (permits_free_ != share_of(spec_->limits.max_connections)) return false;
+  if (permits_free_ != share_of(spec_->limits.max_connections) || reserve_held_ > 0) return false;
   for (const Peer& peer : peers_)
     if (peer.wish_count > 0 || peer.promised_count > 0 || (peer.told && peer.told_count > 0))
       return false;
@@ -254,16 +290,19 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
       grant_backend(*peer, next);
     } else {
       Waiter& waiter = *waiters_.pop_front();
+      on_queue_left();
       port_.activate(*this);
       port_.hand_over(*this, next, waiter);
     }
   }
   is_placing_ = false;
+  if (reserve_held_ > 0 && !idle_.empty()) port_.activate(*this);
 }
 
 void Slice::grant_backend(Peer& peer, PooledBackend& backend) noexcept {
   ASSERT(!backend.is_linked());
   note_grant(peer);
+  ++peer.moving_count;
   port_.move(*this, backend, id_of(peer));
 }
 
@@ -275,10 +314,14 @@ void Slice::grant_permit(Peer& peer) noexcept {
   send(to, MessageKind::permits, 1, let_go_of_permit(to));
 }
 
-// One permit leaves for `to`: its own if we hold one, else another core's, ours last. Returns its
-// home.
+// One permit leaves for `to`: its own if we hold one, else the reserve's, else another core's, ours
+// last. Returns its home.
 CoreId Slice::let_go_of_permit(CoreId to) noexcept {
   Peer* chosen = &peers_[to];
+  if (chosen->held_count == 0 && reserve_held_ > 0) {
+    --reserve_held_;
+    return reserve_home;
+  }
   if (chosen->held_count == 0) {
     chosen = &peers_[postbox_.core()];
     for (Peer& peer : peers_)
@@ -296,7 +339,9 @@ void Slice::note_grant(Peer& peer) noexcept {
 
 void Slice::receive_grants(Peer& peer, uint32_t count) noexcept {
   peer.promised_count -= std::min(peer.promised_count, count);
-  // The other side has taken it off our wish too.
+  // The other side has taken it off our wish too; but what comes before its answer belongs to an
+  // earlier one.
+  if (ask_in_flight_ && asked_ == id_of(peer)) return;
   peer.told_count -= std::min(peer.told_count, count);
 }
 
@@ -317,7 +362,8 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
   if (now < retry_at_ || is_limit_full_) return;
   // After a failure one attempt at a time shows whether the node is back.
   const uint32_t connects_max = retry_at_ != 0 ? 1 : UINT32_MAX;
-  while (permits_free_ > 0 && needed_count() > 0 && connecting_count_ < connects_max) {
+  while (needed_count() > 0 && connecting_count_ < connects_max &&
+         (permits_free_ > 0 || take_from_reserve(now))) {
     if (!port_.connect(*this)) {
       is_limit_full_ = true;
       return;
@@ -325,6 +371,33 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
     --permits_free_;
     ++connecting_count_;
   }
+}
+
+// `never` while nobody waits, or without a reserve.
+Nanoseconds Slice::reserve_opens_at() noexcept {
+  if (spec_->limits.reserve_connections == 0 || waiters_.empty()) return never;
+  return waiters_.front()->waiting_since + spec_->limits.reserve_after;
+}
+
+// A refusal is remembered by the counter: when there is room again, on_limit_freed comes.
+bool Slice::take_from_reserve(Nanoseconds now) noexcept {
+  if (now < reserve_opens_at() || !spec_->shared->reserve.try_take()) return false;
+  ++permits_free_;
+  ++reserve_held_;
+  return true;
+}
+
+// What the reserve is owed. A free permit goes back at once, also one that waiters could not use (a
+// shared limit is full, or the node fails): they take it anew. An idle backend is closed first.
+void Slice::give_back_reserve() noexcept {
+  bool is_awaited = false;
+  for (; reserve_held_ > 0 && permits_free_ > 0; --reserve_held_, --permits_free_)
+    is_awaited |= spec_->shared->reserve.give_back();
+  while (reserve_held_ > returning_count_ && !idle_.empty()) {
+    ++returning_count_;
+    port_.close(*this, *idle_.pop_front());
+  }
+  if (is_awaited) port_.on_reserve_freed(*this);
 }
 
 // Asks the other cores one at a time; once all have been told, renews what they know when it has

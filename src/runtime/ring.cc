@@ -257,6 +257,14 @@ void Ring::start_poll(TargetId id, int fd) noexcept {
   sqe->user_data = ticket_of(id, OpKind::poll);
 }
 
+// POLLHUP and POLLERR come by themselves.
+void Ring::start_hangup_poll(TargetId id, int fd) noexcept {
+  begin_op(target_at(id), OpKind::poll);
+  io_uring_sqe* sqe = next_sqe();
+  io_uring_prep_poll_add(sqe, fd, POLLRDHUP);
+  sqe->user_data = ticket_of(id, OpKind::poll);
+}
+
 void Ring::start_cancel(TargetId id, OpKind kind) noexcept {
   Target& target = target_at(id);
   ASSERT((target.ops_in_flight & bit_of(kind)) != 0);

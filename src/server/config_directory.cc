@@ -32,6 +32,10 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.connect_timeout = pool.connect_timeout;
   limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
   limits.weight = pool.weight;
+  limits.max_waiters = pool.max_waiters;
+  limits.reserve_connections = pool.reserve_connections;
+  limits.reserve_after = pool.reserve_after;
+  limits.wait_notice = pool.wait_notice;
   return limits;
 }
 
@@ -50,15 +54,14 @@ ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : con
     nodes_.emplace(node.name, std::make_unique<Node>(std::move(options), resolver));
   }
   for (const DatabaseConfig& database : config.databases)
-    database_limits_.emplace(&database, limit_of(database.max_connections_total));
+    database_limits_.emplace(&database,
+                             EntryLimits{limit_of<SharedLimit>(database.max_connections_total),
+                                         limit_of<Limit>(database.max_clients)});
   for (const UserConfig& user : config.users) {
-    user_limits_.emplace(&user, limit_of(user.max_connections_total));
+    user_limits_.emplace(&user, EntryLimits{limit_of<SharedLimit>(user.max_connections_total),
+                                            limit_of<Limit>(user.max_clients)});
     if (auto verifier = parse_scram_verifier(user.password)) verifiers_.emplace(&user, *verifier);
   }
-}
-
-std::shared_ptr<SharedLimit> ConfigDirectory::limit_of(uint32_t max) {
-  return max == 0 ? nullptr : std::make_shared<SharedLimit>(max);
 }
 
 UserSecret ConfigDirectory::secret_of(std::string_view name) const {
@@ -114,8 +117,12 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->database = database_name;
   spec->user = user_name;
   spec->node = nodes_.at(database->node).get();
-  spec->database_limit = database_limits_.at(database);
-  spec->user_limit = user_limits_.at(user);
+  const EntryLimits& of_database = database_limits_.at(database);
+  const EntryLimits& of_user = user_limits_.at(user);
+  spec->database_limit = of_database.connections;
+  spec->database_clients = of_database.clients;
+  spec->user_limit = of_user.connections;
+  spec->user_clients = of_user.clients;
   spec->limits = to_limits(config_.effective_pool(*database, *user));
   spec->login.user = login.user;
   spec->login.database = database->name_on_node(database_name);
@@ -128,6 +135,7 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->login.scram_rounds_max = node->scram_rounds_max;
 
   spec->key = pool_key(database_name, user_name, settings);
+  spec->shared = registry_.shared_of(spec->key, spec->limits);
   spec->login.parameters.assign(settings.begin(), settings.end());
   std::sort(spec->login.parameters.begin(), spec->login.parameters.end());
   return PoolSpecRef(spec);

@@ -1,7 +1,7 @@
 // The configuration as sessions and pools see it: users, databases, nodes and their limits.
 //
 // Made by the main thread before the cores start; immutable afterwards (but for the limits'
-// counters), so that every core may read it.
+// counters and the registry of pools, which has a mutex), so that every core may read it.
 #pragma once
 
 #include <memory>
@@ -11,6 +11,7 @@
 
 #include "helios/config/config.h"
 #include "helios/net/resolver.h"
+#include "helios/pool/pool_registry.h"
 #include "helios/session/directory.h"
 
 namespace helios {
@@ -26,14 +27,22 @@ class ConfigDirectory final : public Directory {
                                     const ParameterList& settings) const override;
 
  private:
-  [[nodiscard]] static std::shared_ptr<SharedLimit> limit_of(uint32_t max);
+  // Of an entry of [[database]] or [[user]]; an entry "*" has one for all its names.
+  struct EntryLimits {
+    std::shared_ptr<SharedLimit> connections;
+    std::shared_ptr<Limit> clients;
+  };
+  template <typename AnyLimit>
+  [[nodiscard]] static std::shared_ptr<AnyLimit> limit_of(uint32_t max) {
+    return max == 0 ? nullptr : std::make_shared<AnyLimit>(max);
+  }
 
   const Config& config_;
   std::unordered_map<std::string, std::unique_ptr<Node>> nodes_;
-  // Of each entry of [[database]] and [[user]]; an entry "*" is one limit for all its names.
-  std::unordered_map<const DatabaseConfig*, std::shared_ptr<SharedLimit>> database_limits_;
-  std::unordered_map<const UserConfig*, std::shared_ptr<SharedLimit>> user_limits_;
+  std::unordered_map<const DatabaseConfig*, EntryLimits> database_limits_;
+  std::unordered_map<const UserConfig*, EntryLimits> user_limits_;
   std::unordered_map<const UserConfig*, ScramVerifier> verifiers_;
+  mutable PoolRegistry registry_;
 };
 
 }  // namespace helios

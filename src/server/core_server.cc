@@ -36,8 +36,9 @@ void CoreServer::log_counters() const noexcept {
   const RingCounters& ring = context_.ring.counters();
   LOG(info,
       "clients: %" PRIu64 " accepted, %" PRIu64 " logged in, %" PRIu64 " refused, %" PRIu64
-      " waits, %" PRIu64 " wait timeouts",
-      clients.accepted, clients.logged_in, clients.refused, clients.waits, clients.wait_timeouts);
+      " waits, %" PRIu64 " wait timeouts, %" PRIu64 " waits refused",
+      clients.accepted, clients.logged_in, clients.refused, clients.waits, clients.wait_timeouts,
+      clients.waits_refused);
   LOG(info,
       "backends: %" PRIu64 " connects, %" PRIu64 " failed, %" PRIu64 " closed, %" PRIu64
       " lent, %" PRIu64 " borrowed, %" PRIu64 " cancel requests, %" PRIu64 " violations, %" PRIu64

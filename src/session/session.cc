@@ -1,5 +1,6 @@
 #include "helios/session/session.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -69,6 +70,8 @@ void Session::set_state(State next) noexcept {
   ASSERT(next != State::waiting || state_ == State::ready);
   ASSERT(next != State::leaving || state_ == State::leased);
   state_ = next;
+  // Who waits and has sent much is not read from: its end must not be found out by a time-out.
+  stream_.watch_hangup(next == State::waiting || next == State::welcome);
 }
 
 // --- The client's stream ---
@@ -120,14 +123,48 @@ bool Session::acquire() noexcept {
   const bool leased = sessions_.pools().acquire(pool_->slice, *this);
   is_acquiring_ = false;
   if (leased) return true;
+  if (state_ == State::ending) {  // Too many wait.
+    ++sessions_.counters().waits_refused;
+    return false;
+  }
   ++sessions_.counters().waits;
-  const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
   if (state_ == State::ready) set_state(State::waiting);
+  Nanoseconds due = wait_end();
+  // Not before the login is done.
+  const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
+  if (state_ == State::waiting && notice_after > 0)
+    due = std::min(due, waiting_since + notice_after);
   // In the login its own deadline stands too: the earlier one counts.
-  const Nanoseconds deadline = sessions_.now() + patience;
-  if (patience > 0 && (!timer_.is_scheduled() || deadline < timer_.deadline()))
-    sessions_.timers().schedule(timer_, deadline);
+  if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))
+    sessions_.timers().schedule(timer_, due);
   return false;
+}
+
+Nanoseconds Session::wait_end() const noexcept {
+  const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
+  return patience > 0 ? waiting_since + patience : never;
+}
+
+// The end of the wait, or the time of its notice.
+void Session::on_wait_due() noexcept {
+  if (sessions_.now() >= wait_end()) return fail_wait();
+  send_wait_notice();
+  sessions_.timers().schedule(timer_, wait_end());
+}
+
+void Session::send_wait_notice() noexcept {
+  ASSERT(state_ == State::waiting);
+  ASSERT(client_at_boundary_);
+  const PoolSpec& spec = pool_->slice.spec();
+  const PoolShared& shared = *spec.shared;
+  const uint32_t max = spec.limits.max_connections + shared.reserve.taken();
+  const uint32_t count = shared.connections_count.load(std::memory_order_relaxed);
+  MessageWriter& writer = sessions_.pools().writer();
+  write_notice(writer, Severity::notice, sqlstate::successful_completion,
+               "waiting for a server connection of user \"" + spec.user + "\" to database \"" +
+                   spec.database + "\": " + std::to_string(count) + " of " + std::to_string(max) +
+                   " are in use");
+  stream_.send(writer.bytes());
 }
 
 void Session::on_leased(Backend& backend) noexcept {
@@ -393,7 +430,13 @@ void Session::start_leaving() noexcept {
 }
 
 void Session::stop_counting() noexcept {
-  if (pool_ != nullptr && std::exchange(uses_pool_, false)) --pool_->slice.sessions_count;
+  if (std::exchange(uses_pool_, false)) {
+    const PoolSpec& spec = pool_->slice.spec();
+    // Nobody waits for room among the clients: those who find none are refused.
+    if (spec.user_clients != nullptr) (void)spec.user_clients->give_back();
+    if (spec.database_clients != nullptr) (void)spec.database_clients->give_back();
+    --pool_->slice.sessions_count;
+  }
   if (std::exchange(counted_, false))
     sessions_.shared().clients_count.fetch_sub(1, std::memory_order_relaxed);
 }
@@ -433,8 +476,9 @@ void Session::on_timeout(void* self) noexcept {
     case State::ending:
       return session.stream_.terminate();
     case State::welcome:
-    case State::waiting:
       return session.fail_wait();
+    case State::waiting:
+      return session.on_wait_due();
     case State::login:
       return session.fail(sqlstate::query_canceled, "client_login_timeout");
     case State::ready:

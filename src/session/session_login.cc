@@ -161,11 +161,31 @@ void Session::on_logged_in() noexcept {
   pool_ = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
   if (pool_ == nullptr)
     pool_ = &pools.pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
-  ++pool_->slice.sessions_count;
-  uses_pool_ = true;
+  if (!count_client()) return;
   set_state(State::welcome);
   if (know_welcome()) return send_welcome();
   if (acquire()) start_welcome();
+}
+
+// Takes its place among the clients of its database and user. False: there is none, and the client
+// has been told.
+bool Session::count_client() noexcept {
+  const PoolSpec& spec = pool_->slice.spec();
+  const auto refuse = [this](std::string_view kind, const std::string& name) {
+    ++sessions_.counters().refused;
+    fail(sqlstate::too_many_connections, "too many clients of " + std::string(kind) + " \"" + name +
+                                             "\" (max_clients in [[" + std::string(kind) + "]])");
+    return false;
+  };
+  if (spec.database_clients != nullptr && !spec.database_clients->try_take())
+    return refuse("database", spec.database);
+  if (spec.user_clients != nullptr && !spec.user_clients->try_take()) {
+    if (spec.database_clients != nullptr) (void)spec.database_clients->give_back();
+    return refuse("user", spec.user);
+  }
+  ++pool_->slice.sessions_count;
+  uses_pool_ = true;
+  return true;
 }
 
 // The pool's server is known, and so is its spelling of everything the client asks for.

@@ -84,11 +84,14 @@ TEST_CASE("every key arrives at its place") {
   const std::string pool_keys =
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
-      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nweight = 6\n";
-  const PoolConfig pool = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                           seconds(3),        false, seconds(4), seconds(5), 6};
-  const PoolOverrides overrides = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                                   seconds(3),        false, seconds(4), seconds(5), 6};
+      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nweight = 6\nmax_waiters = 23\n"
+      "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n";
+  const PoolConfig pool = {
+      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
+      seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7)};
+  const PoolOverrides overrides = {
+      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
+      seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7)};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -98,10 +101,10 @@ TEST_CASE("every key arrives at its place") {
       "[[node]]\nname = \"n\"\nhost = \"/run\"\nport = 5433\nmax_connections = 6\n"
       "scram_rounds_max = 4096\nfail_fast = false\nretry_max = \"6s\"\n"
       "[[database]]\nname = \"d\"\nnode = \"n\"\ndbname = \"e\"\nnode_user = \"f\"\n"
-      "node_password = \"g\"\nmax_connections_total = 7\n" +
+      "node_password = \"g\"\nmax_connections_total = 7\nmax_clients = 71\n" +
       pool_keys +
       "[[user]]\nname = \"u\"\npassword = \"p\"\nauth = \"md5\"\nnode_user = \"v\"\n"
-      "node_password = \"w\"\nmax_connections_total = 8\n" +
+      "node_password = \"w\"\nmax_connections_total = 8\nmax_clients = 81\n" +
       pool_keys);
   Config expected;
   expected.proxy.listen = {"0.0.0.0:1", "unix:/run"};
@@ -117,8 +120,8 @@ TEST_CASE("every key arrives at its place") {
   expected.proxy.dns_refresh = seconds(7);
   expected.pool = pool;
   expected.nodes = {{"n", "/run", 5433, 6, 4096, false, seconds(6)}};
-  expected.databases = {{"d", "n", "e", "f", "g", 7, overrides}};
-  expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, overrides}};
+  expected.databases = {{"d", "n", "e", "f", "g", 7, 71, overrides}};
+  expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, 81, overrides}};
   CHECK(config == expected);
 }
 
@@ -239,7 +242,9 @@ TEST_CASE("a number outside of its range is an error with the range, and both en
   const Case cases[] = {{"proxy", "cores", 0, 1024},
                         {"proxy", "max_clients", 1, 1'000'000},
                         {"pool", "min_connections", 0, 100'000},
-                        {"pool", "max_connections", 1, 100'000}};
+                        {"pool", "max_connections", 1, 100'000},
+                        {"pool", "max_waiters", 0, 1'000'000},
+                        {"pool", "reserve_connections", 0, 100'000}};
   for (const Case& one : cases) {
     const std::string key = one.key;
     CAPTURE(key);
@@ -272,6 +277,10 @@ TEST_CASE("the numbers of nodes, databases and users have ranges too") {
         "a.toml:10:25: user.max_connections_total: 1000001 is out of range: 0 to 1000000");
   CHECK(errors_of(node_text + database_text + "max_connections_total = -1\n" + user_text) ==
         "a.toml:7:25: database.max_connections_total: -1 is out of range: 0 to 1000000");
+  CHECK(errors_of(least + "max_clients = 1000001\n") ==
+        "a.toml:10:15: user.max_clients: 1000001 is out of range: 0 to 1000000");
+  CHECK(errors_of(node_text + database_text + "max_clients = -1\n" + user_text) ==
+        "a.toml:7:15: database.max_clients: -1 is out of range: 0 to 1000000");
 }
 
 TEST_CASE("a buffer count or size is a power of two within its range") {
@@ -306,6 +315,7 @@ TEST_CASE("a duration outside of its range is an error with the range") {
   CHECK(one_line("pool", "connect_timeout = \"0s\"") ==
         "a.toml:2:19: pool.connect_timeout: \"0s\" is out of range: 1ms to 1h");
   CHECK(one_line("pool", "test_after = \"0s\"") == "");
+  CHECK(one_line("pool", "reserve_after = \"0s\"") == "");
   CHECK(one_line("pool", "test_after = \"8761h\"") ==
         "a.toml:2:14: pool.test_after: \"8761h\" is out of range: 0s to 8760h");
   CHECK(one_line("pool", "idle_timeout = \"99999999999999999999h\"") ==
@@ -319,12 +329,13 @@ TEST_CASE("a duration outside of its range is an error with the range") {
 TEST_CASE("zero turns the timeouts off that can be off") {
   const Config config = config_of(
       "[proxy]\ndrain_timeout = \"0s\"\n[pool]\nidle_timeout = \"0s\"\nmax_lifetime = \"0ms\"\n"
-      "acquire_timeout = \"0h\"\n" +
+      "acquire_timeout = \"0h\"\nwait_notice = \"0s\"\n" +
       least);
   CHECK(config.proxy.drain_timeout == 0);
   CHECK(config.pool.idle_timeout == 0);
   CHECK(config.pool.max_lifetime == 0);
   CHECK(config.pool.acquire_timeout == 0);
+  CHECK(config.pool.wait_notice == 0);
 }
 
 TEST_CASE("a word that is none of the known ones is an error with the nearest") {

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 
 #include <cerrno>
 #include <functional>
@@ -82,6 +83,7 @@ struct Opened {
     if (core.io.is_in_flight(fd, OpKind::recv)) core.io.complete_cancel(fd, OpKind::recv);
     if (core.io.is_in_flight(fd, OpKind::send)) core.io.fail(fd, OpKind::send, EPIPE);
     if (core.io.is_in_flight(fd, OpKind::connect)) core.io.complete_cancel(fd, OpKind::connect);
+    if (core.io.is_in_flight(fd, OpKind::poll)) core.io.complete_cancel(fd, OpKind::poll);
     core.flush();
   }
   Core core;
@@ -468,6 +470,126 @@ TEST_CASE("a receive error is told once with its errno") {
   t.core.io.fail(t.fd, OpKind::send, EPIPE);
   t.core.flush();
   CHECK(t.owner.events == Events{"error", "closed"});
+}
+
+// ---------------------------------------------------------------- the peer's hang-up
+
+namespace {
+
+// A stream whose receive is paused and whose peer is watched.
+struct Watched : Opened {
+  Watched() {
+    stream->watch_hangup(true);
+    stream->pause_receive();
+    core.io.complete_cancel(fd, OpKind::recv);
+  }
+  [[nodiscard]] bool is_polled() const { return core.io.is_in_flight(fd, OpKind::poll); }
+};
+
+}  // namespace
+
+TEST_CASE("a hang-up is told while the receive is paused, where the owner wants it") {
+  Opened t;
+  const auto is_polled = [&] { return t.core.io.is_in_flight(t.fd, OpKind::poll); };
+  t.stream->pause_receive();
+  t.core.io.complete_cancel(t.fd, OpKind::recv);
+  CHECK(!is_polled());
+  t.stream->watch_hangup(true);
+  CHECK(is_polled());
+  t.core.io.complete_poll(t.fd, POLLRDHUP, More::no);
+  CHECK(t.owner.events == Events{"peer_closed"});
+  t.stream->resume_receive();
+  CHECK(!t.core.io.is_in_flight(t.fd, OpKind::recv));
+  CHECK(!is_polled());
+}
+
+TEST_CASE("while the receive is in flight it tells of the end itself") {
+  Opened t;
+  const auto is_polled = [&] { return t.core.io.is_in_flight(t.fd, OpKind::poll); };
+  t.stream->watch_hangup(true);
+  CHECK(!is_polled());
+  t.stream->pause_receive();
+  CHECK(!is_polled());
+  SUBCASE("cancelled: the poll begins") {
+    t.core.io.complete_recv(t.fd, "a", More::yes);
+    CHECK(!is_polled());
+    t.core.io.complete_cancel(t.fd, OpKind::recv);
+    CHECK(is_polled());
+  }
+  SUBCASE("the end: nothing begins") {
+    t.core.io.end_of_file(t.fd);
+    CHECK(!is_polled());
+    CHECK(t.owner.events == Events{"peer_closed"});
+  }
+}
+
+TEST_CASE("a hang-up that is seen when the receive goes on already is told by the receive") {
+  Watched t;
+  SUBCASE("resumed") {
+    t.stream->resume_receive();
+    CHECK(t.core.io.is_in_flight(t.fd, OpKind::recv));
+  }
+  SUBCASE("not wanted any more") {
+    t.stream->watch_hangup(false);
+  }
+  CHECK(t.core.io.is_cancelling(t.fd, OpKind::poll));
+  t.core.io.complete_poll(t.fd, POLLRDHUP, More::no);
+  CHECK(t.owner.events.empty());
+  CHECK(!t.is_polled());
+  t.stream->resume_receive();
+  t.core.io.complete_recv(t.fd, "last", More::yes);
+  t.core.io.end_of_file(t.fd);
+  CHECK(t.owner.events == Events{"received", "peer_closed"});
+}
+
+TEST_CASE("a poll for the hang-up that is wanted again while it is cancelled begins again") {
+  Watched t;
+  t.stream->watch_hangup(false);
+  t.stream->watch_hangup(true);
+  CHECK(t.core.io.is_cancelling(t.fd, OpKind::poll));
+  SUBCASE("it was cancelled") {
+    t.core.io.complete_cancel(t.fd, OpKind::poll);
+    CHECK(t.is_polled());
+    CHECK(!t.core.io.is_cancelling(t.fd, OpKind::poll));
+  }
+  SUBCASE("it came first") {
+    t.core.io.complete_poll(t.fd, POLLRDHUP | POLLHUP, More::no);
+    CHECK(t.owner.events == Events{"peer_closed"});
+  }
+}
+
+TEST_CASE("a poll for the hang-up that fails is not repeated for ever") {
+  Watched t;
+  t.core.io.fail(t.fd, OpKind::poll, ENOMEM);
+  CHECK(!t.is_polled());
+  CHECK(t.owner.events.empty());
+}
+
+TEST_CASE("a stream waits for the end of its poll before it closes") {
+  Watched t;
+  SUBCASE("terminated") {
+    t.stream->terminate();
+  }
+  SUBCASE("terminated after a flush") {
+    t.stream->send(as_bytes("bye"));
+    t.core.flush();
+    t.stream->terminate_after_flush();
+    t.core.io.complete_send(t.fd);
+    t.core.io.complete_cancel(t.fd, OpKind::recv);
+  }
+  SUBCASE("ended by a send that failed") {
+    t.stream->send(as_bytes("x"));
+    t.core.flush();
+    t.core.io.fail(t.fd, OpKind::send, EPIPE);
+    t.stream->terminate();
+  }
+  CHECK(t.core.io.is_cancelling(t.fd, OpKind::poll));
+  t.core.flush();
+  CHECK(t.owner.count("closed") == 0);
+  t.core.io.complete_cancel(t.fd, OpKind::poll);
+  t.core.flush();
+  CHECK(t.owner.count("closed") == 1);
+  CHECK(t.owner.count("peer_closed") == 0);
 }
 
 // ---------------------------------------------------------------- send

@@ -85,7 +85,12 @@ struct Settings {
         death_rate(dice.one_of({0U, 0U, 2U, 20U})),
         connect_failure_rate(dice.one_of({0U, 0U, 100U, 600U})),
         sweeps(shared_max != 0 || dice.chance(300)) {
-    for (uint32_t i = 0; i < pools; ++i) pool_max.push_back(dice.between(1U, 20U));
+    for (uint32_t i = 0; i < pools; ++i) {
+      pool_max.push_back(dice.between(1U, 20U));
+      waiters_max.push_back(dice.chance(300) ? dice.between(1U, 10U) : 0);
+      reserve_max.push_back(dice.chance(500) ? dice.between(1U, 4U) : 0);
+      reserve_after.push_back(milliseconds(dice.one_of({0, 1, 3, 10})));
+    }
   }
   CoreId cores;
   uint32_t pools;
@@ -96,6 +101,9 @@ struct Settings {
   uint32_t connect_failure_rate;  // Per mille.
   bool sweeps;                    // Backends that are idle for long are closed.
   std::vector<uint32_t> pool_max;
+  std::vector<uint32_t> waiters_max;  // 0: no limit.
+  std::vector<uint32_t> reserve_max;
+  std::vector<Nanoseconds> reserve_after;
 };
 
 class Simulation;
@@ -111,6 +119,8 @@ class SimulatedCore final : public SlicePort, public Postbox {
   bool connect(Slice& slice) noexcept override;
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
+  void close(Slice& slice, PooledBackend& backend) noexcept override;
+  void on_reserve_freed(Slice& slice) noexcept override;
   void activate(Slice& slice) noexcept override {
     if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active.push_back(slice);
   }
@@ -136,6 +146,9 @@ class Simulation {
   explicit Simulation(uint64_t seed)
       : dice_(seed), settings_(dice_), shared_(settings_.shared_max) {
     letters_.resize(size_t{settings_.cores} * settings_.cores);
+    for (uint32_t pool = 0; pool < settings_.pools; ++pool)
+      pools_shared_.push_back(std::make_shared<PoolShared>(limits_of(pool)));
+    reserve_room_since_.resize(settings_.pools, now_);
     for (CoreId id = 0; id < settings_.cores; ++id) {
       cores_.push_back(std::make_unique<SimulatedCore>(*this, id));
       SimulatedCore& core = *cores_.back();
@@ -146,7 +159,8 @@ class Simulation {
       for (uint32_t pool = 0; pool < settings_.pools; ++pool) {
         auto* spec = new PoolSpec;
         spec->key = std::to_string(pool);
-        spec->limits.max_connections = settings_.pool_max[pool];
+        spec->limits = limits_of(pool);
+        spec->shared = pools_shared_[pool];
         specs_.emplace_back(spec);
       }
     }
@@ -174,12 +188,22 @@ class Simulation {
   [[nodiscard]] uint64_t served_count() const noexcept { return served_count_; }
   [[nodiscard]] uint64_t moves_count() const noexcept { return moves_count_; }
   [[nodiscard]] uint64_t messages_count() const noexcept { return messages_count_; }
+  [[nodiscard]] uint64_t reserve_count() const noexcept { return reserve_count_; }
 
  private:
   friend class SimulatedCore;
   static constexpr uint32_t turns_per_core = 500;
 
   // --- Set-up ---
+
+  [[nodiscard]] PoolLimits limits_of(uint32_t pool) const {
+    PoolLimits limits;
+    limits.max_connections = settings_.pool_max[pool];
+    limits.max_waiters = settings_.waiters_max[pool];
+    limits.reserve_connections = settings_.reserve_max[pool];
+    limits.reserve_after = settings_.reserve_after[pool];
+    return limits;
+  }
 
   void make_clients() {
     const uint32_t clients_max = dice_.between(1U, 12U);
@@ -251,11 +275,33 @@ class Simulation {
     }
     for (size_t count = core.active.size(); count > 0; --count) {
       Slice* slice = core.active.pop_front();
-      const Nanoseconds again = slice->pump(now_);
+      const Nanoseconds again = pump(core, *slice);
       Nanoseconds& retry = core.retries[pool_of(*slice)];
       if (again <= now_) fail("a slice wants to be called at a time that has passed");
       retry = std::min(retry, again);
     }
+  }
+
+  Nanoseconds pump(SimulatedCore& core, Slice& slice) {
+    const uint32_t pool = pool_of(slice);
+    const auto& waiting = core.queues[pool];
+    const bool is_open =
+        !waiting.empty() && now_ - waiting.front()->waiting_since >= settings_.reserve_after[pool];
+    reserve_may_open_ = is_open && settings_.reserve_max[pool] > 0;
+    const Nanoseconds again = slice.pump(now_);
+    reserve_may_open_ = false;
+    if (slice.reserve_held() > 0 && slice.permits_free() > 0)
+      fail("a permit of the reserve is kept free");
+    if (slice.reserve_held() > closing_count(core.core(), pool) && slice.idle_count() > 0)
+      fail("a backend is idle while the reserve is owed one");
+    return again;
+  }
+  [[nodiscard]] size_t closing_count(CoreId core, uint32_t pool) const {
+    size_t count = 0;
+    for (auto& backend : backends_)
+      count += backend->core == core && backend->pool == pool &&
+               backend->state == FakeBackend::State::closing;
+    return count;
   }
 
   // Forgets slices that nobody uses, as the owner of slices does.
@@ -311,7 +357,7 @@ class Simulation {
       slice.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
                     message.words[2]);
     } else if (kind == MessageKind::promise) {
-      slice.on_promise(message.from, message.count);
+      slice.on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
     } else if (kind == MessageKind::unpromise) {
       slice.on_unpromise(message.from);
     } else if (kind == MessageKind::permits) {
@@ -327,7 +373,10 @@ class Simulation {
   }
 
   void give_back_limit(CoreId id) {
-    if (!shared_.give_back()) return;
+    if (shared_.give_back()) tell_limit_freed(id);
+  }
+
+  void tell_limit_freed(CoreId id) {
     Message message;
     message.kind = static_cast<uint16_t>(MessageKind::limit_freed);
     for (CoreId to = 0; to < settings_.cores; ++to)
@@ -372,6 +421,20 @@ class Simulation {
     }
   }
 
+  // Within a pump, before a connect: has it taken from the reserve?
+  void note_reserve(uint32_t pool) {
+    const uint64_t taken = reserve_taken();
+    if (taken > reserve_seen_ && !reserve_may_open_)
+      fail("the reserve of pool " + std::to_string(pool) + " was opened too early");
+    if (taken > reserve_seen_) reserve_count_ += taken - reserve_seen_;
+    reserve_seen_ = taken;
+  }
+  [[nodiscard]] uint64_t reserve_taken() const {
+    uint64_t taken = 0;
+    for (auto& shared : pools_shared_) taken += shared->reserve.taken();
+    return taken;
+  }
+
   void fail_connect(FakeBackend& backend) {
     Slice& slice = slice_of(backend.core, backend.pool);
     const CoreId id = backend.core;
@@ -395,7 +458,11 @@ class Simulation {
     if (backend.state == State::moving) slice.on_move_failed(backend.moving_to);
     if (backend.client != nullptr) set_thinking(*backend.client);
     backend.client = nullptr;
-    backend.state = State::closing;
+    start_closing(backend);
+  }
+
+  void start_closing(FakeBackend& backend) {
+    backend.state = FakeBackend::State::closing;
     backend.due = now_ + dice_.between<Nanoseconds>(0, settings_.close_max);
   }
 
@@ -430,13 +497,20 @@ class Simulation {
         client.waiting_since = now_;
         lease(static_cast<FakeBackend&>(*backend), client);
       } else {
-        client.state = Client::State::waiting;
-        client.due = now_ + dice_.between<Nanoseconds>(0, settings_.patience_max);
-        client.uncovered_since = never;
-        cores_[client.core]->queues[client.pool].push_back(&client);
-        slice.enqueue(client, now_);
+        enqueue(slice, client);
       }
     }
+  }
+
+  void enqueue(Slice& slice, Client& client) {
+    const uint32_t max = settings_.waiters_max[client.pool];
+    const bool has_place = max == 0 || waiting_count(client.pool) < max;
+    if (slice.enqueue(client, now_) != has_place) fail("max_waiters has lost count");
+    if (!has_place) return set_thinking(client);
+    client.state = Client::State::waiting;
+    client.due = now_ + dice_.between<Nanoseconds>(0, settings_.patience_max);
+    client.uncovered_since = never;
+    cores_[client.core]->queues[client.pool].push_back(&client);
   }
 
   void leave_queue(Client& client) {
@@ -537,6 +611,7 @@ class Simulation {
 
   void check() {
     note_covered();
+    reserve_seen_ = reserve_taken();
     for (uint32_t pool = 0; pool < settings_.pools; ++pool) check_pool(pool);
     if (settings_.shared_max != 0 && backends_.size() > settings_.shared_max)
       fail("more connections than the shared limit allows");
@@ -572,16 +647,43 @@ class Simulation {
       posted += backend->pool == pool && backend->state == FakeBackend::State::in_message;
     }
     if (held + posted != real) fail("a slice has lost count of its backends");
-    if (permits + held != settings_.pool_max[pool]) fail("permits were made or lost");
-    if (real > settings_.pool_max[pool]) fail("more connections than the pool's limit allows");
+    const uint32_t reserve_taken = pools_shared_[pool]->reserve.taken();
+    if (permits + held != settings_.pool_max[pool] + reserve_taken)
+      fail("permits were made or lost");
+    if (real > settings_.pool_max[pool] + settings_.reserve_max[pool])
+      fail("more connections than the pool's limit and its reserve allow");
+    check_reserve_is_used(pool);
+  }
+
+  // Where nothing else stands in the way: who has waited for long enough, with nothing on its way,
+  // does not wait for a reserve that has room, but for the time of a message and two turns.
+  void check_reserve_is_used(uint32_t pool) {
+    const Settings& s = settings_;
+    if (s.reserve_max[pool] == 0 || s.shared_max != 0 || s.connect_failure_rate != 0) return;
+    const bool has_room = pools_shared_[pool]->reserve.has_room();
+    reserve_room_since_[pool] = has_room ? std::min(reserve_room_since_[pool], now_) : never;
+    if (!has_room) return;
+    const Nanoseconds patience = s.message_max + 2 * s.turn_max;
+    for (auto& core : cores_) {
+      const auto& waiting = core->queues[pool];
+      if (waiting.empty() || waiting.front()->uncovered_since == never) continue;
+      const Nanoseconds since =
+          std::max({reserve_room_since_[pool], waiting.front()->uncovered_since,
+                    waiting.front()->waiting_since + s.reserve_after[pool]});
+      if (now_ - since > patience) fail("somebody waits beside a reserve that has room");
+    }
   }
 
   // --- The end of the day ---
 
+  [[nodiscard]] size_t waiting_count(uint32_t pool) const {
+    size_t count = 0;
+    for (auto& core : cores_) count += core->queues[pool].size();
+    return count;
+  }
   [[nodiscard]] size_t waiting_count() const {
     size_t count = 0;
-    for (auto& core : cores_)
-      for (auto& waiting : core->queues) count += waiting.size();
+    for (uint32_t pool = 0; pool < settings_.pools; ++pool) count += waiting_count(pool);
     return count;
   }
   [[nodiscard]] bool are_all_finished() const {
@@ -618,11 +720,15 @@ class Simulation {
   // When nobody waits, messages and moves come to an end.
   void become_quiet() {
     const Settings& s = settings_;
-    const Nanoseconds deadline = now_ + s.connect_max + s.close_max + s.idle_timeout +
+    const Nanoseconds deadline = now_ + s.connect_max + 2 * s.close_max + s.idle_timeout +
                                  8 * s.cores * (s.turn_max + s.message_max + s.move_max);
     while (error_.empty() && is_anything_under_way()) {
       run_turn();
       if (now_ > deadline) fail("messages go round although nobody waits");
+    }
+    for (auto& shared : pools_shared_) {
+      if (shared->reserve.taken() > 0) fail("nobody waits, and the reserve is not whole");
+      if (shared->waiters.taken() > 0) fail("nobody waits, and somebody is counted as waiting");
     }
   }
 
@@ -673,6 +779,7 @@ class Simulation {
   std::vector<std::unique_ptr<FakeBackend>> backends_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<PoolSpecRef> specs_;
+  std::vector<std::shared_ptr<PoolShared>> pools_shared_;
   std::vector<std::deque<Letter>> letters_;  // One queue for each ordered pair of cores.
   std::vector<std::unique_ptr<SimulatedCore>> cores_;
   std::string error_;
@@ -681,7 +788,11 @@ class Simulation {
   uint64_t messages_count_ = 0;
   uint64_t served_count_ = 0;
   uint64_t moves_count_ = 0;
+  uint64_t reserve_count_ = 0;  // Permits that were taken from a reserve.
+  uint64_t reserve_seen_ = 0;   // Taken at the last look.
   Nanoseconds excess_max_ = 0;
+  std::vector<Nanoseconds> reserve_room_since_;  // never: it has none.
+  bool reserve_may_open_ = false;                // For the slice that is pumped.
   bool faults_ = true;
   bool closing_time_ = false;  // Clients that have been served do not come back.
   bool reclaims_ = true;
@@ -698,6 +809,7 @@ void SimulatedCore::send(CoreId to, const Message& message) noexcept {
 
 bool SimulatedCore::connect(Slice& slice) noexcept {
   Simulation& sim = simulation_;
+  sim.note_reserve(Simulation::pool_of(slice));
   if (!sim.shared_.try_take()) return false;
   auto backend = std::make_unique<FakeBackend>();
   backend->core = id_;
@@ -724,8 +836,20 @@ void SimulatedCore::move(Slice&, PooledBackend& pooled, CoreId to) noexcept {
   ++simulation_.moves_count_;
 }
 
+void SimulatedCore::close(Slice&, PooledBackend& pooled) noexcept {
+  auto& backend = static_cast<FakeBackend&>(pooled);
+  if (backend.state != FakeBackend::State::idle)
+    simulation_.fail("a backend is to end that is not idle");
+  simulation_.start_closing(backend);
+}
+
+void SimulatedCore::on_reserve_freed(Slice&) noexcept {
+  simulation_.tell_limit_freed(id_);
+}
+
 struct Tally {
   uint64_t served = 0;
+  uint64_t reserve = 0;
   uint64_t moves = 0;
   uint64_t messages = 0;
   double excess_hops = 0;
@@ -740,6 +864,7 @@ bool run_seed(uint64_t seed, Tally& tally) {
   tally.served += simulation->served_count();
   tally.moves += simulation->moves_count();
   tally.messages += simulation->messages_count();
+  tally.reserve += simulation->reserve_count();
   if (simulation->excess_hops() > tally.excess_hops) {
     tally.excess_hops = simulation->excess_hops();
     tally.worst_seed = seed;
@@ -761,9 +886,10 @@ TEST_CASE("no seed makes cores lose a permit, exceed a limit or forget a waiter"
   for (uint64_t i = first; i < first + count && failures < 10; ++i)
     failures += run_seed(i, tally) ? 0 : 1;
   CHECK(tally.served > 0);
+  if (seed == nullptr) CHECK(tally.reserve > count);
   MESSAGE("served ", tally.served, ", moves ", tally.moves, ", messages ", tally.messages,
-          ", overtaken by the bound and ", tally.excess_hops, " hops (seed ", tally.worst_seed,
-          ")");
+          ", from the reserve ", tally.reserve, ", overtaken by the bound and ", tally.excess_hops,
+          " hops (seed ", tally.worst_seed, ")");
 }
 
 }  // namespace

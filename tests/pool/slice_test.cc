@@ -30,11 +30,15 @@ struct Move {
 // One core with one slice: does nothing by itself, and keeps what the slice asked for.
 class TestCore final : public SlicePort, public Postbox {
  public:
-  TestCore(CoreId id, CoreId cores_count, uint32_t max) : id_(id), cores_count_(cores_count) {
+  TestCore(CoreId id, CoreId cores_count, uint32_t max)
+      : TestCore(id, cores_count, limits_of(max), std::make_shared<PoolShared>(PoolLimits())) {}
+  TestCore(CoreId id, CoreId cores_count, const PoolLimits& limits,
+           std::shared_ptr<PoolShared> shared)
+      : id_(id), cores_count_(cores_count) {
     auto* spec = new PoolSpec;
     spec->key = "pool";
-    spec->limits.max_connections = max;
-    spec->limits.min_connections = max / 2;
+    spec->limits = limits;
+    spec->shared = std::move(shared);
     slice_ = std::make_unique<Slice>(PoolSpecRef(spec), *this, *this);
   }
   ~TestCore() override {
@@ -43,6 +47,12 @@ class TestCore final : public SlicePort, public Postbox {
     for (const auto& [to, message] : outbox)
       if (message.kind != static_cast<uint16_t>(MessageKind::backend))
         static_cast<void>(PoolSpecRef::take_word(message.words[0]));
+  }
+  [[nodiscard]] static PoolLimits limits_of(uint32_t max) {
+    PoolLimits limits;
+    limits.max_connections = max;
+    limits.min_connections = max / 2;
+    return limits;
   }
   Slice& operator*() { return *slice_; }
   Slice* operator->() { return slice_.get(); }
@@ -66,6 +76,11 @@ class TestCore final : public SlicePort, public Postbox {
   }
   void move(Slice&, PooledBackend& backend, CoreId to) noexcept override {
     moves.push_back({&backend, to});
+  }
+  void close(Slice&, PooledBackend& backend) noexcept override { closes.push_back(&backend); }
+  void on_reserve_freed(Slice& slice) noexcept override {
+    ++reserve_frees;
+    slice.on_limit_freed();
   }
   void activate(Slice& slice) noexcept override {
     if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active.push_back(slice);
@@ -97,6 +112,8 @@ class TestCore final : public SlicePort, public Postbox {
   uint32_t connects = 0;
   std::vector<HandOver> hand_overs;
   std::vector<Move> moves;
+  std::vector<PooledBackend*> closes;
+  uint32_t reserve_frees = 0;
   std::deque<std::pair<CoreId, Message>> outbox;
   IntrusiveList<Slice, ActiveSliceTag> active;
 
@@ -112,6 +129,11 @@ class TestCores {
   TestCores(CoreId count, uint32_t max) {
     for (CoreId id = 0; id < count; ++id)
       cores_.push_back(std::make_unique<TestCore>(id, count, max));
+  }
+  TestCores(CoreId count, const PoolLimits& limits) {
+    const auto shared = std::make_shared<PoolShared>(limits);
+    for (CoreId id = 0; id < count; ++id)
+      cores_.push_back(std::make_unique<TestCore>(id, count, limits, shared));
   }
   TestCore& operator[](size_t id) { return *cores_[id]; }
 
@@ -153,7 +175,8 @@ class TestCores {
     if (kind == MessageKind::want)
       to->on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
                   message.words[2]);
-    if (kind == MessageKind::promise) to->on_promise(message.from, message.count);
+    if (kind == MessageKind::promise)
+      to->on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
     if (kind == MessageKind::unpromise) to->on_unpromise(message.from);
     if (kind == MessageKind::permits)
       to->on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
@@ -606,6 +629,55 @@ TEST_CASE("a waiter is pumped again when the backend it counted on goes to an ol
   cores[0].end({&leased, &backend});
 }
 
+TEST_CASE("a backend granted to a wish that was withdrawn does not count as answer to the next") {
+  for (const bool is_late : {false, true}) {
+    CAPTURE(is_late);
+    TestCores cores(2, 1);
+    TestBackend backend;
+    cores[0].own(backend, start);
+    TestWaiter waiter;
+    cores[1]->enqueue(waiter, start);
+    cores.settle(start);
+    cores[0]->release(backend, start);
+    REQUIRE(cores[0].moves.size() == 1);
+    if (!is_late) cores.depart(cores[0]);
+    cores[1]->remove(waiter);
+    cores[1].pump(start);
+    cores[1]->enqueue(waiter, start);
+    cores[1].pump(start);
+    while (!cores[1].outbox.empty()) cores.deliver(cores[1], start);
+    while (!cores[0].outbox.empty()) cores.deliver(cores[0], start);
+    cores.settle(start);
+    REQUIRE(cores[1].hand_overs.size() == 1);
+    CHECK_FALSE(cores[0]->has_waiters());
+    cores[1].end({&backend});
+  }
+}
+
+TEST_CASE("a permit that is sent home beside a wish does not count as its answer") {
+  TestCores cores(2, 1);
+  TestWaiter waiter;
+  // Core 1 borrows the permit and does not use it.
+  cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  cores[1]->remove(waiter);
+  cores[1]->on_connect_failed(0);
+  cores.settle(start);
+  CHECK(cores[1]->permits_free() == 1);
+  // It sends it home while core 0 asks for it.
+  cores[0]->enqueue(waiter, start);
+  cores[0].pump(start);
+  cores[1]->give_back_loans();
+  cores.settle(start);
+  CHECK(cores[0].connects == 1);
+  cores[0]->remove(waiter);
+  cores[0]->on_connect_failed(0);
+  cores.settle(start);
+  CHECK_FALSE(cores[1]->has_waiters());
+  CHECK(cores[0]->is_pristine());
+  CHECK(cores[1]->is_pristine());
+}
+
 TEST_CASE("permits that went round in a circle still get home") {
   TestCores cores(3, 1);
   TestWaiter waiter;
@@ -651,6 +723,184 @@ TEST_CASE("a slice with a loan, a wish or a backend is not pristine") {
   cores.settle(start);
   CHECK(cores[0]->is_pristine());
   CHECK(cores[1]->is_pristine());
+}
+
+// ---------------------------------------------------------------- the reserve
+
+PoolLimits with_reserve(uint32_t max, uint32_t reserve) {
+  PoolLimits limits = TestCore::limits_of(max);
+  limits.reserve_connections = reserve;
+  limits.reserve_after = seconds(2);
+  return limits;
+}
+
+constexpr Nanoseconds reserve_opens = start + seconds(2);
+
+TEST_CASE("the reserve opens when somebody has waited for reserve_after, and not before") {
+  TestCores cores(1, with_reserve(1, 2));
+  TestCore& core = cores[0];
+  TestBackend backends[3];
+  core.own(backends[0], start);
+  TestWaiter waiters[4];
+  core->enqueue(waiters[0], start);
+  for (int i = 1; i < 4; ++i) core->enqueue(waiters[i], start + seconds(1));
+  CHECK(core.pump(start) == reserve_opens);
+  CHECK(core->pump(reserve_opens - 1) == reserve_opens);
+  CHECK(core.connects == 1);
+  // All who wait profit, but no more than the reserve has.
+  CHECK(core->pump(reserve_opens) == never);
+  CHECK(core.connects == 3);
+  CHECK(core->reserve_held() == 2);
+  CHECK(core->spec().shared->reserve.taken() == 2);
+  core->on_connected(backends[1], reserve_opens);
+  core->on_connected(backends[2], reserve_opens);
+  REQUIRE(core.hand_overs.size() == 2);
+  CHECK(core.hand_overs[0].waiter == &waiters[0]);
+  core->remove(waiters[2]);
+  core->remove(waiters[3]);
+  core.end({&backends[0], &backends[1], &backends[2]});
+  core.pump(reserve_opens);
+  CHECK(core->spec().shared->reserve.taken() == 0);
+  CHECK(core->is_pristine());
+}
+
+TEST_CASE("the reserve stays shut while a permit is free, or a backend is on its way") {
+  TestCores cores(1, with_reserve(2, 2));
+  TestCore& core = cores[0];
+  TestWaiter waiters[2];
+  for (TestWaiter& waiter : waiters) core->enqueue(waiter, start);
+  core.pump(start);
+  CHECK(core.connects == 2);
+  core->pump(reserve_opens);
+  CHECK(core.connects == 2);
+  CHECK(core->reserve_held() == 0);
+  for (TestWaiter& waiter : waiters) core->remove(waiter);
+  core->on_connect_failed(0);
+  core->on_connect_failed(0);
+}
+
+TEST_CASE("the reserve gets its permit back as soon as a backend is idle and nobody waits") {
+  TestCores cores(1, with_reserve(1, 1));
+  TestCore& core = cores[0];
+  TestBackend backends[2];
+  core.own(backends[0], start);
+  TestWaiter waiters[2];
+  for (TestWaiter& waiter : waiters) core->enqueue(waiter, start);
+  core.pump(start);
+  core->pump(reserve_opens);
+  core->on_connected(backends[1], reserve_opens);
+  core.pump(reserve_opens);
+  // Somebody waits: it is handed on.
+  core->release(backends[1], reserve_opens);
+  CHECK(core.hand_overs.size() == 2);
+  core.pump(reserve_opens);
+  CHECK(core.closes.empty());
+  // Whichever is idle first.
+  core->release(backends[0], reserve_opens);
+  core.pump(reserve_opens);
+  CHECK(core.closes == std::vector<PooledBackend*>{&backends[0]});
+  CHECK(core->reserve_held() == 1);
+  // One is enough, though the server takes its time.
+  core->release(backends[1], reserve_opens);
+  core.pump(reserve_opens);
+  CHECK(core.closes.size() == 1);
+  CHECK(core->idle_count() == 1);
+  core->on_gone();
+  core.pump(reserve_opens);
+  CHECK(core->reserve_held() == 0);
+  CHECK(core->spec().shared->reserve.taken() == 0);
+  CHECK(core->permits_free() == 0);
+  core.end({&backends[1]});
+  CHECK(core->is_pristine());
+}
+
+TEST_CASE("a permit of the reserve that waiters cannot use goes back, and is taken anew") {
+  TestCores cores(1, with_reserve(1, 1));
+  TestCore& core = cores[0];
+  TestBackend backend;
+  core.own(backend, start);
+  TestWaiter waiter;
+  core->enqueue(waiter, start);
+  core.pump(start);
+  SUBCASE("a shared limit is full") {
+    core.has_room = false;
+    CHECK(core->pump(reserve_opens) == never);
+    CHECK(core->spec().shared->reserve.taken() == 0);
+    core.has_room = true;
+    core->on_limit_freed();
+    core.pump(reserve_opens);
+  }
+  SUBCASE("the node fails") {
+    core->pump(reserve_opens);
+    const Nanoseconds retry_at = reserve_opens + milliseconds(50);
+    core->on_connect_failed(retry_at);
+    CHECK(core.pump(reserve_opens) == retry_at);
+    CHECK(core->spec().shared->reserve.taken() == 0);
+    core->pump(retry_at);
+  }
+  CHECK(core->spec().shared->reserve.taken() == 1);
+  CHECK(core->connecting_count() == 1);
+  core->remove(waiter);
+  core->on_connect_failed(0);
+  core.end({&backend});
+}
+
+TEST_CASE("a core that found the reserve empty is told when it has room again") {
+  TestCores cores(2, with_reserve(2, 1));
+  TestBackend backends[3];
+  cores[0].own(backends[0], start);
+  cores[1].own(backends[1], start);
+  TestWaiter waiters[2];
+  for (size_t id = 0; id < 2; ++id) cores[id]->enqueue(waiters[id], start);
+  cores.settle(start);
+  cores[0]->pump(reserve_opens);
+  CHECK(cores[0]->reserve_held() == 1);
+  CHECK(cores[1]->pump(reserve_opens) == never);
+  CHECK(cores[1]->reserve_held() == 0);
+  CHECK(cores[0].connects + cores[1].connects == 3);
+  // It is lent, with the backend, to the other core.
+  cores[0]->remove(waiters[0]);
+  cores[0]->on_connected(backends[2], reserve_opens);
+  cores.settle(reserve_opens);
+  CHECK(cores[1].hand_overs.size() == 1);
+  CHECK(cores[0]->reserve_held() == 0);
+  CHECK(cores[1]->reserve_held() == 1);
+  cores[1]->release(backends[2], reserve_opens);
+  cores[1].pump(reserve_opens);
+  CHECK(cores[1].closes.size() == 1);
+  cores[1]->on_gone();
+  cores[1].pump(reserve_opens);
+  CHECK(cores[1].reserve_frees == 1);
+  CHECK(cores[1]->spec().shared->reserve.taken() == 0);
+  cores[0].end({&backends[0]});
+  cores[1].end({&backends[1]});
+}
+
+TEST_CASE("a bare permit of the reserve is lent, and comes back from where it was lent to") {
+  TestCores cores(2, with_reserve(1, 1));
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter local;
+  TestWaiter remote;
+  cores[0]->enqueue(local, start);
+  cores.settle(start);
+  cores[0]->pump(reserve_opens);
+  CHECK(cores[0]->reserve_held() == 1);
+  cores[0]->remove(local);
+  cores[1]->enqueue(remote, start);
+  cores.settle(start);
+  cores[0]->on_connect_failed(0);
+  cores.settle(start);
+  CHECK(cores[0]->reserve_held() == 0);
+  CHECK(cores[1]->reserve_held() == 1);
+  CHECK(cores[1].connects == 1);
+  cores[1]->remove(remote);
+  cores[1]->on_connect_failed(0);
+  cores.settle(start);
+  CHECK(cores[1]->spec().shared->reserve.taken() == 0);
+  CHECK(cores[1]->is_pristine());
+  cores[0].end({&backend});
+  CHECK(cores[0]->is_pristine());
 }
 
 TEST_CASE("a limit without a maximum refuses nobody") {

@@ -16,10 +16,12 @@
 namespace helios {
 namespace {
 
+using testing::close_with_reset;
 using testing::Fd;
 using testing::listen_at;
 using testing::make_pair_of_sockets;
 using testing::make_ring;
+using testing::make_tcp_pair;
 using testing::on_each_kernel;
 using testing::Pair;
 using testing::pattern;
@@ -702,6 +704,48 @@ TEST_CASE("a poll reports each time that the descriptor becomes readable, until 
   }
   ring->start_cancel(target.id(), OpKind::poll);
   REQUIRE(turn_until(*ring, [&] { return target.has_ended(); }));
+  CHECK(target.events.back().res == -ECANCELED);
+}
+
+TEST_CASE("a poll for the hang-up sees it behind bytes that nobody reads, and nothing else") {
+  on_each_kernel([](RingOptions options) {
+    auto ring = make_ring(options);
+    auto listener = listen_at(AF_INET);
+    for (const bool is_reset : {false, true}) {
+      for (const bool is_early : {false, true}) {
+        Pair pair = make_tcp_pair(listener);
+        Recorder target(*ring);
+        const auto hang_up = [&] {
+          if (is_reset) {
+            close_with_reset(pair.theirs);
+          } else {
+            REQUIRE(shutdown(pair.theirs.get(), SHUT_WR) == 0);
+          }
+        };
+        write_all(pair.theirs.get(), "unread");
+        if (is_early) hang_up();
+        ring->start_hangup_poll(target.id(), pair.ours.get());
+        if (!is_early) {
+          write_all(pair.theirs.get(), "more");
+          CHECK(ring->turn(0) == 0);
+          hang_up();
+        }
+        REQUIRE(turn_until(*ring, [&] { return target.has_ended(OpKind::poll); }));
+        REQUIRE(target.events.size() == 1);
+        CHECK((target.events[0].res & POLLRDHUP) != 0);
+      }
+    }
+  });
+}
+
+TEST_CASE("a poll for the hang-up ends when it is cancelled") {
+  auto ring = make_ring({});
+  Pair pair = make_pair_of_sockets();
+  Recorder target(*ring);
+  ring->start_hangup_poll(target.id(), pair.ours.get());
+  (void)ring->turn(0);
+  ring->start_cancel(target.id(), OpKind::poll);
+  REQUIRE(turn_until(*ring, [&] { return target.has_ended(OpKind::poll); }));
   CHECK(target.events.back().res == -ECANCELED);
 }
 

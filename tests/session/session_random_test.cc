@@ -75,6 +75,7 @@ class RandomClient {
   // The pooler ended the connection.
   [[nodiscard]] bool was_cut() const { return was_cut_; }
   [[nodiscard]] const std::string& key() const { return key_; }
+  [[nodiscard]] size_t notices_count() const { return notices_count_; }
 
  private:
   std::string next_text() {
@@ -150,6 +151,12 @@ class RandomClient {
       case 'K':
         key_ = message.body;
         return;
+      case 'N':
+        // The server has nothing to say: it is told that it waits.
+        REQUIRE(is_welcome_);
+        REQUIRE(ready_due_ > 0);
+        ++notices_count_;
+        return;
       case 'Z':
         if (!is_welcome_) {
           is_welcome_ = true;
@@ -182,6 +189,7 @@ class RandomClient {
   int units_left_;
   int texts_count_ = 0;
   int ready_due_ = 0;
+  size_t notices_count_ = 0;
   bool is_welcome_ = false;
   bool has_said_goodbye_ = false;
   bool is_gone_ = false;
@@ -193,6 +201,8 @@ struct Outcome {
   size_t served_count = 0;
   size_t cancels_count = 0;
   uint64_t moves_count = 0;
+  size_t notices_count = 0;
+  size_t refused_count = 0;
 };
 
 void ask_to_cancel(SessionBench& bench, SimRandom& random, const std::string& key,
@@ -209,6 +219,9 @@ BenchOptions options_for(uint64_t seed) {
   options.cores_count = static_cast<CoreId>(1 + seed % 3);
   options.limits.max_connections = backends_max;
   options.limits.mode = seed % 5 == 4 ? LeaseMode::session : LeaseMode::transaction;
+  options.limits.reserve_connections = seed % 4 < 2 ? 2 : 0;
+  options.limits.reserve_after = milliseconds(10);
+  options.limits.wait_notice = milliseconds(seed % 8 < 4 ? 15 : 0);
   options.buffers_count = seed % 2 == 0 ? 64 : 6;
   options.network = SimOptions();
   options.network.seed = seed;
@@ -216,6 +229,7 @@ BenchOptions options_for(uint64_t seed) {
   if (seed % 3 == 0) {
     options.network.connect_refused_percent = 10;
     options.network.reset_per_mille = 1;
+    options.limits.max_waiters = seed % 2 == 0 ? 3 : 0;
   }
   return options;
 }
@@ -269,19 +283,27 @@ Outcome run(uint64_t seed) {
     backends += slice.backends_count();
     outcome.cancels_count += core.pools.counters().cancels;
     outcome.moves_count += core.pools.counters().moves_in;
+    outcome.refused_count += core.sessions.counters().waits_refused;
     CHECK(core.pools.counters().violations == 0);
     CHECK(core.io.lent_count(BufferGroup::client) == 0);
     CHECK(core.io.lent_count(BufferGroup::backend) == 0);
     CHECK(core.chunks.lent_count() == 0);
   }
   CHECK(permits + backends == backends_max);
+  const PoolShared& shared = *bench.slice().spec().shared;
+  CHECK(shared.waiters.taken() == 0);
+  CHECK(shared.reserve.taken() == 0);
+  CHECK(shared.connections_count == backends);
   CHECK(bench.node.limit.taken() == backends);
   if (is_draining) CHECK(bench.is_empty());
   // Where nothing breaks, nobody is disturbed by those who leave without a word.
   const bool is_calm = seed % 3 != 0 && !is_draining;
   for (const auto& client : clients)
     if (is_calm) CHECK_FALSE(client->was_cut());
-  for (const auto& client : clients) outcome.served_count += client->was_served() ? 1 : 0;
+  for (const auto& client : clients) {
+    outcome.served_count += client->was_served() ? 1 : 0;
+    outcome.notices_count += client->notices_count();
+  }
   return outcome;
 }
 
@@ -293,11 +315,15 @@ TEST_CASE("no client ever sees another's bytes, and everything comes back") {
     total.served_count += outcome.served_count;
     total.cancels_count += outcome.cancels_count;
     total.moves_count += outcome.moves_count;
+    total.notices_count += outcome.notices_count;
+    total.refused_count += outcome.refused_count;
   }
   // The test did what it is for.
   CHECK(total.served_count > seeds_count * clients_count / 2);
   CHECK(total.cancels_count > seeds_count / 10);
   CHECK(total.moves_count > seeds_count / 10);
+  CHECK(total.notices_count > seeds_count / 10);
+  CHECK(total.refused_count > 0);
 }
 
 }  // namespace

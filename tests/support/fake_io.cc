@@ -240,11 +240,7 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
       break;
     }
     case OpKind::poll:
-      if (socket.poll_ready) {
-        socket.poll_ready = false;
-        io.deliver(op_index, POLLIN, random_more());
-        done = true;
-      }
+      done = try_poll(io, op_index, socket);
       break;
     case OpKind::none:
       UNREACHABLE("an op without a kind");
@@ -282,6 +278,17 @@ bool SimNetwork::try_recv(FakeIo& io, size_t op_index, Socket& socket) {
   std::string bytes = socket.inbox.substr(0, size);
   socket.inbox.erase(0, size);
   io.deliver_bytes(op_index, bytes, random_more());
+  return true;
+}
+
+bool SimNetwork::try_poll(FakeIo& io, size_t op_index, Socket& socket) {
+  if (io.ops_[op_index].is_hangup_poll) {
+    if (!socket.inbox_ended && socket.error == 0) return false;
+    io.deliver(op_index, socket.error != 0 ? POLLRDHUP | POLLHUP | POLLERR : POLLRDHUP, More::no);
+    return true;
+  }
+  if (!std::exchange(socket.poll_ready, false)) return false;
+  io.deliver(op_index, POLLIN, random_more());
   return true;
 }
 
@@ -397,6 +404,10 @@ void FakeIo::start_connect(TargetId id, int fd, const sockaddr* address, socklen
 
 void FakeIo::start_poll(TargetId id, int fd) noexcept {
   static_cast<void>(add_op(id, OpKind::poll, fd));
+}
+
+void FakeIo::start_hangup_poll(TargetId id, int fd) noexcept {
+  add_op(id, OpKind::poll, fd).is_hangup_poll = true;
 }
 
 void FakeIo::start_cancel(TargetId id, OpKind kind) noexcept {

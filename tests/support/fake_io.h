@@ -137,6 +137,7 @@ class SimNetwork {
   [[nodiscard]] bool try_accept(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] bool try_recv(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] bool try_send(FakeIo& io, size_t op_index, Socket& socket);
+  [[nodiscard]] bool try_poll(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] More random_more() {
     return random_.percent(options_.multishot_end_percent) ? More::no : More::yes;
   }
@@ -167,6 +168,7 @@ class FakeIo final : public Io {
   void start_connect(TargetId id, int fd, const sockaddr* address,
                      socklen_t size) noexcept override;
   void start_poll(TargetId id, int fd) noexcept override;
+  void start_hangup_poll(TargetId id, int fd) noexcept override;
   void start_cancel(TargetId id, OpKind kind) noexcept override;
   void keep_buffer(BufferRef buffer) noexcept override;
   void release_buffer(BufferRef buffer) noexcept override;
@@ -231,6 +233,7 @@ class FakeIo final : public Io {
     bool cancelling = false;
     BufferGroup group = BufferGroup::client;
     bool expect_idle = false;
+    bool is_hangup_poll = false;
     std::vector<iovec> parts;
     SendNotice notice = SendNotice::prompt;
     size_t ended_size = 0;  // Of a send that has ended untold.

@@ -439,6 +439,9 @@ PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view 
   spec->login.user = user;
   spec->login.database = database;
   spec->limits = limits;
+  spec->database_clients = database_clients;
+  spec->user_clients = user_clients;
+  spec->shared = registry.shared_of(spec->key, limits);
   return PoolSpecRef(spec);
 }
 

@@ -18,6 +18,7 @@
 
 #include "helios/net/resolver.h"
 #include "helios/net/stream.h"
+#include "helios/pool/pool_registry.h"
 #include "helios/pool/pools.h"
 #include "helios/runtime/timer_wheel.h"
 #include "helios/session/sessions.h"
@@ -177,6 +178,10 @@ class BenchDirectory final : public Directory {
                                     const ParameterList& settings) const override;
 
   PoolLimits limits;
+  // Of every database, and of every user; null: none.
+  std::shared_ptr<Limit> database_clients;
+  std::shared_ptr<Limit> user_clients;
+  mutable PoolRegistry registry;
 
  private:
   Node& node_;

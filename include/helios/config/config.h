@@ -78,7 +78,12 @@ struct PoolConfig {
   // out.
   Nanoseconds test_after = seconds(30);
   Nanoseconds connect_timeout = seconds(15);  // Connect and login together.
-  uint32_t weight = 1;  // Of the pool, where pools share a full node, database or user.
+  uint32_t weight = 1;       // Of the pool, where pools share a full node, database or user.
+  uint32_t max_waiters = 0;  // Over all cores; 0: no limit.
+  // Connections beyond max_connections while somebody has waited for longer than reserve_after.
+  uint32_t reserve_connections = 0;
+  Nanoseconds reserve_after = seconds(5);
+  Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -95,6 +100,10 @@ struct PoolOverrides {
   std::optional<Nanoseconds> test_after;
   std::optional<Nanoseconds> connect_timeout;
   std::optional<uint32_t> weight;
+  std::optional<uint32_t> max_waiters;
+  std::optional<uint32_t> reserve_connections;
+  std::optional<Nanoseconds> reserve_after;
+  std::optional<Nanoseconds> wait_notice;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };
@@ -129,6 +138,7 @@ struct DatabaseConfig {
   std::string node_user;      // Login at the node; empty: see Config::node_login.
   std::string node_password;  // Empty: none, or the client's own (node_login).
   uint32_t max_connections_total = 0;  // Over all pools of this database; 0: no limit.
+  uint32_t max_clients = 0;            // Logged in at the same time; 0: no limit.
   PoolOverrides pool;
 
   // Requires: `requested` is the name that found this entry. The database's name on the node.
@@ -146,6 +156,7 @@ struct UserConfig {
   std::string node_user;
   std::string node_password;
   uint32_t max_connections_total = 0;  // Over all pools of this user; 0: no limit.
+  uint32_t max_clients = 0;            // Logged in at the same time; 0: no limit.
   PoolOverrides pool;
 
   [[nodiscard]] PasswordKind password_kind() const noexcept;

@@ -2,7 +2,8 @@
 //
 // States: closed -> connecting -> open -> terminating -> closed; accepted sockets start in open.
 // Receive: armed or not, with pause and resume (back-pressure). A multishot receive cannot be
-// paused, so pause cancels it; what arrives until its terminal event is still delivered. Send: one
+// paused, so pause cancels it; what arrives until its terminal event is still delivered. While it
+// is paused the peer's end goes unseen, unless the owner has it watched (watch_hangup). Send: one
 // op in flight, everything queued meanwhile goes out with the next. Termination: cancel what is in
 // flight, wait for its end, close, on_closed. The owner may destroy or reuse the stream only
 // from on_closed on.
@@ -104,6 +105,16 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   void resume_receive() noexcept;
   [[nodiscard]] bool is_receive_paused() const noexcept { return paused_; }
 
+  // Whether the owner wants to hear at once, by on_ended(peer_closed), that the peer has hung up
+  // while the receive is paused. False at first. Note: a peer that has only shut down its writing
+  // side has hung up too, and what it sent before and nobody has received is lost by on_ended.
+  // Requires: not detached while it is watched.
+  void watch_hangup(bool wanted) noexcept {
+    if (wanted == hangup_wanted_) return;
+    hangup_wanted_ = wanted;
+    update_hangup_poll();
+  }
+
   // Bytes queued or in flight. Above the high mark the source of these bytes should pause.
   [[nodiscard]] size_t unsent_size() const noexcept { return outbox_.size(); }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return outbox_.size() > high_mark; }
@@ -152,9 +163,12 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   void on_connect_event(int res) noexcept;
   void on_recv_event(const IoEvent& event) noexcept;
   void on_send_event(int res) noexcept;
+  void on_poll_event(int res) noexcept;
 
   void arm_receive(bool expect_idle) noexcept;
   void cancel_receive() noexcept;
+  [[nodiscard]] bool wants_hangup_poll() const noexcept;
+  void update_hangup_poll() noexcept;
   void start_send() noexcept;
   void on_outbox_empty() noexcept;
   void fail_send(int error) noexcept;
@@ -184,6 +198,9 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   bool send_over_ = false;  // A send failed.
   bool connect_in_flight_ = false;
   bool paused_ = false;
+  bool hangup_wanted_ = false;
+  bool poll_in_flight_ = false;  // For the hang-up.
+  bool poll_cancelling_ = false;
   bool was_above_high_mark_ = false;
   bool ended_ = false;           // on_ended was called.
   bool finish_sending_ = false;  // Shut down our writing side once the outbox is empty.

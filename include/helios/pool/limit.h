@@ -1,8 +1,9 @@
-// A limit on server connections that several pools share: of a node, a database or a user.
+// A limit that all cores share: on the server connections or on the clients of a node, a database
+// or a user.
 //
 // The permits of a pool are dealt out over the cores (slice.h). These totals are one counter for
-// the process instead: it is touched only when a server connection is made or has ended, never on
-// the path of a query, so its cache line does not matter there, and it is exact. Any thread.
+// the process instead: it is touched only when a connection begins or has ended, never on the path
+// of a query, so its cache line does not matter there, and it is exact. Any thread.
 #pragma once
 
 #include <atomic>

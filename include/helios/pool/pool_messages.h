@@ -8,9 +8,11 @@ namespace helios {
 enum class MessageKind : uint16_t {
   none,
   // Pool. words[0] of each is a PoolSpec reference (PoolSpecRef::to_word).
-  want,       // I have `count` waiters (0: none any more), the oldest since words[1]. words[2]:
-              // want_flags.
-  promise,    // Answer to want: `count` grants are on their way to you.
+  want,  // I have `count` waiters (0: none any more), the oldest since words[1]. words[2]:
+         // want_flags.
+  // Answer to want: `count` grants are on their way to you. words[1]: so many more backends were
+  // granted to an earlier wish and have not left yet.
+  promise,
   unpromise,  // One promised grant will not come.
   permits,    // `count` bare permits are yours now; they were dealt to core words[1].
   // words[0] = BackendTransfer*: a live connection is yours now, and its permit.

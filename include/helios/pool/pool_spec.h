@@ -14,6 +14,7 @@
 
 #include "helios/base/clock.h"
 #include "helios/pool/backend_login.h"
+#include "helios/pool/limit.h"
 #include "helios/pool/node.h"
 #include "helios/pool/parameters.h"
 #include "helios/pool/shared_limit.h"
@@ -33,6 +34,25 @@ struct PoolLimits {
   Nanoseconds connect_timeout = seconds(15);
   Nanoseconds test_after = seconds(30);  // 0: never test.
   uint32_t weight = 1;                   // Its part of limits that pools share (shared_limit.h).
+  uint32_t max_waiters = 0;              // Over all cores; 0: no limit.
+  // Connections beyond max_connections, over all cores, while the oldest waiter has waited for
+  // longer than reserve_after (slice.h).
+  uint32_t reserve_connections = 0;
+  Nanoseconds reserve_after = seconds(5);
+  Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
+};
+
+// What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
+// path of a query that finds an idle backend.
+struct PoolShared {
+  explicit PoolShared(const PoolLimits& limits) noexcept
+      : waiters(limits.max_waiters), reserve(limits.reserve_connections) {}
+  // Who waits for a backend. Counted only where max_waiters is set.
+  Limit waiters;
+  // Permits taken from the reserve. Asked only where reserve_connections is set.
+  Limit reserve;
+  // Server connections, from the connect until the server has let go. Relaxed: a number for people.
+  std::atomic<uint32_t> connections_count{0};
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in
@@ -48,6 +68,11 @@ struct PoolSpec {
   // Totals besides the node's; null where there is none.
   std::shared_ptr<SharedLimit> database_limit;
   std::shared_ptr<SharedLimit> user_limit;
+  // Clients that are logged in, in the same way.
+  std::shared_ptr<Limit> database_clients;
+  std::shared_ptr<Limit> user_clients;
+  // One for all specs of this key (pool_registry.h); until it is set a spec has one of its own.
+  std::shared_ptr<PoolShared> shared = std::make_shared<PoolShared>(PoolLimits());
   BackendLoginOptions login;
   PoolLimits limits;
 

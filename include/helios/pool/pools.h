@@ -86,7 +86,8 @@ class Pools final : public SlicePort {
   // The pool with this key; nullptr when it is not there.
   [[nodiscard]] PoolEntry* find_pool(const std::string& key) noexcept;
 
-  // Leases an idle backend to `lessee` at once, or queues it. True: on_leased was called.
+  // Leases an idle backend to `lessee` at once, or queues it. True: on_leased was called. Note:
+  // when the queue is full (max_waiters) on_wait_failed is called.
   bool acquire(Slice& slice, Lessee& lessee) noexcept;
 
   // Sends a cancel request to the server process behind `backend`. `done` may be null.
@@ -149,6 +150,8 @@ class Pools final : public SlicePort {
   bool connect(Slice& slice) noexcept override;
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
+  void close(Slice& slice, PooledBackend& backend) noexcept override;
+  void on_reserve_freed(Slice&) noexcept override { tell_limit_freed(); }
   void activate(Slice& slice) noexcept override;
 
  private:

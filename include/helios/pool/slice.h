@@ -16,6 +16,12 @@
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.
 //
+// The reserve (reserve_connections) is one more home, and one counter for all cores. A slice whose
+// oldest waiter has waited for longer than reserve_after and that has no free permit takes one from
+// it; it may be lent like any other. Permits are all alike, so the reserve is the first to get one
+// back: when a slice that holds one has a free permit at the end of a pump, or an idle backend,
+// which is then closed.
+//
 // Fairness: a waiter for whom nothing is on its way is overtaken by one of another core that is
 // younger by more than fairness_bound only until its core has told the others: a message and its
 // answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
@@ -26,7 +32,8 @@
 //
 // Invariants:
 // - permits free + connecting + held by backends (idle, leased, moving, closing), over all cores, +
-// in messages = the limit.
+// in messages = the limit + taken from the reserve.
+// - Behind a pump no free permit is the reserve's.
 // - While a backend is idle, nobody waits that this slice knows of.
 // - A waiter is in exactly one list.
 #pragma once
@@ -46,6 +53,9 @@ class Slice;
 struct IdleTag;
 struct WaiterTag;
 struct ActiveSliceTag;
+
+// The home of permits that were taken from the reserve. No core has this number.
+constexpr CoreId reserve_home = UINT16_MAX;
 
 // What a slice knows of a backend. pool/backend.h derives the real one.
 class PooledBackend : public ListNode<IdleTag> {
@@ -77,6 +87,11 @@ class SlicePort {
   virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
   // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed.
   virtual void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept = 0;
+  // End this backend, which was idle; ends in on_gone.
+  virtual void close(Slice& slice, PooledBackend& backend) noexcept = 0;
+  // The reserve has room again after somebody was refused: on_limit_freed of this pool's slices, on
+  // every core, this one too. May call that back.
+  virtual void on_reserve_freed(Slice& slice) noexcept = 0;
   // The slice has work for its next pump().
   virtual void activate(Slice& slice) noexcept = 0;
 
@@ -99,8 +114,9 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   // The idle backend that was used last; nullptr when there is none or others wait already.
   [[nodiscard]] PooledBackend* try_acquire() noexcept;
-  // Queues a waiter. Requires: try_acquire failed. It ends in SlicePort::hand_over or remove.
-  void enqueue(Waiter& waiter, Nanoseconds now) noexcept;
+  // Queues a waiter; it ends in SlicePort::hand_over or remove. False: max_waiters wait already,
+  // over all cores, and nothing was done. Requires: try_acquire failed.
+  bool enqueue(Waiter& waiter, Nanoseconds now) noexcept;
   void remove(Waiter& waiter) noexcept;
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
   [[nodiscard]] Waiter* take_oldest_waiter() noexcept;
@@ -131,7 +147,7 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   // `flags`: want_flags.
   void on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t flags) noexcept;
-  void on_promise(CoreId from, uint32_t count) noexcept;
+  void on_promise(CoreId from, uint32_t count, uint32_t late_count = 0) noexcept;
   void on_unpromise(CoreId from) noexcept;
   void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
   // A backend came from another core, with a permit of `home`.
@@ -152,6 +168,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Counts, for limits, statistics and tests.
   [[nodiscard]] uint32_t permits_free() const noexcept { return permits_free_; }
   [[nodiscard]] uint32_t connecting_count() const noexcept { return connecting_count_; }
+  // Of the permits that are held here in whatever form: those that are the reserve's.
+  [[nodiscard]] uint32_t reserve_held() const noexcept { return reserve_held_; }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_count_; }
   [[nodiscard]] size_t idle_count() const noexcept { return idle_.size(); }
   // Backends this core keeps open: its share of min_connections.
@@ -184,8 +202,11 @@ class Slice : public ListNode<ActiveSliceTag> {
     bool told_takes_permits = false;
     // Grants that it promised and that have not come.
     uint32_t promised_count = 0;
-    // A renewal went out since it was asked.
+    // It may have more on record than told_count: a renewal went out since it was asked, a permit
+    // came home, or a backend that it granted to an earlier wish is still to come.
     bool renewed = false;
+    // Backends of ours that are about to leave for it.
+    uint32_t moving_count = 0;
     // Permits that we hold, in whatever form, and that were dealt to it. (Debts between pairs of
     // cores would not do: they can form a circle in which nobody has anything to give back.)
     uint32_t held_count = 0;
@@ -198,7 +219,12 @@ class Slice : public ListNode<ActiveSliceTag> {
     return static_cast<CoreId>(&peer - peers_.data());
   }
   [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
+  [[nodiscard]] uint32_t& held_count_of(CoreId home) noexcept {
+    return home == reserve_home ? reserve_held_ : peers_[home].held_count;
+  }
+  [[nodiscard]] bool is_permit_sum_right() const noexcept;
   [[nodiscard]] uint32_t needed_count() const noexcept;
+  void on_queue_left() noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;
@@ -207,6 +233,10 @@ class Slice : public ListNode<ActiveSliceTag> {
   void receive_grants(Peer& peer, uint32_t count) noexcept;
   void serve_wishes() noexcept;
   void connect_for_waiters(Nanoseconds now) noexcept;
+  [[nodiscard]] Nanoseconds reserve_opens_at() noexcept;
+  [[nodiscard]] bool take_from_reserve(Nanoseconds now) noexcept;
+  void give_back_reserve() noexcept;
+  [[nodiscard]] Nanoseconds next_try(Nanoseconds now) noexcept;
   void ask_others() noexcept;
   void tell(Peer& peer, uint32_t count, bool answer) noexcept;
   void set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept;
@@ -223,6 +253,10 @@ class Slice : public ListNode<ActiveSliceTag> {
   uint32_t connecting_count_ = 0;
   uint32_t backends_count_ = 0;  // Each holds a permit; without those that are connecting.
   uint32_t wishes_count_ = 0;    // Peers with wish_count > 0.
+  uint32_t reserve_held_ = 0;    // As Peer::held_count, of the reserve.
+  // Backends that were closed for the reserve, less those that have gone since, whichever they
+  // were.
+  uint32_t returning_count_ = 0;
   Nanoseconds retry_at_ = 0;
   bool is_limit_full_ = false;
   bool is_placing_ = false;

@@ -86,6 +86,9 @@ class Io {
                              socklen_t size) noexcept = 0;
   // Multishot poll for POLLIN (event res = the poll mask).
   virtual void start_poll(TargetId id, int fd) noexcept = 0;
+  // Polls, once, for the peer's hang-up: its end of file, or an error of the connection (event res
+  // = the poll mask). Bytes that nobody reads do not hide it. In flight it is the target's poll op.
+  virtual void start_hangup_poll(TargetId id, int fd) noexcept = 0;
   // Asks for the end of the op of this kind. Its terminal event comes as always, possibly with
   // data. Requires: it is in flight.
   virtual void start_cancel(TargetId id, OpKind kind) noexcept = 0;

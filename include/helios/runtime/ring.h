@@ -8,7 +8,7 @@
 // Set up with SINGLE_ISSUER | DEFER_TASKRUN (kernel 6.1): completions arrive only when we enter, so
 // they form batches. The completion queue is sized so that it cannot overflow: each receive
 // completion needs a provided buffer, every target has at most two other ops that end at the same
-// time, and wake-ups are few.
+// time (a third, a hang-up poll, is rare: a waiter's), and wake-ups are few.
 //
 // Owned by one core; its thread only, creation and destruction included (the kernel insists:
 // -EEXIST). Invariant: an op is in flight from its start_ function to its event with more == false,
@@ -120,6 +120,7 @@ class Ring final : public Io, public Waker {
   void start_connect(TargetId id, int fd, const sockaddr* address,
                      socklen_t size) noexcept override;
   void start_poll(TargetId id, int fd) noexcept override;
+  void start_hangup_poll(TargetId id, int fd) noexcept override;
   void start_cancel(TargetId id, OpKind kind) noexcept override;
   void keep_buffer(BufferRef buffer) noexcept override;
   void release_buffer(BufferRef buffer) noexcept override;

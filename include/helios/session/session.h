@@ -104,6 +104,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void send_output(MessageWriter& output) noexcept;
   void forget_login() noexcept;
   void on_logged_in() noexcept;
+  [[nodiscard]] bool count_client() noexcept;
   void start_welcome() noexcept;
   [[nodiscard]] bool know_welcome() noexcept;
   void ask_welcome() noexcept;
@@ -137,6 +138,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  [[nodiscard]] Nanoseconds wait_end() const noexcept;
+  void on_wait_due() noexcept;
+  void send_wait_notice() noexcept;
   void fail_wait() noexcept;
   static void on_timeout(void* self) noexcept;
 
@@ -163,8 +167,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   bool draining_ = false;
   bool parameter_seen_ = false;  // A ParameterStatus came in the current command.
   bool warned_ = false;
-  bool counted_ = false;           // Counts against max_clients.
-  bool uses_pool_ = false;         // Counts in its slice's sessions_count.
+  bool counted_ = false;    // Counts against max_clients.
+  bool uses_pool_ = false;  // Counts in its slice's sessions_count, and against the limits on the
+                            // clients of its database and user.
   SessionLogin* login_ = nullptr;  // Until the client is welcome.
 };
 

@@ -42,6 +42,7 @@ struct SessionsCounters {
   uint64_t refused = 0;
   uint64_t waits = 0;
   uint64_t wait_timeouts = 0;
+  uint64_t waits_refused = 0;  // max_waiters waited already.
 };
 
 class Sessions {

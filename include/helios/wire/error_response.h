@@ -14,6 +14,7 @@ namespace helios {
 
 // The conditions that the proxy itself reports or looks for.
 namespace sqlstate {
+inline constexpr std::string_view successful_completion = "00000";
 inline constexpr std::string_view warning = "01000";
 inline constexpr std::string_view connection_failure = "08006";
 inline constexpr std::string_view connection_exception = "08000";
