@@ -14,6 +14,9 @@ namespace {
 
 // How long a server may take to close after Terminate before we cut the connection and count it.
 constexpr Nanoseconds server_end_timeout = seconds(60);
+// How long a server may take to end what a client has left: the cancel request, the rest of the
+// replies and ROLLBACK together. Longer than any of these takes, and short for those who wait.
+constexpr Nanoseconds recovery_timeout = seconds(5);
 // How long DISCARD ALL may take before the backend is closed instead.
 constexpr Nanoseconds cleaning_timeout = seconds(30);
 
@@ -38,6 +41,8 @@ const char* to_text(Backend::State state) noexcept {
       return "idle";
     case Backend::State::leased:
       return "leased";
+    case Backend::State::recovering:
+      return "recovering";
     case Backend::State::cleaning:
       return "cleaning";
     case Backend::State::testing:
@@ -239,6 +244,14 @@ void Backend::start_statement(std::string_view text) noexcept {
   send(writer.bytes());
 }
 
+void Backend::start_sync() noexcept {
+  MessageWriter& writer = pools_.writer();
+  write_sync(writer);
+  ledger_.on_sent('S', LedgerAction::skip);
+  transaction_status_ = 0;
+  send(writer.bytes());
+}
+
 bool Backend::is_quiet() const noexcept {
   return ledger_.empty() && !ledger_.is_copying_in() && !ledger_.is_skipping_to_sync() &&
          !ledger_.is_ambiguous() && transaction_status_ != 0 && reader_.at_boundary() &&
@@ -253,6 +266,57 @@ void Backend::give_back(bool clean_up) noexcept {
   clean_up_ = clean_up;
   if (stream_.is_receive_paused()) stream_.resume_receive();
   settle();
+}
+
+void Backend::recover(const char* reason, bool clean_up) noexcept {
+  ASSERT(state_ == State::leased);
+  if (!is_recoverable()) return close(reason);
+  lessee_ = nullptr;
+  forwarding_ = false;
+  is_rolling_back_ = false;
+  // A statement of ours alone ends by itself.
+  const bool is_busy = ledger_.size() > (ledger_.is_head_skipped() ? 1 : 0);
+  // Nobody sees the answers that are still to come; they may tell of state that stays behind.
+  clean_up_ = clean_up || is_busy;
+  set_state(State::recovering);
+  pools_.context().timers.schedule(timer_, pools_.now() + recovery_timeout);
+  if (stream_.is_receive_paused()) stream_.resume_receive();
+  if (is_busy && cancels_in_flight_ == 0 && process_id_ != 0)
+    pools_.start_cancel(*this, nullptr, nullptr);
+  if (is_batch_open()) {
+    // A Sync alone would commit what the server has done of it, as no client that goes has asked
+    // for. After an error the server ignores this ROLLBACK: then nothing is left to undo.
+    start_statement("ROLLBACK");
+    start_sync();
+  }
+  choose_drained();
+  go_on_recovering();
+}
+
+// What is still to come is known, and the server can be brought to its end.
+bool Backend::is_recoverable() const noexcept {
+  // Only a client can end a COPY that reads from it. When the process stops, the end is near anyway.
+  return stream_.is_open() && !fatal_seen_ && !is_unsafe_ && !ledger_.is_copying_in() &&
+         !ledger_.is_ambiguous() && !pools_.is_draining();
+}
+
+// The Sync is missing that ends what the client began.
+bool Backend::is_batch_open() const noexcept {
+  if (ledger_.empty()) return transaction_status_ == 0 && !ledger_.is_skipping_to_sync();
+  return !ledger_.ends_with_ready_request();
+}
+
+void Backend::go_on_recovering() noexcept {
+  if (is_unsafe_) return close("a cancel request may still arrive");
+  if (ledger_.is_copying_in() || ledger_.is_ambiguous())
+    return close("a client that has gone left a COPY");
+  // Its batch has failed, and so is rolled back.
+  if (ledger_.is_skipping_to_sync()) return start_sync();
+  // A cancel request in flight could hit what we send.
+  if (!is_quiet() || cancels_in_flight_ > 0) return;
+  if (transaction_status_ == 'I') return settle();
+  if (std::exchange(is_rolling_back_, true)) return close("in a transaction after ROLLBACK");
+  start_statement("ROLLBACK");
 }
 
 // A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
@@ -297,6 +361,7 @@ void Backend::on_cancel_ended(bool uncertain) noexcept {
   if (cancels_in_flight_ > 0) return;
   // Half a message would be cut: then the rest of it settles.
   if (state_ == State::held && (is_unsafe_ || is_quiet())) settle();
+  if (state_ == State::recovering) go_on_recovering();
   if (is_destroyable()) pools_.on_backend_destroyable(*this);
 }
 
@@ -384,6 +449,8 @@ void Backend::on_timeout(void* self) noexcept {
            backend.resolve_error_.empty() ? "connect timeout" : backend.resolve_error_});
     case State::login:
       return backend.fail_login({std::string(sqlstate::connection_failure), "login timeout"});
+    case State::recovering:
+      return backend.close("what a client left did not end in time");
     case State::cleaning:
       return backend.close("DISCARD ALL took too long");
     case State::testing:
@@ -445,8 +512,8 @@ void Backend::end() noexcept {
 
 void Backend::on_drained(Stream&) noexcept {
   if (state_ == State::leased && lessee_ != nullptr) lessee_->on_backend_drained();
-  if (state_ == State::idle || state_ == State::cleaning || state_ == State::testing ||
-      state_ == State::held)
+  if (state_ == State::idle || state_ == State::recovering || state_ == State::cleaning ||
+      state_ == State::testing || state_ == State::held)
     on_end_of_input();
 }
 

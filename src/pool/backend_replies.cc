@@ -173,6 +173,10 @@ void Backend::finish_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   if (fields.is_fatal()) fatal_seen_ = true;
   if (lessee_ == nullptr) {
+    // Of something that a client asked for which has gone; an error that nobody asked for is the
+    // server's own.
+    const bool was_asked = !ledger_.empty() || ledger_.is_skipping_to_sync();
+    if (state_ == State::recovering && was_asked && !skipping_ && !fatal_seen_) return;
     LOG_LIMITED(warning, "server process %u on %s while %s: %.*s: %.*s", process_id_,
                 address_.text().c_str(), to_text(state_), static_cast<int>(fields.severity.size()),
                 fields.severity.data(), static_cast<int>(fields.message.size()),
@@ -203,6 +207,8 @@ void Backend::on_end_of_input() noexcept {
     case State::held:
       if (cancels_in_flight_ == 0 && is_quiet()) settle();
       return;
+    case State::recovering:
+      return go_on_recovering();
     case State::cleaning:
     case State::testing:
       // The last reply may be here before the completion of our own send; on_drained calls again.

@@ -5,6 +5,8 @@
 // login     | the server's login messages       | idle or leased (through the slice), ended
 // idle      | a lessee; unasked messages        | leased, testing, moving, closing
 // leased    | the lessee                        | give_back, close, the server's end
+// recovering| replies to a client that has gone, | as give_back, closing
+//           | then to ROLLBACK                  |
 // cleaning  | the replies of DISCARD ALL        | idle or leased, closing
 // testing   | the replies of a ping             | idle or leased, closing
 // held      | cancel requests aimed at it       | as give_back
@@ -17,8 +19,8 @@
 // sent.
 //
 // Owned by the Pools of its core; used by that core only.
-// Invariant: idle, testing, cleaning and moving have no lessee; leased has one. Bytes go to a
-// lessee only while it holds the lease.
+// Invariant: idle, testing, recovering, cleaning and moving have no lessee; leased has one. Bytes
+// go to a lessee only while it holds the lease.
 #pragma once
 
 #include <memory>
@@ -63,6 +65,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     login,
     idle,
     leased,
+    recovering,
     cleaning,
     testing,
     held,
@@ -126,6 +129,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // before the next lessee. Requires: leased, is_quiet(), transaction status idle. Note: may lease
   // it at once to another.
   void give_back(bool clean_up) noexcept;
+  // Ends the lease of a client that goes, whatever it leaves: a server that is busy gets a cancel
+  // request, what it still answers is swallowed, an open transaction is rolled back; then as
+  // give_back. Where that cannot be done, or not in time, the connection ends instead. Requires:
+  // leased, no message sent in part only. Note: on_backend_lost is not called; may lease it at once
+  // to another.
+  void recover(const char* reason, bool clean_up) noexcept;
   // Ends the lease and the connection. A server that is busy gets a cancel request first. Note:
   // on_backend_lost is not called. `mid_message`: the last message to the server was sent in part
   // only.
@@ -185,6 +194,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void hold() noexcept;
   void place() noexcept;
   void start_statement(std::string_view text) noexcept;
+  void start_sync() noexcept;
+  [[nodiscard]] bool is_recoverable() const noexcept;
+  [[nodiscard]] bool is_batch_open() const noexcept;
+  void go_on_recovering() noexcept;
   void start_closing(bool mid_message) noexcept;
   void end() noexcept;
 
@@ -201,6 +214,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   uint8_t traits_ = 0;              // Of the current message's kind (backend_replies.cc).
   bool is_ready_held_ = false;
   bool clean_up_ = false;
+  bool is_rolling_back_ = false;  // ROLLBACK was sent, and nothing lies behind it.
   bool fatal_seen_ = false;
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
@@ -213,7 +227,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   SocketAddress address_;
   uint32_t process_id_ = 0;
   std::string cancel_key_;
-  Timer timer_;  // Connect and login; test; cleaning; the server's end of file.
+  Timer timer_;  // Connect and login; test; recovery; cleaning; the server's end of file.
   // Only during the login.
   struct Login;
   std::unique_ptr<Login> login_;
