@@ -83,8 +83,10 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
   const Nanoseconds time = now();
   while (PooledBackend* pooled = slice.try_acquire()) {
     Backend& backend = static_cast<Backend&>(*pooled);
-    if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
-        slice.backends_count() > slice.minimum()) {
+    if (backend.is_expired(time)) {
+      backend.close("lifetime over");
+    } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
+               slice.backends_count() > slice.minimum()) {
       backend.close("idle for too long");
     } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
       // It comes back through release, which serves the queue.
@@ -132,9 +134,12 @@ void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noex
   static_cast<Backend&>(backend).lease_to(static_cast<Lessee&>(waiter));
 }
 
-void Pools::move(Slice&, PooledBackend& backend, CoreId to) noexcept {
+void Pools::move(Slice&, PooledBackend& pooled, CoreId to) noexcept {
+  Backend& backend = static_cast<Backend&>(pooled);
   ++counters_.moves_out;
-  static_cast<Backend&>(backend).start_move(to);
+  backend.start_move(to);
+  // Of no use there. The other core gets its permit instead.
+  if (backend.is_expired(now())) backend.close("lifetime over");
 }
 
 void Pools::activate(Slice& slice) noexcept {

@@ -737,6 +737,27 @@ TEST_CASE("a backend that was idle for long is tested before it is used") {
   CHECK(client.take_tags() == "TDCZ");
 }
 
+TEST_CASE("a backend past its lifetime is not handed out, here or on another core") {
+  for (const CoreId asker : {CoreId{0}, CoreId{1}}) {
+    BenchOptions options = with_one_backend();
+    options.cores_count = 2;
+    options.limits.max_lifetime = seconds(10);
+    options.limits.test_after = 0;
+    SessionBench bench(options);
+    TestClient client(bench, 0, "me");
+    TestClient other(bench, asker, "me");
+    client.query("a");
+    bench.clock.advance(seconds(8));
+    client.query("b");
+    CHECK(bench.server.sessions().size() == 1);
+    bench.clock.advance(seconds(3));  // No timer has run.
+    other.query("mine");
+    CHECK(other.take_tags() == "TDCZ");
+    CHECK(bench.server.sessions().size() == 2);
+    CHECK(bench.server.only().queries() == Texts{"mine"});
+  }
+}
+
 TEST_CASE("idle backends go after idle_timeout and max_lifetime") {
   BenchOptions options;
   options.limits.idle_timeout = seconds(5);

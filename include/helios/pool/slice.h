@@ -75,7 +75,8 @@ class SlicePort {
   virtual bool connect(Slice& slice) noexcept = 0;
   // The waiter has left the queue and gets this backend. May call back (release, enqueue).
   virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
-  // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed.
+  // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed (at
+  // once, it may be).
   virtual void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept = 0;
   // The slice has work for its next pump().
   virtual void activate(Slice& slice) noexcept = 0;
