@@ -116,6 +116,7 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.test_on_acquire = overrides.test_on_acquire.value_or(pool.test_on_acquire);
   pool.test_after = overrides.test_after.value_or(pool.test_after);
   pool.connect_timeout = overrides.connect_timeout.value_or(pool.connect_timeout);
+  pool.connect_query = overrides.connect_query.value_or(pool.connect_query);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

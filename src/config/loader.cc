@@ -21,6 +21,7 @@ constexpr size_t name_size_max = 255;
 constexpr size_t password_size_max = 1024;
 constexpr size_t listen_count_max = 64;
 constexpr size_t address_size_max = 255;
+constexpr size_t connect_query_size_max = 16 * 1024;
 constexpr Nanoseconds duration_max = seconds(365LL * 24 * 3600);
 constexpr NumberRange total_range = {0, 1'000'000};
 
@@ -266,6 +267,7 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.test_after = section.duration("test_after", {0, duration_max, false});
   pool.connect_timeout =
       section.duration("connect_timeout", {milliseconds(1), seconds(3600), false});
+  pool.connect_query = section.text_or_nothing("connect_query", connect_query_size_max);
   return pool;
 }
 

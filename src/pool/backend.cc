@@ -29,6 +29,7 @@ struct Backend::Login {
   MessageAssembler assembler;
   bool waits_for_key = false;
   std::vector<uint8_t> early;  // Bytes that came while the key was derived.
+  ParameterList reported;      // What the server has said of itself until it is ready.
 };
 
 const char* to_text(Backend::State state) noexcept {
@@ -37,6 +38,8 @@ const char* to_text(Backend::State state) noexcept {
       return "connecting";
     case Backend::State::login:
       return "login";
+    case Backend::State::preparing:
+      return "preparing";
     case Backend::State::idle:
       return "idle";
     case Backend::State::leased:
@@ -136,9 +139,9 @@ void Backend::on_login_bytes(ByteSpan input) noexcept {
       return fail_login({std::string(sqlstate::protocol_violation),
                          "the server sent a malformed message in the login"});
     on_login_step(login_->dialogue.on_message(login_->assembler.tag(), login_->assembler.body()));
-    if (state_ == State::idle) {
+    if (state_ == State::idle || state_ == State::preparing) {
       // Messages behind the first ReadyForQuery (a notice, say) come before anybody leases it.
-      if (input.empty()) return become_ready();
+      if (input.empty()) return on_end_of_input();
       return relay(input, BufferRef{});
     }
   }
@@ -179,9 +182,36 @@ void Backend::on_key(const Sha256Digest& salted_password) noexcept {
 void Backend::on_logged_in() noexcept {
   process_id_ = login_->dialogue.process_id();
   cancel_key_ = login_->dialogue.cancel_key();
-  parameters_ = pools_.parameters().intern(login_->dialogue.parameters());
+  login_->reported = login_->dialogue.parameters();
+  parameters_ = pools_.parameters().intern(login_->reported);
   transaction_status_ = 'I';
+  const std::string& connect_query = slice_.spec().limits.connect_query;
+  if (connect_query.empty()) return set_state(State::idle);
+  set_state(State::preparing);
+  start_statement(connect_query);
+}
+
+// The answer to connect_query, as far as it is here.
+void Backend::finish_preparing() noexcept {
+  if (ledger_.is_copying_in())
+    return fail_login(
+        {std::string(sqlstate::feature_not_supported), "connect_query cannot feed a COPY"});
+  if (!is_quiet()) return;
+  if (transaction_status_ != 'I')
+    return fail_login({std::string(sqlstate::active_sql_transaction),
+                       "connect_query leaves a transaction open"});
   set_state(State::idle);
+  become_ready();
+}
+
+// connect_query has changed it.
+void Backend::note_reported(std::string_view name, std::string_view value) noexcept {
+  for (auto& [known, old_value] : login_->reported) {
+    if (!equal_names(known, name)) continue;
+    old_value = value;
+    return;
+  }
+  login_->reported.emplace_back(name, value);
 }
 
 // Logged in, and everything sent and received: the slice gets it. Called until then.
@@ -195,13 +225,17 @@ void Backend::become_ready() noexcept {
   was_ready_ = true;
   LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), address_.text().c_str());
-  pools_.on_backend_ready(*this, login->dialogue.parameters());
+  pools_.on_backend_ready(*this, login->reported);
 }
 
 void Backend::fail_login(PoolError error) noexcept {
-  ASSERT(state_ == State::connecting || state_ == State::login);
   pools_.context().keys.cancel(*this);
   pools_.context().timers.cancel(timer_);
+  if (state_ == State::preparing) {
+    start_closing(false);
+    return pools_.on_login_failed(*this, error);
+  }
+  ASSERT(state_ == State::connecting || state_ == State::login);
   set_state(State::closing);
   pools_.on_login_failed(*this, error);
   if (stream_.is_open()) {
@@ -328,6 +362,9 @@ void Backend::settle() noexcept {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
     start_statement("DISCARD ALL");
+    // What connect_query has set is gone with it.
+    const std::string& connect_query = slice_.spec().limits.connect_query;
+    if (!connect_query.empty()) start_statement(connect_query);
     return;
   }
   place();
@@ -405,8 +442,7 @@ void Backend::close(const char* reason, bool mid_message) noexcept {
   LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), to_text(state_), reason);
   lessee_ = nullptr;
-  if (state_ == State::connecting || state_ == State::login)
-    return fail_login({std::string(sqlstate::admin_shutdown), reason});
+  if (is_being_made()) return fail_login({std::string(sqlstate::admin_shutdown), reason});
   if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
   if (state_ == State::moving) slice_.on_move_failed(moving_to_);
   start_closing(mid_message);
@@ -449,6 +485,9 @@ void Backend::on_timeout(void* self) noexcept {
            backend.resolve_error_.empty() ? "connect timeout" : backend.resolve_error_});
     case State::login:
       return backend.fail_login({std::string(sqlstate::connection_failure), "login timeout"});
+    case State::preparing:
+      return backend.fail_login({std::string(sqlstate::connection_failure),
+                                 "connect_query took longer than connect_timeout"});
     case State::recovering:
       return backend.close("what a client left did not end in time");
     case State::cleaning:
@@ -476,7 +515,7 @@ void Backend::on_timeout(void* self) noexcept {
 void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   const char* text =
       end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
-  if (state_ == State::connecting || state_ == State::login) {
+  if (is_being_made()) {
     fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();
     return;
@@ -512,8 +551,8 @@ void Backend::end() noexcept {
 
 void Backend::on_drained(Stream&) noexcept {
   if (state_ == State::leased && lessee_ != nullptr) lessee_->on_backend_drained();
-  if (state_ == State::idle || state_ == State::recovering || state_ == State::cleaning ||
-      state_ == State::testing || state_ == State::held)
+  if (state_ == State::preparing || state_ == State::idle || state_ == State::recovering ||
+      state_ == State::cleaning || state_ == State::testing || state_ == State::held)
     on_end_of_input();
 }
 

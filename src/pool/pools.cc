@@ -479,10 +479,8 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
 void Pools::start_drain() noexcept {
   draining_ = true;
   backends_.for_each([](Backend& backend) {
-    const Backend::State state = backend.state();
-    const bool is_useless = state == Backend::State::idle || state == Backend::State::connecting ||
-                            state == Backend::State::login;
-    if (is_useless) backend.close("shutting down");
+    if (backend.is_being_made() || backend.state() == Backend::State::idle)
+      backend.close("shutting down");
   });
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
   for (auto& [key, entry] : entries_) fail_waiters(*entry, error);

@@ -31,6 +31,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.acquire_timeout = pool.acquire_timeout;
   limits.connect_timeout = pool.connect_timeout;
   limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
+  limits.connect_query = pool.connect_query;
   return limits;
 }
 

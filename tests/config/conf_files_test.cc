@@ -99,7 +99,7 @@ TEST_CASE("heliosproxy.toml says what the defaults are") {
 TEST_CASE("no key that has a default is missing from heliosproxy.toml") {
   const std::string text = read_text(full_path);
   const std::vector<std::string> pool_keys = known_keys("[pool]");
-  CHECK(pool_keys.size() == 9);
+  CHECK(pool_keys.size() == 10);
   for (const std::string header : {"[proxy]", "[pool]"}) {
     const std::vector<std::string> keys = known_keys(header);
     CHECK(keys.size() >= 9);

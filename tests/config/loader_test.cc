@@ -84,11 +84,11 @@ TEST_CASE("every key arrives at its place") {
   const std::string pool_keys =
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
-      "test_after = \"4s\"\nconnect_timeout = \"5s\"\n";
+      "test_after = \"4s\"\nconnect_timeout = \"5s\"\nconnect_query = \"select '$$'\"\n";
   const PoolConfig pool = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                           seconds(3),        false, seconds(4), seconds(5)};
+                           seconds(3),        false, seconds(4), seconds(5), "select '$'"};
   const PoolOverrides overrides = {PoolMode::session, 3,     13,         seconds(1), seconds(2),
-                                   seconds(3),        false, seconds(4), seconds(5)};
+                                   seconds(3),        false, seconds(4), seconds(5), "select '$'"};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -378,6 +378,18 @@ TEST_CASE("an empty file misses a node, a database and a user") {
         "a.toml:1:1: node: there is no [[node]]: at least one is needed\n"
         "a.toml:1:1: database: there is no [[database]]: at least one is needed\n"
         "a.toml:1:1: user: there is no [[user]]: at least one is needed");
+}
+
+TEST_CASE("connect_query may be empty, long or of several lines, within 16 KiB") {
+  CHECK(one_line("pool", "connect_query = \"\"") == "");
+  CHECK(one_line("pool", "connect_query = \"\"\"select 1;\nselect 2\"\"\"") == "");
+  CHECK(one_line("pool", "connect_query = \"" + std::string(16384, 'x') + "\"") == "");
+  CHECK(one_line("pool", "connect_query = \"" + std::string(16385, 'x') + "\"") ==
+        "a.toml:2:17: pool.connect_query: 16385 bytes are out of range: 0 to 16384");
+  CHECK(one_line("pool", "connect_query = \"a\\u0000b\"") ==
+        "a.toml:2:17: pool.connect_query: a zero byte cannot be sent to PostgreSQL");
+  CHECK(one_line("pool", "connect_query = 1") ==
+        "a.toml:2:17: pool.connect_query: must be a string, not a whole number");
 }
 
 TEST_CASE("a name may have 1 to 255 bytes and no zero byte") {

@@ -75,7 +75,8 @@ struct PoolConfig {
   // With test_on_acquire: a backend idle for longer than this answers a ping before it is handed
   // out.
   Nanoseconds test_after = seconds(30);
-  Nanoseconds connect_timeout = seconds(15);  // Connect and login together.
+  Nanoseconds connect_timeout = seconds(15);  // Connect, login and connect_query together.
+  std::string connect_query;                  // SQL that runs on each new backend. Empty: none.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -91,6 +92,7 @@ struct PoolOverrides {
   std::optional<bool> test_on_acquire;
   std::optional<Nanoseconds> test_after;
   std::optional<Nanoseconds> connect_timeout;
+  std::optional<std::string> connect_query;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

@@ -2,7 +2,8 @@
 //
 // State     | waits for                         | ends by
 // connecting| the connect op                    | login, ended
-// login     | the server's login messages       | idle or leased (through the slice), ended
+// login     | the server's login messages       | preparing; idle or leased (by the slice), ended
+// preparing | the replies of connect_query      | idle or leased (by the slice), closing
 // idle      | a lessee; unasked messages        | leased, testing, moving, closing
 // leased    | the lessee                        | give_back, close, the server's end
 // recovering| replies to a client that has gone, | as give_back, closing
@@ -63,6 +64,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   enum class State : uint8_t {
     connecting,
     login,
+    preparing,
     idle,
     leased,
     recovering,
@@ -155,6 +157,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   }
   [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
+  // Nobody could have leased it yet.
+  [[nodiscard]] bool is_being_made() const noexcept {
+    return state_ == State::connecting || state_ == State::login || state_ == State::preparing;
+  }
   // Ends the connection at once, without a word to the server.
   void cut() noexcept;
 
@@ -174,6 +180,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void on_login_bytes(ByteSpan input) noexcept;
   void on_login_step(LoginStep step) noexcept;
   void on_logged_in() noexcept;
+  void finish_preparing() noexcept;
   void become_ready() noexcept;
   void fail_login(PoolError error) noexcept;
   static void on_timeout(void* self) noexcept;
@@ -186,7 +193,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void apply_message(ByteSpan body) noexcept;
   void finish_ready(ByteSpan body) noexcept;
   void finish_error(ByteSpan body) noexcept;
+  void fail_connect_query(const ErrorFields& fields) noexcept;
   void finish_parameter(ByteSpan body) noexcept;
+  void note_reported(std::string_view name, std::string_view value) noexcept;
   void on_end_of_input() noexcept;
   void violate(const char* what) noexcept;
 

@@ -48,6 +48,7 @@ struct PoolLimits {
   Nanoseconds acquire_timeout = seconds(30);  // 0: off.
   Nanoseconds connect_timeout = seconds(15);
   Nanoseconds test_after = seconds(30);  // 0: never test.
+  std::string connect_query;  // SQL for each new backend, before anybody gets it. Empty: none.
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in

@@ -1,0 +1,153 @@
+// The life of backends: what is done with a new one, how many are made at once, how many are kept,
+// and when they are replaced.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+using Texts = std::vector<std::string>;
+
+// Texts of all queries that came, the pooler's own too.
+Texts texts_of(const ServerSession& server) {
+  Texts texts;
+  for (const WireMessage& message : server.log)
+    if (message.tag == 'Q') texts.push_back(message.body.substr(0, message.body.size() - 1));
+  return texts;
+}
+
+// Time passes in small steps, as it does.
+void wait(SessionBench& bench, Nanoseconds time, Nanoseconds step = seconds(1)) {
+  for (Nanoseconds passed = 0; passed < time; passed += step) bench.advance(step);
+}
+
+// --- connect_query
+
+BenchOptions with_connect_query(std::string text) {
+  BenchOptions options;
+  options.limits.max_connections = 1;
+  options.limits.connect_query = std::move(text);
+  return options;
+}
+
+// The text of the error that ends a login.
+std::string login_error(SessionBench& bench, std::string_view code) {
+  TestClient client(bench);
+  client.write(startup_packet("me", "db"));
+  bench.advance(seconds(16));
+  for (const WireMessage& message : client.take()) {
+    if (message.tag != 'E') continue;
+    CHECK(field_of(message, 'C') == code);
+    CHECK(client.is_closed());
+    return field_of(message, 'M');
+  }
+  return {};
+}
+
+TEST_CASE("connect_query runs on each new backend before anybody gets it, and nobody sees it") {
+  SessionBench bench(with_connect_query("one long statement, or many"));
+  TestClient client(bench);
+  client.write(startup_packet("me", "db"));
+  client.write(query_message("x"));
+  CHECK(client.take_tags() == "RSSSSSSKZTDCZ");
+  CHECK(texts_of(bench.server.only()) == Texts{"one long statement, or many", "x"});
+  bench.server.only().end();
+  client.query("y");
+  bench.settle();
+  TestClient other(bench, 0, "me");
+  other.query("z");
+  CHECK(texts_of(bench.server.only()) == Texts{"one long statement, or many", "z"});
+}
+
+TEST_CASE("what connect_query sets is what clients find, and start from") {
+  SessionBench bench(with_connect_query("SET TimeZone='cet';SET application_name='pool'"));
+  TestClient client(bench);
+  client.write(startup_packet("me", "db"));
+  std::string welcome;
+  for (const WireMessage& message : client.take())
+    if (message.tag == 'S') welcome += message.body;
+  CHECK(welcome.find(std::string("TimeZone\0CET\0", 13)) != std::string::npos);
+  CHECK(welcome.find(std::string("application_name\0pool\0", 22)) != std::string::npos);
+  client.query("x");
+  TestClient other(bench, 0, "me", {{"application_name", "own"}});
+  other.query("y");
+  client.query("z");
+  CHECK(texts_of(bench.server.only()) ==
+        Texts{"SET TimeZone='cet';SET application_name='pool'", "x", "SET application_name='own'",
+              "y", "SET application_name='pool'", "z"});
+}
+
+TEST_CASE("connect_query runs again behind DISCARD ALL") {
+  SessionBench bench(with_connect_query("hello"));
+  TestClient client(bench, 0, "me");
+  client.query("PREPARE p AS x");
+  client.close();
+  CHECK(texts_of(bench.server.only()) ==
+        Texts{"hello", "PREPARE p AS x", "DISCARD ALL", "hello"});
+  CHECK(bench.slice().idle_count() == 1);
+}
+
+TEST_CASE("a connect_query that fails fails the login with the server's code, and names itself") {
+  SessionBench bench(with_connect_query("FAIL"));
+  const std::string text = login_error(bench, "22012");
+  CHECK(text.find("connect_query failed: division by zero") != std::string::npos);
+  CHECK(bench.server.open_sessions().empty());
+  CHECK(bench.node.limit.taken() == 0);
+  CHECK(bench.server.sessions()[0]->tags() == "QX");
+}
+
+TEST_CASE("a connect_query that leaves something open fails") {
+  for (const bool is_copy : {true, false}) {
+    SessionBench bench(with_connect_query(is_copy ? "COPYIN" : "BEGIN"));
+    const std::string text = login_error(bench, is_copy ? "0A000" : "25001");
+    CHECK(text.find("connect_query") != std::string::npos);
+    CHECK(bench.node.limit.taken() == 0);
+  }
+}
+
+TEST_CASE("a connect_query counts under connect_timeout") {
+  SessionBench bench(with_connect_query("hello"));
+  bench.server.new_is_silent = true;
+  const std::string text = login_error(bench, "08006");
+  CHECK(text.find("connect_query took longer than connect_timeout") != std::string::npos);
+  CHECK(bench.server.cancels().size() == 1);
+  CHECK(bench.server.open_sessions().size() <= 1);  // The next attempt.
+}
+
+TEST_CASE("a server that goes or breaks the protocol in connect_query fails the login") {
+  for (const char* bytes : {"", "1\0\0\0\4", "Z\0\0\0\5X"}) {
+    SessionBench bench(with_connect_query("hello"));
+    bench.server.new_is_silent = true;
+    TestClient client(bench);
+    client.write(startup_packet("me", "db"));
+    ServerSession& server = bench.server.only();
+    if (*bytes == '\0') {
+      server.end();
+    } else {
+      server.write(std::string(bytes, *bytes == '1' ? 5 : 6));
+    }
+    bench.settle();
+    CHECK(client.take_error() == (*bytes == '\0' ? "08006" : "08P01"));
+    CHECK(client.is_closed());
+  }
+}
+
+TEST_CASE("a drain does not wait for connect_query") {
+  SessionBench bench(with_connect_query("hello"));
+  bench.server.new_is_silent = true;
+  TestClient client(bench);
+  client.write(startup_packet("me", "db"));
+  bench.start_drain();
+  CHECK(client.take_error() == "57P01");
+  CHECK(bench.is_empty());
+}
+
+}  // namespace
+}  // namespace helios
