@@ -207,6 +207,8 @@ void Loader::read_node(const TomlTable& table) {
   node.port = static_cast<uint16_t>(section.number("port", {1, 65535}).value_or(node.port));
   node.max_connections =
       section.number("max_connections", total_range).value_or(node.max_connections);
+  node.connecting_max =
+      section.number("connecting_max", {0, 100'000}).value_or(node.connecting_max);
   node.scram_rounds_max =
       section.number("scram_rounds_max", {1, 10'000'000}).value_or(node.scram_rounds_max);
   section.finish();

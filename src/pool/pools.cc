@@ -53,6 +53,7 @@ Pools::~Pools() {
   context_.timers.cancel(retry_timer_);
   while (active_.pop_front() != nullptr) {
   }
+  while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
 }
 
 PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
@@ -116,7 +117,11 @@ void Pools::on_canceller_closed(Canceller* canceller) noexcept {
 
 bool Pools::connect(Slice& slice) noexcept {
   const PoolSpec& spec = slice.spec();
-  if (backends_.full() || !take_limits(spec)) return false;
+  if (backends_.full() || !take_place(entry_of(slice))) return false;
+  if (!take_limits(spec)) {
+    give_back_place(*spec.node);
+    return false;
+  }
   Backend* backend = backends_.make(*this, slice);
   const auto addresses = spec.node->resolver.snapshot(spec.node->resolver_id);
   ++counters_.connects;
@@ -145,6 +150,74 @@ void Pools::move(Slice&, PooledBackend& pooled, CoreId to) noexcept {
 void Pools::activate(Slice& slice) noexcept {
   if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active_.push_back(slice);
 }
+
+// --- The gate of a node: few connects at once ---
+
+// Comes before the limits: who waits here holds nothing, and a full limit holds no place.
+bool Pools::take_place(PoolEntry& entry) noexcept {
+  if (std::exchange(entry.has_place, false)) return true;
+  if (entry.is_linked()) return false;
+  Node& node = *entry.slice.spec().node;
+  entry.gate_since = now();
+  // Behind those of this core that wait already.
+  if (first_at_gate(node) == nullptr &&
+      node.gate.try_enter(context_.postbox.core(), entry.gate_since))
+    return true;
+  at_gates_.push_back(entry);
+  return false;
+}
+
+void Pools::give_back_place(Node& node) noexcept {
+  const std::optional<CoreId> core = node.gate.leave();
+  if (!core) return;
+  if (*core == context_.postbox.core()) return on_place(node);
+  Message message = make_message(MessageKind::place);
+  message.words[0] = reinterpret_cast<uint64_t>(&node);
+  context_.postbox.send(*core, message);
+}
+
+// A place is ours: the pool that waits longest gets it, if any still does.
+void Pools::on_place(Node& node) noexcept {
+  PoolEntry* first = first_at_gate(node);
+  if (first == nullptr) {
+    node.gate.withdraw(context_.postbox.core());
+    return give_back_place(node);
+  }
+  grant_place(*first);
+  serve_gate(node);
+}
+
+// The pool connects at the end of the turn; if it needs no backend any more, the place goes on.
+void Pools::grant_place(PoolEntry& entry) noexcept {
+  at_gates_.remove(entry);
+  ASSERT(!entry.has_place);
+  entry.has_place = true;
+  granted_.push_back(&entry);
+  entry.slice.on_limit_freed();
+}
+
+// Takes what is free for those who wait, and says since when the first of the others does.
+void Pools::serve_gate(Node& node) noexcept {
+  while (PoolEntry* first = first_at_gate(node)) {
+    if (!node.gate.try_enter(context_.postbox.core(), first->gate_since)) return;
+    grant_place(*first);
+  }
+  node.gate.withdraw(context_.postbox.core());
+}
+
+void Pools::leave_gate(PoolEntry& entry) noexcept {
+  at_gates_.remove(entry);
+  Node& node = *entry.slice.spec().node;
+  if (first_at_gate(node) == nullptr) node.gate.withdraw(context_.postbox.core());
+}
+
+PoolEntry* Pools::first_at_gate(const Node& node) noexcept {
+  PoolEntry* entry = at_gates_.front();
+  while (entry != nullptr && entry->slice.spec().node != &node) entry = at_gates_.next(*entry);
+  return entry;
+}
+
+// --- Limits ---
 
 // The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
 bool Pools::take_limits(const PoolSpec& spec) noexcept {
@@ -244,6 +317,7 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
   }
   entry.slice.on_connected(backend, now());
   close_if_superfluous(backend);
+  give_back_place(*entry.slice.spec().node);
 }
 
 void Pools::set_welcome(PoolEntry& entry, ParameterList welcome) noexcept {
@@ -295,6 +369,7 @@ void Pools::on_backend_gone(Backend& backend) noexcept {
   Slice& slice = backend.slice();
   give_back_limits(slice.spec());
   if (backend.was_ready()) return slice.on_gone();
+  give_back_place(*slice.spec().node);
   const uint32_t failures = entry_of(slice).failures_count;
   const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
   const Nanoseconds pause = longest - static_cast<Nanoseconds>(random_number(context_.random) %
@@ -361,6 +436,9 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::limit_freed:
       on_limit_freed();
       return true;
+    case MessageKind::place:
+      on_place(*reinterpret_cast<Node*>(message.words[0]));
+      return true;
     case MessageKind::welcome:
       on_welcome(message);
       return true;
@@ -400,11 +478,15 @@ bool Pools::on_message(const Message& message) noexcept {
 
 void Pools::on_turn_end(Nanoseconds time) noexcept {
   Nanoseconds wakeup = never;
+  std::vector<PoolEntry*> granted;
+  granted.swap(granted_);
   // A slice that activates itself again waits for the next turn.
   for (size_t count = active_.size(); count > 0; --count) {
     Slice* slice = active_.pop_front();
     if (!draining_) wakeup = std::min(wakeup, slice->pump(time));
   }
+  for (PoolEntry* entry : granted)
+    if (std::exchange(entry->has_place, false)) give_back_place(*entry->slice.spec().node);
   if (wakeup != never && (!retry_timer_.is_scheduled() || retry_timer_.deadline() > wakeup))
     context_.timers.schedule(retry_timer_, wakeup);
   destroy_finished();
@@ -450,7 +532,12 @@ void Pools::sweep(Nanoseconds time) noexcept {
     }
     slice.give_back_loans();
     const bool is_active = static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked();
-    entry = slice.is_pristine() && !is_active ? entries_.erase(entry) : std::next(entry);
+    if (!slice.is_pristine() || is_active) {
+      ++entry;
+      continue;
+    }
+    if (entry->second->is_linked()) leave_gate(*entry->second);
+    entry = entries_.erase(entry);
   }
 }
 
@@ -484,6 +571,7 @@ void Pools::start_drain() noexcept {
   });
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
   for (auto& [key, entry] : entries_) fail_waiters(*entry, error);
+  while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
 }
 
 void Pools::stop() noexcept {

@@ -37,12 +37,14 @@ PoolLimits to_limits(const PoolConfig& pool) {
 
 }  // namespace
 
-ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : config_(config) {
+ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver, CoreId cores_count)
+    : config_(config) {
   for (const NodeConfig& node : config.nodes) {
     const size_t id = resolver.add(node.host, node.port);
     const std::string label = node.host + ":" + std::to_string(node.port);
     nodes_.emplace(node.name,
-                   std::make_unique<Node>(node.name, label, resolver, id, node.max_connections));
+                   std::make_unique<Node>(node.name, label, resolver, id, node.max_connections,
+                                          node.connecting_max, cores_count));
   }
   for (const DatabaseConfig& database : config.databases)
     database_limits_.emplace(&database, limit_of(database.max_connections_total));

@@ -66,6 +66,7 @@ class DeadLetters final : public MessageHandler {
         UNREACHABLE("a backend was left behind");
       case MessageKind::none:
       case MessageKind::limit_freed:
+      case MessageKind::place:
       case MessageKind::make_room:
       case MessageKind::cancel_done:
       case MessageKind::drain:
@@ -147,7 +148,7 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
   if (!sockets.ok()) return Error{sockets.error()};
 
   Resolver resolver;
-  const ConfigDirectory directory(config, resolver);
+  const ConfigDirectory directory(config, resolver, static_cast<CoreId>(cores_count));
   resolver.start();
 
   ServerShared shared(directory, config.proxy.max_clients, config.proxy.client_login_timeout,

@@ -150,6 +150,7 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::permits:
     case MessageKind::backend:
     case MessageKind::limit_freed:
+    case MessageKind::place:
     case MessageKind::welcome:
     case MessageKind::make_room:
     case MessageKind::client_socket:

@@ -96,7 +96,7 @@ TEST_CASE("every key arrives at its place") {
       "drain_timeout = \"0s\"\n[pool]\n" +
       pool_keys +
       "[[node]]\nname = \"n\"\nhost = \"/run\"\nport = 5433\nmax_connections = 6\n"
-      "scram_rounds_max = 4096\n"
+      "connecting_max = 3\nscram_rounds_max = 4096\n"
       "[[database]]\nname = \"d\"\nnode = \"n\"\ndbname = \"e\"\nnode_user = \"f\"\n"
       "node_password = \"g\"\nmax_connections_total = 7\n" +
       pool_keys +
@@ -115,7 +115,7 @@ TEST_CASE("every key arrives at its place") {
   expected.proxy.backend_buffer_size = 2048;
   expected.proxy.drain_timeout = 0;
   expected.pool = pool;
-  expected.nodes = {{"n", "/run", 5433, 6, 4096}};
+  expected.nodes = {{"n", "/run", 5433, 6, 3, 4096}};
   expected.databases = {{"d", "n", "e", "f", "g", 7, overrides}};
   expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, overrides}};
   CHECK(config == expected);
@@ -265,6 +265,9 @@ TEST_CASE("the numbers of nodes, databases and users have ranges too") {
         "a.toml:4:19: node.max_connections: -1 is out of range: 0 to 1000000");
   CHECK(with_node("scram_rounds_max = 0") ==
         "a.toml:4:20: node.scram_rounds_max: 0 is out of range: 1 to 10000000");
+  CHECK(with_node("connecting_max = 0") == "");
+  CHECK(with_node("connecting_max = 100001") ==
+        "a.toml:4:18: node.connecting_max: 100001 is out of range: 0 to 100000");
   CHECK(errors_of(least + "max_connections_total = 1000001\n") ==
         "a.toml:10:25: user.max_connections_total: 1000001 is out of range: 0 to 1000000");
   CHECK(errors_of(node_text + database_text + "max_connections_total = -1\n" + user_text) ==

@@ -59,11 +59,10 @@ TEST_CASE("connect_query runs on each new backend before anybody gets it, and no
   CHECK(client.take_tags() == "RSSSSSSKZTDCZ");
   CHECK(texts_of(bench.server.only()) == Texts{"one long statement, or many", "x"});
   bench.server.only().end();
-  client.query("y");
   bench.settle();
-  TestClient other(bench, 0, "me");
-  other.query("z");
-  CHECK(texts_of(bench.server.only()) == Texts{"one long statement, or many", "z"});
+  client.query("y");
+  CHECK(client.take_tags() == "TDCZ");
+  CHECK(texts_of(bench.server.only()) == Texts{"one long statement, or many", "y"});
 }
 
 TEST_CASE("what connect_query sets is what clients find, and start from") {
@@ -79,9 +78,9 @@ TEST_CASE("what connect_query sets is what clients find, and start from") {
   TestClient other(bench, 0, "me", {{"application_name", "own"}});
   other.query("y");
   client.query("z");
-  CHECK(texts_of(bench.server.only()) ==
-        Texts{"SET TimeZone='cet';SET application_name='pool'", "x", "SET application_name='own'",
-              "y", "SET application_name='pool'", "z"});
+  CHECK(texts_of(bench.server.only()) == Texts{"SET TimeZone='cet';SET application_name='pool'",
+                                               "x", "SET application_name='own'", "y",
+                                               "SET application_name='pool'", "z"});
 }
 
 TEST_CASE("connect_query runs again behind DISCARD ALL") {
@@ -89,8 +88,7 @@ TEST_CASE("connect_query runs again behind DISCARD ALL") {
   TestClient client(bench, 0, "me");
   client.query("PREPARE p AS x");
   client.close();
-  CHECK(texts_of(bench.server.only()) ==
-        Texts{"hello", "PREPARE p AS x", "DISCARD ALL", "hello"});
+  CHECK(texts_of(bench.server.only()) == Texts{"hello", "PREPARE p AS x", "DISCARD ALL", "hello"});
   CHECK(bench.slice().idle_count() == 1);
 }
 
@@ -147,6 +145,124 @@ TEST_CASE("a drain does not wait for connect_query") {
   bench.start_drain();
   CHECK(client.take_error() == "57P01");
   CHECK(bench.is_empty());
+}
+
+// --- connecting_max
+
+// Connections that were accepted and wait for the end of their login.
+size_t fresh_count(SessionBench& bench) {
+  size_t count = 0;
+  for (const auto& session : bench.server.sessions())
+    if (session->is_open() && session->kind() == ServerSession::Kind::fresh) ++count;
+  return count;
+}
+
+// Clients of `user` that have asked for a transaction. They stay silent until they are served.
+std::vector<TestClient> askers(SessionBench& bench, CoreId core, std::string_view user, int count) {
+  std::vector<TestClient> clients;
+  for (int i = 0; i < count; ++i) clients.emplace_back(bench, core);
+  for (TestClient& client : clients)
+    client.write_later(startup_packet(user, "db") + query_message("BEGIN"));
+  return clients;
+}
+
+TEST_CASE("no more connects than connecting_max are under way, on all cores and in all pools") {
+  for (const uint32_t max : {1U, 3U}) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
+      BenchOptions options;
+      options.cores_count = 3;
+      options.connecting_max = max;
+      options.network.seed = seed;
+      SessionBench bench(options);
+      bench.server.logins_left = 0;
+      std::vector<std::vector<TestClient>> groups;
+      for (CoreId core = 0; core < 3; ++core)
+        for (const char* user : {"ann", "bob"}) groups.push_back(askers(bench, core, user, 4));
+      bench.settle();
+      for (int logins_count = 0; logins_count < 20; ++logins_count) {
+        // At the first all want one; later a permit may lie with a core that has no use for it yet.
+        if (logins_count == 0) CHECK(fresh_count(bench) == max);
+        CHECK(fresh_count(bench) >= 1);
+        CHECK(fresh_count(bench) <= max);
+        CHECK(bench.node.gate.taken() == fresh_count(bench));
+        // The next begins as soon as one has ended.
+        bench.server.logins_left = 1;
+        while (bench.step()) CHECK(fresh_count(bench) <= max);
+        bench.settle();
+      }
+      // Ten of each pool: its limit.
+      CHECK(fresh_count(bench) == 0);
+      CHECK(bench.server.open_sessions().size() == 20);
+      CHECK(bench.node.gate.taken() == 0);
+    }
+  }
+}
+
+TEST_CASE("a pool that wants many connects does not keep another one from its first") {
+  BenchOptions options;
+  options.cores_count = 2;
+  options.connecting_max = 1;
+  SessionBench bench(options);
+  bench.server.logins_left = 0;
+  auto many = askers(bench, 0, "many", 8);
+  bench.settle();
+  auto here = askers(bench, 0, "here", 1);
+  bench.settle();
+  bench.clock.advance(milliseconds(1));
+  auto there = askers(bench, 1, "there", 1);
+  bench.settle();
+  // The one under way is of the first pool, and so is the next, which has waited for longer.
+  for (int i = 0; i < 4; ++i) {
+    bench.clock.advance(milliseconds(1));
+    bench.server.logins_left = 1;
+    bench.settle();
+  }
+  CHECK(tags_of(here[0].take()).back() == 'Z');
+  CHECK(tags_of(there[0].take()).back() == 'Z');
+}
+
+TEST_CASE("a connect that fails lets the next one begin, of another pool and core too") {
+  BenchOptions options;
+  options.cores_count = 2;
+  options.connecting_max = 1;
+  SessionBench bench(options);
+  bench.server.logins_left = 0;
+  auto first = askers(bench, 0, "first", 1);
+  bench.settle();
+  auto second = askers(bench, 1, "second", 1);
+  bench.settle();
+  CHECK(bench.server.sessions().size() == 1);
+  bench.server.sessions()[0]->end();
+  bench.settle();
+  CHECK(first[0].take_error() == "08006");
+  CHECK(bench.server.sessions().size() == 2);
+  bench.server.logins_left = 1;
+  bench.settle();
+  CHECK(second[0].take_tags().back() == 'Z');
+}
+
+TEST_CASE("a pool that needs nothing any more passes its place on") {
+  BenchOptions options;
+  options.cores_count = 2;
+  options.connecting_max = 1;
+  SessionBench bench(options);
+  bench.server.logins_left = 0;
+  auto first = askers(bench, 0, "first", 1);
+  bench.settle();
+  auto gone = askers(bench, 1, "gone", 1);
+  bench.settle();
+  bench.clock.advance(milliseconds(1));
+  auto last = askers(bench, 0, "last", 1);
+  bench.settle();
+  gone[0].close();
+  bench.server.logins_left = 1;
+  bench.settle();
+  CHECK(first[0].take_tags().back() == 'Z');
+  CHECK(fresh_count(bench) == 1);
+  bench.server.logins_left = 1;
+  bench.settle();
+  CHECK(last[0].take_tags().back() == 'Z');
+  CHECK(bench.node.gate.taken() == 0);
 }
 
 }  // namespace

@@ -219,8 +219,8 @@ bool ScriptedServer::pump() {
 }
 
 bool ScriptedServer::pump_one(ServerSession& session) {
-  if (session.is_deaf || (session.kind_ == ServerSession::Kind::fresh && holds_logins))
-    return false;
+  const bool holds_login = holds_logins || logins_left == 0;
+  if (session.is_deaf || (session.kind_ == ServerSession::Kind::fresh && holds_login)) return false;
   const std::string bytes = network_.read(session.fd_);
   session.inbox_ += bytes;
   if (session.kind_ == ServerSession::Kind::fresh && session.inbox_.size() >= 4 &&
@@ -255,6 +255,7 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     session.write(login_error);
     return session.end();
   }
+  if (logins_left != SIZE_MAX) --logins_left;
   session.kind_ = ServerSession::Kind::session;
   std::string answer = frame('R', int32(0));
   for (const auto& [name, value] : session.parameters_)
@@ -497,7 +498,7 @@ SessionBench::SessionBench(BenchOptions bench_options)
     : options(bench_options),
       network(options.network),
       node("main", "127.0.0.1:5432", resolver, resolver.add("127.0.0.1", server_port),
-           options.node_max),
+           options.node_max, options.connecting_max, options.cores_count),
       directory(node, options.limits),
       shared{directory, options.clients_max, options.login_timeout, {1}, {2}, {}},
       server(network, server_port) {
@@ -603,6 +604,7 @@ void SessionBench::finish() {
   network.options() = options.network;
   network.options().reset_per_mille = 0;
   server.holds_ends = server.holds_cancels = false;
+  server.logins_left = SIZE_MAX;
   for (const auto& one : cores_) {
     one->sessions.start_drain();
     one->pools.start_drain();
@@ -613,6 +615,7 @@ void SessionBench::finish() {
   advance(seconds(10));  // Last words that nobody reads are given up.
   CHECK(is_empty());
   CHECK(node.limit.taken() == 0);
+  CHECK(node.gate.taken() == 0);
   CHECK(shared.clients_count == 0);
   for (const auto& one : cores_) {
     CHECK(one->io.in_flight_count() == 0);

@@ -139,6 +139,8 @@ class ScriptedServer {
   std::string login_error;
   // Connections are accepted and not answered.
   bool holds_logins = false;
+  // So many more logins are answered.
+  size_t logins_left = SIZE_MAX;
   // New sessions begin like this.
   bool new_is_silent = false;
   // Cancel connections stay open until the test ends them.
@@ -186,6 +188,7 @@ struct BenchOptions {
   CoreId cores_count = 1;
   uint32_t clients_max = 10'000;
   uint32_t node_max = 100;
+  uint32_t connecting_max = 16;
   uint32_t buffers_count = 64;
   Nanoseconds login_timeout = seconds(60);
   PoolLimits limits;

@@ -104,6 +104,7 @@ struct NodeConfig {
       host;  // An IPv4 or IPv6 address, a host name, or the absolute path of a socket directory.
   uint16_t port = 5432;
   uint32_t max_connections = 0;  // Over all pools; 0: no limit besides the pools' own.
+  uint32_t connecting_max = 16;  // Connects under way, over all pools; 0: no cap.
   // More PBKDF2 rounds than this in a server's SCRAM challenge end the login (they would cost us
   // the CPU).
   uint32_t scram_rounds_max = 100'000;

@@ -21,6 +21,8 @@ enum class MessageKind : uint16_t {
   make_room,
   // A shared limit has room again: try to connect. No words.
   limit_freed,
+  // words[0] = Node*: a place at its gate is yours.
+  place,
   // Session. words[0] = CancelRequest*, words[1] = session.
   cancel,
   cancel_done,

@@ -15,6 +15,7 @@
 #include "helios/base/clock.h"
 #include "helios/net/resolver.h"
 #include "helios/pool/backend_login.h"
+#include "helios/pool/connect_gate.h"
 #include "helios/pool/limit.h"
 #include "helios/pool/parameters.h"
 
@@ -26,17 +27,20 @@ enum class LeaseMode : uint8_t { session, transaction, statement };
 // A PostgreSQL server, as all cores share it. Lives as long as the process.
 struct Node {
   Node(std::string node_name, std::string node_label, Resolver& node_resolver,
-       size_t node_resolver_id, uint32_t connections_max)
+       size_t node_resolver_id, uint32_t connections_max, uint32_t connecting_max,
+       CoreId cores_count)
       : name(std::move(node_name)),
         label(std::move(node_label)),
         resolver(node_resolver),
         resolver_id(node_resolver_id),
-        limit(connections_max) {}
+        limit(connections_max),
+        gate(connecting_max, cores_count) {}
   std::string name;
   std::string label;  // host:port, for messages.
   Resolver& resolver;
   size_t resolver_id;
   Limit limit;
+  ConnectGate gate;
 };
 
 struct PoolLimits {

@@ -37,8 +37,10 @@ struct PoolsContext {
   std::atomic<uint32_t>& transfers_count;
 };
 
+struct GateTag;
+
 // What sessions need to know about a pool besides its slice.
-struct PoolEntry {
+struct PoolEntry : ListNode<GateTag> {
   explicit PoolEntry(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
       : slice(std::move(spec), port, postbox) {}
   Slice slice;
@@ -53,6 +55,9 @@ struct PoolEntry {
   std::unordered_map<std::string, std::string> canonical_values;
   uint32_t failures_count = 0;  // Connects that failed in a row.
   PoolError last_error;
+  // At its node's gate (Pools): since when it waits there; a place that is its own and not used.
+  Nanoseconds gate_since = 0;
+  bool has_place = false;
 };
 
 // The welcome of a pool, on its way to another core. Owned by the message that carries it.
@@ -144,6 +149,13 @@ class Pools final : public SlicePort {
   void activate(Slice& slice) noexcept override;
 
  private:
+  [[nodiscard]] bool take_place(PoolEntry& entry) noexcept;
+  void give_back_place(Node& node) noexcept;
+  void on_place(Node& node) noexcept;
+  void grant_place(PoolEntry& entry) noexcept;
+  void serve_gate(Node& node) noexcept;
+  void leave_gate(PoolEntry& entry) noexcept;
+  [[nodiscard]] PoolEntry* first_at_gate(const Node& node) noexcept;
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
   [[nodiscard]] bool has_room(const PoolSpec& spec) const noexcept;
   void ask_for_room(Limit& limit, uint64_t pool) noexcept;
@@ -169,6 +181,9 @@ class Pools final : public SlicePort {
   Slab<Backend> backends_;
   std::unordered_map<std::string, std::unique_ptr<PoolEntry>> entries_;
   IntrusiveList<Slice, ActiveSliceTag> active_;
+  // Those that wait for a place at the gate of their node, the longest first.
+  IntrusiveList<PoolEntry, GateTag> at_gates_;
+  std::vector<PoolEntry*> granted_;  // Have got a place since the last turn.
   std::vector<SlabId> finished_;
   std::vector<Canceller*> cancellers_;
   std::vector<Canceller*> finished_cancellers_;
