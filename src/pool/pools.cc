@@ -449,6 +449,7 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::promise:
     case MessageKind::unpromise:
     case MessageKind::permits:
+    case MessageKind::use:
       break;
     case MessageKind::none:
     case MessageKind::cancel:
@@ -468,6 +469,8 @@ bool Pools::on_message(const Message& message) noexcept {
     slice.on_promise(message.from, message.count);
   } else if (kind == MessageKind::unpromise) {
     slice.on_unpromise(message.from);
+  } else if (kind == MessageKind::use) {
+    slice.on_use(message.from, message.count != 0);
   } else {
     slice.on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
   }
@@ -483,13 +486,25 @@ void Pools::on_turn_end(Nanoseconds time) noexcept {
   // A slice that activates itself again waits for the next turn.
   for (size_t count = active_.size(); count > 0; --count) {
     Slice* slice = active_.pop_front();
-    if (!draining_) wakeup = std::min(wakeup, slice->pump(time));
+    if (draining_) continue;
+    wakeup = std::min(wakeup, slice->pump(time));
+    wakeup = std::min(wakeup, keep_minimum(*slice, time));
   }
   for (PoolEntry* entry : granted)
     if (std::exchange(entry->has_place, false)) give_back_place(*entry->slice.spec().node);
   if (wakeup != never && (!retry_timer_.is_scheduled() || retry_timer_.deadline() > wakeup))
     context_.timers.schedule(retry_timer_, wakeup);
   destroy_finished();
+}
+
+// Opens what a pool lacks and nobody waits for, where there is room without taking it from others.
+// Returns when to call again; `never` when only on events.
+Nanoseconds Pools::keep_minimum(Slice& slice, Nanoseconds time) noexcept {
+  if (!slice.lacks_backends()) return never;
+  if (slice.retry_at() > time) return slice.retry_at();
+  while (slice.lacks_backends() && has_room(slice.spec()) && slice.warm_up(time)) {
+  }
+  return never;
 }
 
 void Pools::destroy_finished() noexcept {
@@ -509,7 +524,8 @@ void Pools::destroy_finished() noexcept {
 void Pools::on_retry(void* self) noexcept {
   Pools& pools = *static_cast<Pools*>(self);
   for (auto& [key, entry] : pools.entries_)
-    if (entry->slice.waiters_count() > 0) pools.activate(entry->slice);
+    if (entry->slice.waiters_count() > 0 || entry->slice.lacks_backends())
+      pools.activate(entry->slice);
 }
 
 void Pools::on_sweep(void* self) noexcept {
@@ -524,7 +540,7 @@ void Pools::sweep(Nanoseconds time) noexcept {
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     Slice& slice = entry->second->slice;
     sweep_pool(*entry->second, time);
-    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0)
+    if (slice.is_used() || slice.backends_count() > 0 || slice.connecting_count() > 0)
       slice.unused_since = time;
     if (time - slice.unused_since < pool_idle_timeout) {
       ++entry;
@@ -541,11 +557,11 @@ void Pools::sweep(Nanoseconds time) noexcept {
   }
 }
 
-// Closes what is idle for too long or too old; opens what the minimum lacks.
+// Closes what is idle for too long or too old; looks again whether there is room for the minimum.
 void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
   Slice& slice = entry.slice;
   const PoolLimits& limits = slice.spec().limits;
-  const bool is_used = slice.sessions_count > 0;
+  const bool is_used = slice.is_used();
   for (PooledBackend* pooled = slice.least_recently_used(); pooled != nullptr;) {
     Backend& backend = static_cast<Backend&>(*pooled);
     pooled = slice.next_idle(*pooled);
@@ -556,9 +572,9 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
       backend.close("idle for too long");
     }
   }
-  if (is_used && !draining_ && has_room(slice.spec()) &&
-      slice.backends_count() + slice.connecting_count() < slice.minimum())
-    slice.warm_up(time);
+  if (draining_) return;
+  slice.tell_use();
+  (void)keep_minimum(slice, time);
 }
 
 // --- The end ---

@@ -111,6 +111,7 @@ void CoreServer::on_message(const Message& message) noexcept {
     case MessageKind::promise:
     case MessageKind::unpromise:
     case MessageKind::permits:
+    case MessageKind::use:
     case MessageKind::backend:
     case MessageKind::limit_freed:
     case MessageKind::place:

@@ -51,6 +51,7 @@ class DeadLetters final : public MessageHandler {
       case MessageKind::promise:
       case MessageKind::unpromise:
       case MessageKind::permits:
+      case MessageKind::use:
         (void)PoolSpecRef::take_word(message.words[0]);
         return;
       case MessageKind::cancel:

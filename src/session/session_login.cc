@@ -161,7 +161,8 @@ void Session::on_logged_in() noexcept {
   pool_ = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
   if (pool_ == nullptr)
     pool_ = &pools.pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
-  ++pool_->slice.sessions_count;
+  // The first: the pool keeps its minimum open from now on.
+  if (++pool_->slice.sessions_count == 1) pools.activate(pool_->slice);
   uses_pool_ = true;
   set_state(State::welcome);
   if (know_welcome()) return send_welcome();

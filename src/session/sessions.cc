@@ -148,6 +148,7 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::promise:
     case MessageKind::unpromise:
     case MessageKind::permits:
+    case MessageKind::use:
     case MessageKind::backend:
     case MessageKind::limit_freed:
     case MessageKind::place:

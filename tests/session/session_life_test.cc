@@ -265,5 +265,91 @@ TEST_CASE("a pool that needs nothing any more passes its place on") {
   CHECK(bench.node.gate.taken() == 0);
 }
 
+// --- min_connections
+
+BenchOptions with_minimum(uint32_t minimum, CoreId cores_count) {
+  BenchOptions options;
+  options.cores_count = cores_count;
+  options.limits.min_connections = minimum;
+  return options;
+}
+
+TEST_CASE("every core keeps its share of the minimum from the pool's first client on, anywhere") {
+  for (const CoreId cores_count : {CoreId{1}, CoreId{2}, CoreId{3}}) {
+    SessionBench bench(with_minimum(4, cores_count));
+    TestClient client(bench, static_cast<CoreId>(cores_count - 1), "me");
+    CHECK(bench.server.open_sessions().size() == 4);
+    for (CoreId id = 0; id < cores_count; ++id)
+      CHECK(bench.slice(id).backends_count() == bench.slice(id).minimum());
+    // And no more, whatever time passes.
+    wait(bench, seconds(10));
+    CHECK(bench.server.sessions().size() == 4);
+  }
+}
+
+TEST_CASE("what the minimum has lost is replaced at once, on every core") {
+  SessionBench bench(with_minimum(4, 2));
+  TestClient client(bench, 0, "me");
+  for (ServerSession* session : bench.server.open_sessions()) session->end();
+  bench.settle();
+  CHECK(bench.server.open_sessions().size() == 4);
+  CHECK(bench.server.sessions().size() == 8);
+}
+
+TEST_CASE("lending does not add to the minimum") {
+  BenchOptions options = with_minimum(4, 2);
+  options.limits.idle_timeout = 0;
+  SessionBench bench(options);
+  auto clients = askers(bench, 0, "me", 4);
+  wait(bench, seconds(5));
+  CHECK(bench.server.open_sessions().size() <= 5);
+  for (TestClient& client : clients) client.query("COMMIT");
+  wait(bench, seconds(5));
+  CHECK(bench.server.open_sessions().size() <= 5);
+}
+
+TEST_CASE("a minimum that fails is tried again in the node's own time, one at a time") {
+  SessionBench bench(with_minimum(4, 2));
+  TestClient client(bench, 0, "me");
+  bench.server.stop_listening();
+  for (ServerSession* session : bench.server.open_sessions()) session->end();
+  bench.settle();
+  const uint64_t before = bench.core(0).pools.counters().connects;
+  wait(bench, seconds(10), milliseconds(10));
+  const uint64_t attempts = bench.core(0).pools.counters().connects - before;
+  CHECK(attempts >= 9);
+  CHECK(attempts <= 20);
+  bench.server.start_listening();
+  wait(bench, seconds(1), milliseconds(10));
+  CHECK(bench.server.open_sessions().size() == 4);
+}
+
+TEST_CASE("a minimum for which there is no room takes none from others") {
+  BenchOptions options = with_minimum(4, 2);
+  options.node_max = 3;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  wait(bench, seconds(3));
+  CHECK(bench.server.open_sessions().size() == 3);
+  CHECK_FALSE(bench.node.limit.is_starved());
+}
+
+TEST_CASE("the minimum of a pool whose last client has gone ends after idle_timeout") {
+  BenchOptions options = with_minimum(4, 2);
+  options.limits.idle_timeout = seconds(5);
+  options.limits.test_after = 0;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  wait(bench, seconds(10));
+  CHECK(bench.server.open_sessions().size() == 4);
+  client.close();
+  wait(bench, seconds(3));
+  CHECK(bench.server.open_sessions().size() == 4);
+  wait(bench, seconds(5));
+  CHECK(bench.server.open_sessions().empty());
+  wait(bench, seconds(100));
+  for (CoreId id = 0; id < 2; ++id) CHECK(bench.slice(id).is_pristine());
+}
+
 }  // namespace
 }  // namespace helios

@@ -13,6 +13,7 @@ enum class MessageKind : uint16_t {
   promise,    // Answer to want: `count` grants are on their way to you.
   unpromise,  // One promised grant will not come.
   permits,    // `count` bare permits are yours now; they were dealt to core words[1].
+  use,        // I have clients of this pool (`count` 1), or none any more (0).
   // words[0] = BackendTransfer*: a live connection is yours now, and its permit.
   backend,
   // words[0] = WelcomeNews*: what a pool's server reports at login.

@@ -169,6 +169,7 @@ class Pools final : public SlicePort {
   void on_limit_freed() noexcept;
   void on_backend_arrived(const Message& message) noexcept;
   void fail_waiters(PoolEntry& entry, const PoolError& error) noexcept;
+  Nanoseconds keep_minimum(Slice& slice, Nanoseconds now) noexcept;
   void sweep(Nanoseconds now) noexcept;
   void sweep_pool(PoolEntry& entry, Nanoseconds now) noexcept;
   static void on_sweep(void* self) noexcept;

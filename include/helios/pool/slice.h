@@ -16,6 +16,10 @@
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.
 //
+// Minimum: each core keeps its share of min_connections open while any core has clients of the pool;
+// the cores tell each other when they get their first and have lost their last (`use`). The share goes
+// with the permits: what was lent counts where it is.
+//
 // Fairness: a waiter for whom nothing is on its way is overtaken by one of another core that is
 // younger by more than fairness_bound only until its core has told the others: a message and its
 // answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
@@ -135,6 +139,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
   // A backend came from another core, with a permit of `home`.
   void on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept;
+  void on_use(CoreId from, bool uses) noexcept;
   void on_limit_freed() noexcept;
   // For an owner that shuts down: nobody elsewhere waits.
   void forget_wishes() noexcept;
@@ -153,16 +158,27 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] uint32_t connecting_count() const noexcept { return connecting_count_; }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_count_; }
   [[nodiscard]] size_t idle_count() const noexcept { return idle_.size(); }
-  // Backends this core keeps open: its share of min_connections.
-  [[nodiscard]] uint32_t minimum() const noexcept {
-    return share_of(spec_->limits.min_connections);
+  // Backends this core keeps open: its share of min_connections, less what was lent, and that of
+  // others as far as it was lent to this one.
+  [[nodiscard]] uint32_t minimum() const noexcept;
+  // The pool has clients, here or on another core.
+  [[nodiscard]] bool is_used() const noexcept { return sessions_count > 0 || users_count_ > 0; }
+  // Fewer backends than the minimum of a pool that is used.
+  [[nodiscard]] bool lacks_backends() const noexcept {
+    return is_used() && backends_count_ + connecting_count_ < minimum();
   }
+  // After a failed connect: no other one begins before. 0 or past when there is nothing to wait for.
+  [[nodiscard]] Nanoseconds retry_at() const noexcept { return retry_at_; }
   [[nodiscard]] PooledBackend* least_recently_used() noexcept { return idle_.front(); }
   [[nodiscard]] PooledBackend* next_idle(PooledBackend& backend) noexcept {
     return idle_.next(backend);
   }
-  // Opens one more connection than waiters need (warm-up), if a permit is free here.
-  void warm_up(Nanoseconds now) noexcept;
+  // Opens one more connection than waiters need (warm-up), if a permit is free here; after a failure
+  // one at a time. Returns whether it did.
+  bool warm_up(Nanoseconds now) noexcept;
+  // Tells the other cores whether this one has clients of the pool, when that has changed. Once per
+  // turn while it has, but not at once when the last one has gone: another may come.
+  void tell_use() noexcept;
 
   // Sessions that use this slice. Kept by its users.
   uint32_t sessions_count = 0;
@@ -183,12 +199,14 @@ class Slice : public ListNode<ActiveSliceTag> {
     uint32_t promised_count = 0;
     // A renewal went out since it was asked.
     bool renewed = false;
+    // It has clients of this pool.
+    bool uses = false;
     // Permits that we hold, in whatever form, and that were dealt to it. (Debts between pairs of
     // cores would not do: they can form a circle in which nobody has anything to give back.)
     uint32_t held_count = 0;
   };
 
-  [[nodiscard]] uint32_t share_of(uint32_t total) const noexcept;
+  [[nodiscard]] uint32_t share_of(uint32_t total, CoreId core) const noexcept;
   [[nodiscard]] Peer* oldest_wish() noexcept;
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
     return static_cast<CoreId>(&peer - peers_.data());
@@ -219,9 +237,11 @@ class Slice : public ListNode<ActiveSliceTag> {
   uint32_t connecting_count_ = 0;
   uint32_t backends_count_ = 0;  // Each holds a permit; without those that are connecting.
   uint32_t wishes_count_ = 0;    // Peers with wish_count > 0.
+  uint32_t users_count_ = 0;     // Peers with `uses`.
   Nanoseconds retry_at_ = 0;
   bool is_limit_full_ = false;
   bool is_placing_ = false;
+  bool told_use_ = false;  // The others know that we have clients.
   bool ask_in_flight_ = false;
   CoreId asked_ = 0;
 };
