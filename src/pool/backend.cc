@@ -1,5 +1,6 @@
 #include "helios/pool/backend.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -14,6 +15,8 @@ namespace {
 
 // How long a server may take to close after Terminate before we cut the connection and count it.
 constexpr Nanoseconds server_end_timeout = seconds(60);
+// A successor is made so long before the end of a lifetime, or a tenth of it.
+constexpr Nanoseconds replacement_lead_max = seconds(30);
 // How long a server may take to end what a client has left: the cancel request, the rest of the
 // replies and ROLLBACK together. Longer than any of these takes, and short for those who wait.
 constexpr Nanoseconds recovery_timeout = seconds(5);
@@ -436,6 +439,22 @@ void Backend::on_detachable(Stream& stream) noexcept {
 }
 
 // --- The end ---
+
+bool Backend::is_near_its_end(Nanoseconds now) const noexcept {
+  if (expires_at_ == never || is_retired_) return false;
+  const PoolLimits& limits = slice_.spec().limits;
+  // A session keeps its backend for as long as it likes: a successor would wait for nothing.
+  const bool is_kept = state_ == State::leased && limits.mode == LeaseMode::session;
+  if ((state_ != State::idle && state_ != State::leased) || is_kept) return false;
+  return now >= expires_at_ - std::min(limits.max_lifetime / 10, replacement_lead_max);
+}
+
+void Backend::retire() noexcept {
+  if (state_ == State::closing || state_ == State::ended) return;
+  is_retired_ = true;
+  expires_at_ = pools_.now();
+  if (state_ == State::idle) close("its successor is there");
+}
 
 void Backend::close(const char* reason, bool mid_message) noexcept {
   if (state_ == State::closing || state_ == State::ended) return;

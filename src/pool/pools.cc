@@ -318,6 +318,8 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
   entry.slice.on_connected(backend, now());
   close_if_superfluous(backend);
   give_back_place(*entry.slice.spec().node);
+  if (entry.slice.wants_successor) return;  // It has not even begun.
+  if (Backend* old = backends_.find(std::exchange(entry.retiring, SlabId()))) old->retire();
 }
 
 void Pools::set_welcome(PoolEntry& entry, ParameterList welcome) noexcept {
@@ -368,9 +370,17 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
 void Pools::on_backend_gone(Backend& backend) noexcept {
   Slice& slice = backend.slice();
   give_back_limits(slice.spec());
-  if (backend.was_ready()) return slice.on_gone();
+  PoolEntry& entry = entry_of(slice);
+  if (backend.was_ready()) {
+    // Its time was over, at a limit or before its successor could come.
+    if (slice.is_used() && backend.is_expired(now()) && !backend.is_retired() &&
+        entry.retiring != backends_.id_of(&backend))
+      slice.wants_successor = true;
+    return slice.on_gone();
+  }
+  entry.retiring = SlabId();
   give_back_place(*slice.spec().node);
-  const uint32_t failures = entry_of(slice).failures_count;
+  const uint32_t failures = entry.failures_count;
   const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
   const Nanoseconds pause = longest - static_cast<Nanoseconds>(random_number(context_.random) %
                                                                static_cast<uint64_t>(longest / 4));
@@ -488,7 +498,7 @@ void Pools::on_turn_end(Nanoseconds time) noexcept {
     Slice* slice = active_.pop_front();
     if (draining_) continue;
     wakeup = std::min(wakeup, slice->pump(time));
-    wakeup = std::min(wakeup, keep_minimum(*slice, time));
+    wakeup = std::min(wakeup, open_spares(*slice, time));
   }
   for (PoolEntry* entry : granted)
     if (std::exchange(entry->has_place, false)) give_back_place(*entry->slice.spec().node);
@@ -497,13 +507,17 @@ void Pools::on_turn_end(Nanoseconds time) noexcept {
   destroy_finished();
 }
 
-// Opens what a pool lacks and nobody waits for, where there is room without taking it from others.
-// Returns when to call again; `never` when only on events.
-Nanoseconds Pools::keep_minimum(Slice& slice, Nanoseconds time) noexcept {
-  if (!slice.lacks_backends()) return never;
+// Opens what nobody waits for, the minimum and successors, where there is room without taking it
+// from others. Returns when to call again; `never` when only on events.
+Nanoseconds Pools::open_spares(Slice& slice, Nanoseconds time) noexcept {
+  const auto is_wanted = [&] {
+    // Successors come one at a time.
+    return slice.lacks_backends() || (slice.wants_successor && slice.connecting_count() == 0);
+  };
+  if (!is_wanted()) return never;
   if (slice.retry_at() > time) return slice.retry_at();
-  while (slice.lacks_backends() && has_room(slice.spec()) && slice.warm_up(time)) {
-  }
+  while (is_wanted() && has_room(slice.spec()) && slice.warm_up(time))
+    slice.wants_successor = false;
   return never;
 }
 
@@ -536,7 +550,29 @@ void Pools::on_sweep(void* self) noexcept {
   pools.context_.timers.schedule(pools.sweep_timer_, pools.now() + sweep_interval);
 }
 
+// Backends that near the end of their lifetime while their pool is in use get a successor first,
+// where there is room for both; at a limit their own end makes it (on_backend_gone).
+void Pools::start_replacements(Nanoseconds time) noexcept {
+  backends_.for_each([&](Backend& backend) {
+    if (backend.is_near_its_end(time)) start_replacement(backend, time);
+  });
+}
+
+// One at a time in each slice. The connect itself begins at the end of the turn.
+void Pools::start_replacement(Backend& backend, Nanoseconds time) noexcept {
+  PoolEntry& entry = entry_of(backend.slice());
+  Slice& slice = entry.slice;
+  const bool is_possible = slice.is_used() && slice.permits_free() > 0 &&
+                           slice.connecting_count() == 0 && slice.retry_at() <= time &&
+                           has_room(slice.spec());
+  if (!is_possible || slice.wants_successor || backends_.find(entry.retiring) != nullptr) return;
+  entry.retiring = backends_.id_of(&backend);
+  slice.wants_successor = true;
+  activate(slice);
+}
+
 void Pools::sweep(Nanoseconds time) noexcept {
+  if (!draining_) start_replacements(time);
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     Slice& slice = entry->second->slice;
     sweep_pool(*entry->second, time);
@@ -562,19 +598,25 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
   Slice& slice = entry.slice;
   const PoolLimits& limits = slice.spec().limits;
   const bool is_used = slice.is_used();
+  if (is_used) slice.used_at = time;
+  if (!is_used) slice.wants_successor = false;
+  // A pause between two clients is no reason to give the minimum up.
+  const bool keeps_minimum = time - slice.used_at <= limits.idle_timeout;
+  bool has_closed_old = false;
   for (PooledBackend* pooled = slice.least_recently_used(); pooled != nullptr;) {
     Backend& backend = static_cast<Backend&>(*pooled);
     pooled = slice.next_idle(*pooled);
     if (backend.is_expired(time)) {
-      backend.close("lifetime over");
+      // While the pool is in use one after the other, so that successors come as they go.
+      if (!is_used || !std::exchange(has_closed_old, true)) backend.close("lifetime over");
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
-               (!is_used || slice.idle_count() > slice.minimum())) {
+               (!keeps_minimum || slice.idle_count() > slice.minimum())) {
       backend.close("idle for too long");
     }
   }
   if (draining_) return;
   slice.tell_use();
-  (void)keep_minimum(slice, time);
+  (void)open_spares(slice, time);
 }
 
 // --- The end ---

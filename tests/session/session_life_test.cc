@@ -296,16 +296,16 @@ TEST_CASE("what the minimum has lost is replaced at once, on every core") {
   CHECK(bench.server.sessions().size() == 8);
 }
 
-TEST_CASE("lending does not add to the minimum") {
-  BenchOptions options = with_minimum(4, 2);
-  options.limits.idle_timeout = 0;
-  SessionBench bench(options);
-  auto clients = askers(bench, 0, "me", 4);
+TEST_CASE("what the minimum has lent is not opened again") {
+  SessionBench bench(with_minimum(2, 2));
+  TestClient first(bench, 0, "me");
+  CHECK(bench.server.open_sessions().size() == 2);
+  // One more than the core has permits.
+  auto clients = askers(bench, 0, "me", 6);
+  bench.settle();
+  for (TestClient& client : clients) CHECK(client.take_tags().back() == 'Z');
   wait(bench, seconds(5));
-  CHECK(bench.server.open_sessions().size() <= 5);
-  for (TestClient& client : clients) client.query("COMMIT");
-  wait(bench, seconds(5));
-  CHECK(bench.server.open_sessions().size() <= 5);
+  CHECK(bench.server.sessions().size() == 6);
 }
 
 TEST_CASE("a minimum that fails is tried again in the node's own time, one at a time") {
@@ -320,7 +320,7 @@ TEST_CASE("a minimum that fails is tried again in the node's own time, one at a 
   CHECK(attempts >= 9);
   CHECK(attempts <= 20);
   bench.server.start_listening();
-  wait(bench, seconds(1), milliseconds(10));
+  wait(bench, seconds(2), milliseconds(10));
   CHECK(bench.server.open_sessions().size() == 4);
 }
 
@@ -349,6 +349,124 @@ TEST_CASE("the minimum of a pool whose last client has gone ends after idle_time
   CHECK(bench.server.open_sessions().empty());
   wait(bench, seconds(100));
   for (CoreId id = 0; id < 2; ++id) CHECK(bench.slice(id).is_pristine());
+}
+
+// --- Replacement
+
+BenchOptions with_lifetime(uint32_t max_connections) {
+  BenchOptions options;
+  options.limits.max_connections = max_connections;
+  options.limits.max_lifetime = seconds(100);  // 90 to 100; successors come 10 earlier.
+  options.limits.idle_timeout = 0;
+  options.limits.test_after = 0;
+  return options;
+}
+
+TEST_CASE("a backend that nears its end gets its successor first, and ends when it is idle") {
+  for (const bool is_busy : {false, true}) {
+    SessionBench bench(with_lifetime(2));
+    TestClient client(bench, 0, "me");
+    if (is_busy) client.query("BEGIN");
+    ServerSession& old = bench.server.only();
+    size_t both_count = 0;
+    for (int i = 0; i < 100; ++i) {
+      bench.advance(seconds(1));
+      REQUIRE(bench.server.open_sessions().size() >= 1);
+      both_count += bench.server.open_sessions().size() - 1;
+      if (i < 75) REQUIRE(bench.server.sessions().size() == 1);
+    }
+    CHECK(bench.server.sessions().size() == 2);
+    CHECK(old.is_open() == is_busy);
+    CHECK((both_count > 0) == is_busy);
+    if (is_busy) client.query("COMMIT");
+    CHECK_FALSE(old.is_open());
+    client.query("x");
+    CHECK(bench.server.only().queries() == Texts{"x"});
+    CHECK(bench.server.sessions().size() == 2);
+  }
+}
+
+TEST_CASE("at its limit a pool closes the old one first, while it is idle, and replaces it then") {
+  for (const bool is_busy : {false, true}) {
+    for (const bool is_node_full : {false, true}) {
+      BenchOptions options = with_lifetime(is_node_full ? 2 : 1);
+      if (is_node_full) options.node_max = 1;
+      SessionBench bench(options);
+      TestClient client(bench, 0, "me");
+      if (is_busy) client.query("BEGIN");
+      ServerSession& old = bench.server.only();
+      for (int i = 0; i < 100; ++i) {
+        bench.advance(seconds(1));
+        if (i < 85 || is_busy) REQUIRE(old.is_open());
+      }
+      CHECK(bench.server.sessions().size() == (is_busy ? 1 : 2));
+      if (is_busy) client.query("COMMIT");
+      CHECK_FALSE(old.is_open());
+      CHECK(bench.server.open_sessions().size() == 1);
+      CHECK_FALSE(bench.node.limit.is_starved());
+    }
+  }
+}
+
+TEST_CASE("a pool that nobody uses replaces nothing") {
+  SessionBench bench(with_lifetime(2));
+  TestClient client(bench, 0, "me");
+  client.close();
+  wait(bench, seconds(110));
+  CHECK(bench.server.sessions().size() == 1);
+  CHECK(bench.server.open_sessions().empty());
+}
+
+TEST_CASE("a backend whose successor cannot come serves to its end") {
+  SessionBench bench(with_lifetime(2));
+  TestClient client(bench, 0, "me");
+  client.query("BEGIN");
+  ServerSession& old = bench.server.only();
+  bench.server.stop_listening();
+  wait(bench, seconds(95));
+  CHECK(bench.core().pools.counters().connect_failures > 0);
+  CHECK(bench.core().pools.counters().connect_failures <= 16);
+  CHECK(old.is_open());
+  bench.server.start_listening();
+  wait(bench, seconds(5));
+  client.query("COMMIT");
+  CHECK(client.take_tags() == "CZCZ");
+  wait(bench, seconds(15));
+  CHECK_FALSE(old.is_open());
+  CHECK(bench.server.open_sessions().size() == 1);
+}
+
+TEST_CASE("many backends that near their end together are replaced one at a time") {
+  for (const uint32_t max : {5U, 6U, 20U}) {
+    SessionBench bench(with_lifetime(max));
+    auto clients = askers(bench, 0, "me", 5);
+    bench.settle();
+    CHECK(bench.server.open_sessions().size() == 5);
+    for (TestClient& client : clients) client.query("COMMIT");
+    size_t made_count = 5;
+    for (int i = 0; i < 120; ++i) {
+      bench.advance(seconds(1));
+      const size_t open_count = bench.server.open_sessions().size();
+      CHECK(open_count >= 4);
+      CHECK(open_count <= 6);
+      CHECK(bench.server.sessions().size() <= made_count + 1);
+      made_count = bench.server.sessions().size();
+    }
+    CHECK(made_count == 10);
+    CHECK(bench.server.open_sessions().size() == 5);
+  }
+}
+
+TEST_CASE("in session mode a backend that a client holds gets no successor") {
+  BenchOptions options = with_lifetime(3);
+  options.limits.mode = LeaseMode::session;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  client.query("x");
+  wait(bench, seconds(110));
+  CHECK(bench.server.sessions().size() == 1);
+  client.query("y");
+  CHECK(client.take_tags() == "TDCZTDCZ");
 }
 
 }  // namespace

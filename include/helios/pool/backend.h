@@ -157,6 +157,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   }
   [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
+  // The end of its lifetime is so near that its successor should come: ready, in use or idle, and
+  // without one.
+  [[nodiscard]] bool is_near_its_end(Nanoseconds now) const noexcept;
+  // Its successor is there: ends now if it is idle, else when it would become so.
+  void retire() noexcept;
+  [[nodiscard]] bool is_retired() const noexcept { return is_retired_; }
   // Nobody could have leased it yet.
   [[nodiscard]] bool is_being_made() const noexcept {
     return state_ == State::connecting || state_ == State::login || state_ == State::preparing;
@@ -227,6 +233,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool fatal_seen_ = false;
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
+  bool is_retired_ = false;
   std::string resolve_error_;
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;

@@ -55,6 +55,8 @@ struct PoolEntry : ListNode<GateTag> {
   std::unordered_map<std::string, std::string> canonical_values;
   uint32_t failures_count = 0;  // Connects that failed in a row.
   PoolError last_error;
+  // The backend whose successor is on its way.
+  SlabId retiring;
   // At its node's gate (Pools): since when it waits there; a place that is its own and not used.
   Nanoseconds gate_since = 0;
   bool has_place = false;
@@ -169,7 +171,9 @@ class Pools final : public SlicePort {
   void on_limit_freed() noexcept;
   void on_backend_arrived(const Message& message) noexcept;
   void fail_waiters(PoolEntry& entry, const PoolError& error) noexcept;
-  Nanoseconds keep_minimum(Slice& slice, Nanoseconds now) noexcept;
+  Nanoseconds open_spares(Slice& slice, Nanoseconds now) noexcept;
+  void start_replacements(Nanoseconds now) noexcept;
+  void start_replacement(Backend& backend, Nanoseconds now) noexcept;
   void sweep(Nanoseconds now) noexcept;
   void sweep_pool(PoolEntry& entry, Nanoseconds now) noexcept;
   static void on_sweep(void* self) noexcept;

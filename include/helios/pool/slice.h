@@ -16,9 +16,9 @@
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.
 //
-// Minimum: each core keeps its share of min_connections open while any core has clients of the pool;
-// the cores tell each other when they get their first and have lost their last (`use`). The share goes
-// with the permits: what was lent counts where it is.
+// Minimum: each core keeps its share of min_connections open while any core has clients of the
+// pool; the cores tell each other when they get their first and have lost their last (`use`). The
+// share goes with the permits: what was lent counts where it is.
 //
 // Fairness: a waiter for whom nothing is on its way is overtaken by one of another core that is
 // younger by more than fairness_bound only until its core has told the others: a message and its
@@ -167,14 +167,15 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] bool lacks_backends() const noexcept {
     return is_used() && backends_count_ + connecting_count_ < minimum();
   }
-  // After a failed connect: no other one begins before. 0 or past when there is nothing to wait for.
+  // After a failed connect: no other one begins before. 0 or past when there is nothing to wait
+  // for.
   [[nodiscard]] Nanoseconds retry_at() const noexcept { return retry_at_; }
   [[nodiscard]] PooledBackend* least_recently_used() noexcept { return idle_.front(); }
   [[nodiscard]] PooledBackend* next_idle(PooledBackend& backend) noexcept {
     return idle_.next(backend);
   }
-  // Opens one more connection than waiters need (warm-up), if a permit is free here; after a failure
-  // one at a time. Returns whether it did.
+  // Opens one more connection than waiters need (warm-up), if a permit is free here; after a
+  // failure one at a time. Returns whether it did.
   bool warm_up(Nanoseconds now) noexcept;
   // Tells the other cores whether this one has clients of the pool, when that has changed. Once per
   // turn while it has, but not at once when the last one has gone: another may come.
@@ -182,7 +183,12 @@ class Slice : public ListNode<ActiveSliceTag> {
 
   // Sessions that use this slice. Kept by its users.
   uint32_t sessions_count = 0;
-  // Since when nobody used it. Kept by its owner.
+  // One backend more is wanted than the waiters and the minimum need, for one that ends. Kept by
+  // its owner.
+  bool wants_successor = false;
+  // When it was used last (is_used). Kept by its owner.
+  Nanoseconds used_at = 0;
+  // Since when it has neither sessions nor backends. Kept by its owner.
   Nanoseconds unused_since = 0;
 
  private:
