@@ -201,8 +201,8 @@ void Backend::finish_preparing() noexcept {
         {std::string(sqlstate::feature_not_supported), "connect_query cannot feed a COPY"});
   if (!is_quiet()) return;
   if (transaction_status_ != 'I')
-    return fail_login({std::string(sqlstate::active_sql_transaction),
-                       "connect_query leaves a transaction open"});
+    return fail_login(
+        {std::string(sqlstate::active_sql_transaction), "connect_query leaves a transaction open"});
   set_state(State::idle);
   become_ready();
 }
@@ -308,6 +308,9 @@ void Backend::give_back(bool clean_up) noexcept {
 void Backend::recover(const char* reason, bool clean_up) noexcept {
   ASSERT(state_ == State::leased);
   if (!is_recoverable()) return close(reason);
+  LOG(debug, "backend pid=%u of %s@%s recovers: %s", process_id_, slice_.spec().user.c_str(),
+      slice_.spec().database.c_str(), reason);
+  if (!is_quiet() || transaction_status_ != 'I') ++pools_.counters().recoveries;
   lessee_ = nullptr;
   forwarding_ = false;
   is_rolling_back_ = false;
@@ -332,7 +335,8 @@ void Backend::recover(const char* reason, bool clean_up) noexcept {
 
 // What is still to come is known, and the server can be brought to its end.
 bool Backend::is_recoverable() const noexcept {
-  // Only a client can end a COPY that reads from it. When the process stops, the end is near anyway.
+  // Only a client can end a COPY that reads from it. When the process stops, the end is near
+  // anyway.
   return stream_.is_open() && !fatal_seen_ && !is_unsafe_ && !ledger_.is_copying_in() &&
          !ledger_.is_ambiguous() && !pools_.is_draining();
 }

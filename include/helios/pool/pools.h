@@ -76,7 +76,8 @@ struct PoolsCounters {
   uint64_t moves_in = 0;
   uint64_t cancels = 0;
   uint64_t violations = 0;
-  uint64_t late_ends = 0;  // Servers that did not close in time.
+  uint64_t late_ends = 0;   // Servers that did not close in time.
+  uint64_t recoveries = 0;  // Backends whose client went in the middle of something.
 };
 
 class Pools final : public SlicePort {
