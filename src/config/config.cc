@@ -137,6 +137,7 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.reserve_connections = overrides.reserve_connections.value_or(pool.reserve_connections);
   pool.reserve_after = overrides.reserve_after.value_or(pool.reserve_after);
   pool.wait_notice = overrides.wait_notice.value_or(pool.wait_notice);
+  pool.connect_query = overrides.connect_query.value_or(pool.connect_query);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

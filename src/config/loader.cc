@@ -21,6 +21,7 @@ constexpr size_t name_size_max = 255;
 constexpr size_t password_size_max = 1024;
 constexpr size_t listen_count_max = 64;
 constexpr size_t address_size_max = 255;
+constexpr size_t connect_query_size_max = 16 * 1024;
 constexpr Nanoseconds duration_max = seconds(365LL * 24 * 3600);
 constexpr NumberRange total_range = {0, 1'000'000};
 
@@ -212,6 +213,8 @@ void Loader::read_node(const TomlTable& table) {
   node.port = static_cast<uint16_t>(section.number("port", {1, 65535}).value_or(node.port));
   node.max_connections =
       section.number("max_connections", total_range).value_or(node.max_connections);
+  node.connecting_max =
+      section.number("connecting_max", {0, 100'000}).value_or(node.connecting_max);
   node.scram_rounds_max =
       section.number("scram_rounds_max", {1, 10'000'000}).value_or(node.scram_rounds_max);
   node.fail_fast = section.flag("fail_fast").value_or(node.fail_fast);
@@ -282,6 +285,7 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.reserve_connections = section.number("reserve_connections", min_range);
   pool.reserve_after = section.duration("reserve_after", {0, duration_max, false});
   pool.wait_notice = section.duration("wait_notice", or_off);
+  pool.connect_query = section.text_or_nothing("connect_query", connect_query_size_max);
   return pool;
 }
 

@@ -37,13 +37,19 @@ bool is_power_of_two(uint32_t number) noexcept {
 }  // namespace
 
 std::optional<std::string> Section::text(std::string_view key, size_t size_max) {
-  std::optional<Expanded> expanded = expanded_text(key, size_max);
+  std::optional<Expanded> expanded = expanded_text(key, 1, size_max);
+  if (!expanded.has_value()) return std::nullopt;
+  return std::move(expanded->text);
+}
+
+std::optional<std::string> Section::text_or_nothing(std::string_view key, size_t size_max) {
+  std::optional<Expanded> expanded = expanded_text(key, 0, size_max);
   if (!expanded.has_value()) return std::nullopt;
   return std::move(expanded->text);
 }
 
 std::optional<std::string> Section::secret(std::string_view key, size_t size_max) {
-  std::optional<Expanded> expanded = expanded_text(key, size_max);
+  std::optional<Expanded> expanded = expanded_text(key, 1, size_max);
   if (!expanded.has_value()) return std::nullopt;
   if (!expanded->has_variable) has_literal_secret_ = true;
   return std::move(expanded->text);
@@ -194,15 +200,16 @@ std::optional<Expanded> Section::expand(std::string_view key, const TomlValue& v
   return std::nullopt;
 }
 
-std::optional<Expanded> Section::expanded_text(std::string_view key, size_t size_max) {
+std::optional<Expanded> Section::expanded_text(std::string_view key, size_t size_min,
+                                               size_t size_max) {
   const TomlEntry* entry = look_up(key);
   if (entry == nullptr) return std::nullopt;
   std::optional<Expanded> expanded = expand(key, entry->value);
   if (!expanded.has_value()) return std::nullopt;
   const std::string& text = expanded->text;
-  if (text.empty() || text.size() > size_max) {
-    error(key, std::to_string(text.size()) + " bytes are out of range: 1 to " +
-                   std::to_string(size_max));
+  if (text.size() < size_min || text.size() > size_max) {
+    error(key, std::to_string(text.size()) + " bytes are out of range: " +
+                   std::to_string(size_min) + " to " + std::to_string(size_max));
     return std::nullopt;
   }
   if (text.find('\0') != std::string::npos) {

@@ -38,7 +38,9 @@ class Section {
 
   // One to `size_max` bytes without zero bytes.
   [[nodiscard]] std::optional<std::string> text(std::string_view key, size_t size_max);
-  // The same; notes whether the secret stands in the file.
+  // The same, but it may be empty.
+  [[nodiscard]] std::optional<std::string> text_or_nothing(std::string_view key, size_t size_max);
+  // As text(); notes whether the secret stands in the file.
   [[nodiscard]] std::optional<std::string> secret(std::string_view key, size_t size_max);
   // One to `count_max` strings. Places are those of the items.
   struct LocatedText {
@@ -77,7 +79,8 @@ class Section {
   // The entry, remembering that the key is known.
   [[nodiscard]] const TomlEntry* look_up(std::string_view key);
   [[nodiscard]] std::optional<Expanded> expand(std::string_view key, const TomlValue& value);
-  [[nodiscard]] std::optional<Expanded> expanded_text(std::string_view key, size_t size_max);
+  [[nodiscard]] std::optional<Expanded> expanded_text(std::string_view key, size_t size_min,
+                                                      size_t size_max);
   // The text behind `value` when it is one ${...}; an error naming `wanted` otherwise.
   [[nodiscard]] std::optional<std::string> variable(std::string_view key, const TomlValue& value,
                                                     std::string_view wanted);

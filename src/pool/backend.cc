@@ -1,5 +1,6 @@
 #include "helios/pool/backend.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -17,6 +18,11 @@ constexpr Nanoseconds server_end_timeout = seconds(60);
 // How long a node that is down may take to accept a connection: while one waits for a dead machine,
 // nobody notices that it is back.
 constexpr Nanoseconds trial_connect_timeout = seconds(1);
+// A successor is made so long before the end of a lifetime, or a tenth of it.
+constexpr Nanoseconds replacement_lead_max = seconds(30);
+// How long a server may take to end what a client has left: the cancel request, the rest of the
+// replies and ROLLBACK together. Longer than any of these takes, and short for those who wait.
+constexpr Nanoseconds recovery_timeout = seconds(5);
 // How long DISCARD ALL may take before the backend is closed instead.
 constexpr Nanoseconds cleaning_timeout = seconds(30);
 
@@ -29,6 +35,7 @@ struct Backend::Login {
   MessageAssembler assembler;
   bool waits_for_key = false;
   std::vector<uint8_t> early;  // Bytes that came while the key was derived.
+  ParameterList reported;      // What the server has said of itself until it is ready.
 };
 
 const char* to_text(Backend::State state) noexcept {
@@ -37,10 +44,14 @@ const char* to_text(Backend::State state) noexcept {
       return "connecting";
     case Backend::State::login:
       return "login";
+    case Backend::State::preparing:
+      return "preparing";
     case Backend::State::idle:
       return "idle";
     case Backend::State::leased:
       return "leased";
+    case Backend::State::recovering:
+      return "recovering";
     case Backend::State::cleaning:
       return "cleaning";
     case Backend::State::testing:
@@ -135,9 +146,9 @@ void Backend::on_login_bytes(ByteSpan input) noexcept {
       return fail_login({std::string(sqlstate::protocol_violation),
                          "the server sent a malformed message in the login"});
     on_login_step(login_->dialogue.on_message(login_->assembler.tag(), login_->assembler.body()));
-    if (state_ == State::idle) {
+    if (state_ == State::idle || state_ == State::preparing) {
       // Messages behind the first ReadyForQuery (a notice, say) come before anybody leases it.
-      if (input.empty()) return become_ready();
+      if (input.empty()) return on_end_of_input();
       return relay(input, BufferRef{});
     }
   }
@@ -178,9 +189,36 @@ void Backend::on_key(const Sha256Digest& salted_password) noexcept {
 void Backend::on_logged_in() noexcept {
   process_id_ = login_->dialogue.process_id();
   cancel_key_ = login_->dialogue.cancel_key();
-  parameters_ = pools_.parameters().intern(login_->dialogue.parameters());
+  login_->reported = login_->dialogue.parameters();
+  parameters_ = pools_.parameters().intern(login_->reported);
   transaction_status_ = 'I';
+  const std::string& connect_query = slice_.spec().limits.connect_query;
+  if (connect_query.empty()) return set_state(State::idle);
+  set_state(State::preparing);
+  start_statement(connect_query);
+}
+
+// The answer to connect_query, as far as it is here.
+void Backend::finish_preparing() noexcept {
+  if (ledger_.is_copying_in())
+    return fail_login(
+        {std::string(sqlstate::feature_not_supported), "connect_query cannot feed a COPY"});
+  if (!is_quiet()) return;
+  if (transaction_status_ != 'I')
+    return fail_login(
+        {std::string(sqlstate::active_sql_transaction), "connect_query leaves a transaction open"});
   set_state(State::idle);
+  become_ready();
+}
+
+// connect_query has changed it.
+void Backend::note_reported(std::string_view name, std::string_view value) noexcept {
+  for (auto& [known, old_value] : login_->reported) {
+    if (!equal_names(known, name)) continue;
+    old_value = value;
+    return;
+  }
+  login_->reported.emplace_back(name, value);
 }
 
 // Logged in, and everything sent and received: the slice gets it. Called until then.
@@ -194,13 +232,17 @@ void Backend::become_ready() noexcept {
   was_ready_ = true;
   LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), address_.text().c_str());
-  pools_.on_backend_ready(*this, login->dialogue.parameters());
+  pools_.on_backend_ready(*this, login->reported);
 }
 
 void Backend::fail_login(PoolError error) noexcept {
-  ASSERT(state_ == State::connecting || state_ == State::login);
   pools_.context().keys.cancel(*this);
   pools_.context().timers.cancel(timer_);
+  if (state_ == State::preparing) {
+    start_closing(false);
+    return pools_.on_login_failed(*this, error);
+  }
+  ASSERT(state_ == State::connecting || state_ == State::login);
   set_state(State::closing);
   pools_.on_login_failed(*this, error);
   if (stream_.is_open()) {
@@ -243,6 +285,14 @@ void Backend::start_statement(std::string_view text) noexcept {
   send(writer.bytes());
 }
 
+void Backend::start_sync() noexcept {
+  MessageWriter& writer = pools_.writer();
+  write_sync(writer);
+  ledger_.on_sent('S', LedgerAction::skip);
+  transaction_status_ = 0;
+  send(writer.bytes());
+}
+
 bool Backend::is_quiet() const noexcept {
   return ledger_.empty() && !ledger_.is_copying_in() && !ledger_.is_skipping_to_sync() &&
          !ledger_.is_ambiguous() && transaction_status_ != 0 && reader_.at_boundary() &&
@@ -259,6 +309,61 @@ void Backend::give_back(bool clean_up) noexcept {
   settle();
 }
 
+void Backend::recover(const char* reason, bool clean_up) noexcept {
+  ASSERT(state_ == State::leased);
+  if (!is_recoverable()) return close(reason);
+  LOG(debug, "backend pid=%u of %s@%s recovers: %s", process_id_, slice_.spec().user.c_str(),
+      slice_.spec().database.c_str(), reason);
+  if (!is_quiet() || transaction_status_ != 'I') ++pools_.counters().recoveries;
+  lessee_ = nullptr;
+  forwarding_ = false;
+  is_rolling_back_ = false;
+  // A statement of ours alone ends by itself.
+  const bool is_busy = ledger_.size() > (ledger_.is_head_skipped() ? 1 : 0);
+  // Nobody sees the answers that are still to come; they may tell of state that stays behind.
+  clean_up_ = clean_up || is_busy;
+  set_state(State::recovering);
+  pools_.context().timers.schedule(timer_, pools_.now() + recovery_timeout);
+  if (stream_.is_receive_paused()) stream_.resume_receive();
+  if (is_busy && cancels_in_flight_ == 0 && process_id_ != 0)
+    pools_.start_cancel(*this, nullptr, nullptr);
+  if (is_batch_open()) {
+    // A Sync alone would commit what the server has done of it, as no client that goes has asked
+    // for. After an error the server ignores this ROLLBACK: then nothing is left to undo.
+    start_statement("ROLLBACK");
+    start_sync();
+  }
+  choose_drained();
+  go_on_recovering();
+}
+
+// What is still to come is known, and the server can be brought to its end.
+bool Backend::is_recoverable() const noexcept {
+  // Only a client can end a COPY that reads from it. When the process stops, the end is near
+  // anyway.
+  return stream_.is_open() && !fatal_seen_ && !is_unsafe_ && !ledger_.is_copying_in() &&
+         !ledger_.is_ambiguous() && !pools_.is_draining();
+}
+
+// The Sync is missing that ends what the client began.
+bool Backend::is_batch_open() const noexcept {
+  if (ledger_.empty()) return transaction_status_ == 0 && !ledger_.is_skipping_to_sync();
+  return !ledger_.ends_with_ready_request();
+}
+
+void Backend::go_on_recovering() noexcept {
+  if (is_unsafe_) return close("a cancel request may still arrive");
+  if (ledger_.is_copying_in() || ledger_.is_ambiguous())
+    return close("a client that has gone left a COPY");
+  // Its batch has failed, and so is rolled back.
+  if (ledger_.is_skipping_to_sync()) return start_sync();
+  // A cancel request in flight could hit what we send.
+  if (!is_quiet() || cancels_in_flight_ > 0) return;
+  if (transaction_status_ == 'I') return settle();
+  if (std::exchange(is_rolling_back_, true)) return close("in a transaction after ROLLBACK");
+  start_statement("ROLLBACK");
+}
+
 // A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
 void Backend::settle() noexcept {
   if (is_unsafe_) return close("a cancel request may still arrive");
@@ -268,6 +373,9 @@ void Backend::settle() noexcept {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
     start_statement("DISCARD ALL");
+    // What connect_query has set is gone with it.
+    const std::string& connect_query = slice_.spec().limits.connect_query;
+    if (!connect_query.empty()) start_statement(connect_query);
     return;
   }
   place();
@@ -301,6 +409,7 @@ void Backend::on_cancel_ended(bool uncertain) noexcept {
   if (cancels_in_flight_ > 0) return;
   // Half a message would be cut: then the rest of it settles.
   if (state_ == State::held && (is_unsafe_ || is_quiet())) settle();
+  if (state_ == State::recovering) go_on_recovering();
   if (is_destroyable()) pools_.on_backend_destroyable(*this);
 }
 
@@ -339,13 +448,28 @@ void Backend::on_detachable(Stream& stream) noexcept {
 
 // --- The end ---
 
+bool Backend::is_near_its_end(Nanoseconds now) const noexcept {
+  if (expires_at_ == never || is_retired_) return false;
+  const PoolLimits& limits = slice_.spec().limits;
+  // A session keeps its backend for as long as it likes: a successor would wait for nothing.
+  const bool is_kept = state_ == State::leased && limits.mode == LeaseMode::session;
+  if ((state_ != State::idle && state_ != State::leased) || is_kept) return false;
+  return now >= expires_at_ - std::min(limits.max_lifetime / 10, replacement_lead_max);
+}
+
+void Backend::retire() noexcept {
+  if (state_ == State::closing || state_ == State::ended) return;
+  is_retired_ = true;
+  expires_at_ = pools_.now();
+  if (state_ == State::idle) close("its successor is there");
+}
+
 void Backend::close(const char* reason, bool mid_message) noexcept {
   if (state_ == State::closing || state_ == State::ended) return;
   LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), to_text(state_), reason);
   lessee_ = nullptr;
-  if (state_ == State::connecting || state_ == State::login)
-    return fail_login({std::string(sqlstate::admin_shutdown), reason});
+  if (is_being_made()) return fail_login({std::string(sqlstate::admin_shutdown), reason});
   if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
   if (state_ == State::moving) slice_.on_move_failed(moving_to_);
   start_closing(mid_message);
@@ -388,6 +512,11 @@ void Backend::on_timeout(void* self) noexcept {
            backend.resolve_error_.empty() ? "connect timeout" : backend.resolve_error_});
     case State::login:
       return backend.fail_login({std::string(sqlstate::connection_failure), "login timeout"});
+    case State::preparing:
+      return backend.fail_login({std::string(sqlstate::connection_failure),
+                                 "connect_query took longer than connect_timeout"});
+    case State::recovering:
+      return backend.close("what a client left did not end in time");
     case State::cleaning:
       return backend.close("DISCARD ALL took too long");
     case State::testing:
@@ -413,7 +542,7 @@ void Backend::on_timeout(void* self) noexcept {
 void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   const char* text =
       end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
-  if (state_ == State::connecting || state_ == State::login) {
+  if (is_being_made()) {
     fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();
     return;
@@ -449,8 +578,8 @@ void Backend::end() noexcept {
 
 void Backend::on_drained(Stream&) noexcept {
   if (state_ == State::leased && lessee_ != nullptr) lessee_->on_backend_drained();
-  if (state_ == State::idle || state_ == State::cleaning || state_ == State::testing ||
-      state_ == State::held)
+  if (state_ == State::preparing || state_ == State::idle || state_ == State::recovering ||
+      state_ == State::cleaning || state_ == State::testing || state_ == State::held)
     on_end_of_input();
 }
 

@@ -172,7 +172,12 @@ void Backend::finish_ready(ByteSpan body) noexcept {
 void Backend::finish_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   if (fields.is_fatal()) fatal_seen_ = true;
+  if (state_ == State::preparing) return fail_connect_query(fields);
   if (lessee_ == nullptr) {
+    // Of something that a client asked for which has gone; an error that nobody asked for is the
+    // server's own.
+    const bool was_asked = !ledger_.empty() || ledger_.is_skipping_to_sync();
+    if (state_ == State::recovering && was_asked && !skipping_ && !fatal_seen_) return;
     LOG_LIMITED(warning, "server process %u on %s while %s: %.*s: %.*s", process_id_,
                 address_.text().c_str(), to_text(state_), static_cast<int>(fields.severity.size()),
                 fields.severity.data(), static_cast<int>(fields.message.size()),
@@ -182,10 +187,17 @@ void Backend::finish_error(ByteSpan body) noexcept {
   if (skipping_) lessee_->on_skipped_error(fields);
 }
 
+void Backend::fail_connect_query(const ErrorFields& fields) noexcept {
+  const std::string_view code =
+      fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error;
+  fail_login({std::string(code), "connect_query failed: " + std::string(fields.message)});
+}
+
 void Backend::finish_parameter(ByteSpan body) noexcept {
   const auto parameter = read_parameter_status(body);
   if (!parameter) return violate("a malformed ParameterStatus");
   parameters_ = pools_.parameters().with(parameters_, parameter->name, parameter->value);
+  if (login_ != nullptr) note_reported(parameter->name, parameter->value);
   if (forwarding_) lessee_->on_parameter(parameter->name, parameter->value);
 }
 
@@ -194,6 +206,8 @@ void Backend::on_end_of_input() noexcept {
   switch (state_) {
     case State::leased:
       return lessee_->on_input_end();
+    case State::preparing:
+      return finish_preparing();
     case State::idle:
       if (login_ != nullptr) return become_ready();
       if (reader_.at_boundary()) return;
@@ -203,6 +217,8 @@ void Backend::on_end_of_input() noexcept {
     case State::held:
       if (cancels_in_flight_ == 0 && is_quiet()) settle();
       return;
+    case State::recovering:
+      return go_on_recovering();
     case State::cleaning:
     case State::testing:
       // The last reply may be here before the completion of our own send; on_drained calls again.
@@ -224,6 +240,9 @@ void Backend::violate(const char* what) noexcept {
   ++pools_.counters().violations;
   LOG_LIMITED(warning, "server process %u on %s sent %s (tag 0x%02x, %s); its connection is closed",
               process_id_, address_.text().c_str(), what, reader_.header().tag, to_text(state_));
+  if (state_ == State::preparing)
+    return fail_login({std::string(sqlstate::protocol_violation),
+                       "the server violated the protocol in its answer to connect_query"});
   Lessee* lessee = lessee_;
   close("protocol violation");
   if (lessee != nullptr)

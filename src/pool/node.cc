@@ -9,6 +9,7 @@ Node::Node(NodeOptions options, Resolver& node_resolver)
       label(std::move(options.label)),
       fail_fast(options.fail_fast),
       limit(options.max_connections),
+      gate(options.connecting_max, options.cores_count),
       health(options.health),
       resolver_(node_resolver) {
   for (const std::string& host : options.hosts)

@@ -52,6 +52,7 @@ Pools::~Pools() {
   context_.timers.cancel(limit_timer_);
   while (active_.pop_front() != nullptr) {
   }
+  while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
 }
 
 PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
@@ -82,8 +83,10 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
   const Nanoseconds time = now();
   while (PooledBackend* pooled = slice.try_acquire()) {
     Backend& backend = static_cast<Backend&>(*pooled);
-    if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
-        slice.backends_count() > slice.minimum()) {
+    if (backend.is_expired(time)) {
+      backend.close("lifetime over");
+    } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
+               slice.backends_count() > slice.minimum()) {
       backend.close("idle for too long");
     } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
       // It comes back through release, which serves the queue.
@@ -125,8 +128,11 @@ bool Pools::connect(Slice& slice) noexcept {
     watch(node);
     return false;
   }
-  if (!take_limits(spec)) {
+  // Few connects at once; then what the pools share.
+  const bool has_place = take_place(entry_of(slice));
+  if (!has_place || !take_limits(spec)) {
     node.health.on_abandoned(*attempt);
+    if (has_place) give_back_place(node);
     return false;
   }
   ++counters_.connects;
@@ -140,9 +146,12 @@ void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noex
   static_cast<Backend&>(backend).lease_to(static_cast<Lessee&>(waiter));
 }
 
-void Pools::move(Slice&, PooledBackend& backend, CoreId to) noexcept {
+void Pools::move(Slice&, PooledBackend& pooled, CoreId to) noexcept {
+  Backend& backend = static_cast<Backend&>(pooled);
   ++counters_.moves_out;
-  static_cast<Backend&>(backend).start_move(to);
+  backend.start_move(to);
+  // Of no use there. The other core gets its permit instead.
+  if (backend.is_expired(now())) backend.close("lifetime over");
 }
 
 void Pools::close(Slice&, PooledBackend& backend) noexcept {
@@ -152,6 +161,74 @@ void Pools::close(Slice&, PooledBackend& backend) noexcept {
 void Pools::activate(Slice& slice) noexcept {
   if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active_.push_back(slice);
 }
+
+// --- The gate of a node: few connects at once ---
+
+// Comes before the limits: who waits here holds nothing, and a full limit holds no place.
+bool Pools::take_place(PoolEntry& entry) noexcept {
+  if (std::exchange(entry.has_place, false)) return true;
+  if (entry.is_linked()) return false;
+  Node& node = *entry.slice.spec().node;
+  entry.gate_since = now();
+  // Behind those of this core that wait already.
+  if (first_at_gate(node) == nullptr &&
+      node.gate.try_enter(context_.postbox.core(), entry.gate_since))
+    return true;
+  at_gates_.push_back(entry);
+  return false;
+}
+
+void Pools::give_back_place(Node& node) noexcept {
+  const std::optional<CoreId> core = node.gate.leave();
+  if (!core) return;
+  if (*core == context_.postbox.core()) return on_place(node);
+  Message message = make_message(MessageKind::place);
+  message.words[0] = reinterpret_cast<uint64_t>(&node);
+  context_.postbox.send(*core, message);
+}
+
+// A place is ours: the pool that waits longest gets it, if any still does.
+void Pools::on_place(Node& node) noexcept {
+  PoolEntry* first = first_at_gate(node);
+  if (first == nullptr) {
+    node.gate.withdraw(context_.postbox.core());
+    return give_back_place(node);
+  }
+  grant_place(*first);
+  serve_gate(node);
+}
+
+// The pool connects at the end of the turn; if it needs no backend any more, the place goes on.
+void Pools::grant_place(PoolEntry& entry) noexcept {
+  at_gates_.remove(entry);
+  ASSERT(!entry.has_place);
+  entry.has_place = true;
+  granted_.push_back(&entry);
+  entry.slice.on_limit_freed();
+}
+
+// Takes what is free for those who wait, and says since when the first of the others does.
+void Pools::serve_gate(Node& node) noexcept {
+  while (PoolEntry* first = first_at_gate(node)) {
+    if (!node.gate.try_enter(context_.postbox.core(), first->gate_since)) return;
+    grant_place(*first);
+  }
+  node.gate.withdraw(context_.postbox.core());
+}
+
+void Pools::leave_gate(PoolEntry& entry) noexcept {
+  at_gates_.remove(entry);
+  Node& node = *entry.slice.spec().node;
+  if (first_at_gate(node) == nullptr) node.gate.withdraw(context_.postbox.core());
+}
+
+PoolEntry* Pools::first_at_gate(const Node& node) noexcept {
+  PoolEntry* entry = at_gates_.front();
+  while (entry != nullptr && entry->slice.spec().node != &node) entry = at_gates_.next(*entry);
+  return entry;
+}
+
+// --- Limits ---
 
 // The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
 bool Pools::take_limits(const PoolSpec& spec) noexcept {
@@ -272,6 +349,9 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
   }
   entry.slice.on_connected(backend, now());
   close_if_superfluous(backend);
+  give_back_place(*entry.slice.spec().node);
+  if (entry.slice.wants_successor) return;  // It has not even begun.
+  if (Backend* old = backends_.find(std::exchange(entry.retiring, SlabId()))) old->retire();
 }
 
 void Pools::set_welcome(PoolEntry& entry, ParameterList welcome) noexcept {
@@ -338,7 +418,16 @@ uint64_t Pools::random_number() noexcept {
 void Pools::on_backend_gone(Backend& backend) noexcept {
   Slice& slice = backend.slice();
   give_back_limits(slice.spec());
-  if (backend.was_ready()) return slice.on_gone();
+  PoolEntry& entry = entry_of(slice);
+  if (backend.was_ready()) {
+    // Its time was over, at a limit or before its successor could come.
+    if (slice.is_used() && backend.is_expired(now()) && !backend.is_retired() &&
+        entry.retiring != backends_.id_of(&backend))
+      slice.wants_successor = true;
+    return slice.on_gone();
+  }
+  entry.retiring = SlabId();
+  give_back_place(*slice.spec().node);
   slice.on_connect_failed(backend.retry_at);
 }
 
@@ -399,6 +488,9 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::limit_freed:
       on_limit_freed();
       return true;
+    case MessageKind::place:
+      on_place(*reinterpret_cast<Node*>(message.words[0]));
+      return true;
     case MessageKind::welcome:
       on_welcome(message);
       return true;
@@ -415,6 +507,7 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::promise:
     case MessageKind::unpromise:
     case MessageKind::permits:
+    case MessageKind::use:
       break;
     case MessageKind::none:
     case MessageKind::cancel:
@@ -434,6 +527,8 @@ bool Pools::on_message(const Message& message) noexcept {
     slice.on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
   } else if (kind == MessageKind::unpromise) {
     slice.on_unpromise(message.from);
+  } else if (kind == MessageKind::use) {
+    slice.on_use(message.from, message.count != 0);
   } else {
     slice.on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
   }
@@ -444,14 +539,34 @@ bool Pools::on_message(const Message& message) noexcept {
 
 void Pools::on_turn_end(Nanoseconds time) noexcept {
   Nanoseconds wakeup = never;
+  std::vector<PoolEntry*> granted;
+  granted.swap(granted_);
   // A slice that activates itself again waits for the next turn.
   for (size_t count = active_.size(); count > 0; --count) {
     Slice* slice = active_.pop_front();
-    if (!draining_) wakeup = std::min(wakeup, slice->pump(time));
+    if (draining_) continue;
+    wakeup = std::min(wakeup, slice->pump(time));
+    wakeup = std::min(wakeup, open_spares(*slice, time));
   }
+  for (PoolEntry* entry : granted)
+    if (std::exchange(entry->has_place, false)) give_back_place(*entry->slice.spec().node);
   if (wakeup != never && (!retry_timer_.is_scheduled() || retry_timer_.deadline() > wakeup))
     context_.timers.schedule(retry_timer_, wakeup);
   destroy_finished();
+}
+
+// Opens what nobody waits for, the minimum and successors, where there is room without taking it
+// from others. Returns when to call again; `never` when only on events.
+Nanoseconds Pools::open_spares(Slice& slice, Nanoseconds time) noexcept {
+  const auto is_wanted = [&] {
+    // Successors come one at a time.
+    return slice.lacks_backends() || (slice.wants_successor && slice.connecting_count() == 0);
+  };
+  if (!is_wanted()) return never;
+  if (slice.retry_at() > time) return slice.retry_at();
+  while (is_wanted() && has_room(slice.spec()) && slice.warm_up(time))
+    slice.wants_successor = false;
+  return never;
 }
 
 void Pools::destroy_finished() noexcept {
@@ -471,7 +586,8 @@ void Pools::destroy_finished() noexcept {
 void Pools::on_retry(void* self) noexcept {
   Pools& pools = *static_cast<Pools*>(self);
   for (auto& [key, entry] : pools.entries_)
-    if (entry->slice.waiters_count() > 0) pools.activate(entry->slice);
+    if (entry->slice.waiters_count() > 0 || entry->slice.lacks_backends())
+      pools.activate(entry->slice);
 }
 
 void Pools::on_sweep(void* self) noexcept {
@@ -483,12 +599,34 @@ void Pools::on_sweep(void* self) noexcept {
   pools.context_.timers.schedule(pools.sweep_timer_, pools.now() + sweep_interval);
 }
 
+// Backends that near the end of their lifetime while their pool is in use get a successor first,
+// where there is room for both; at a limit their own end makes it (on_backend_gone).
+void Pools::start_replacements(Nanoseconds time) noexcept {
+  backends_.for_each([&](Backend& backend) {
+    if (backend.is_near_its_end(time)) start_replacement(backend, time);
+  });
+}
+
+// One at a time in each slice. The connect itself begins at the end of the turn.
+void Pools::start_replacement(Backend& backend, Nanoseconds time) noexcept {
+  PoolEntry& entry = entry_of(backend.slice());
+  Slice& slice = entry.slice;
+  const bool is_possible = slice.is_used() && slice.permits_free() > 0 &&
+                           slice.connecting_count() == 0 && slice.retry_at() <= time &&
+                           has_room(slice.spec());
+  if (!is_possible || slice.wants_successor || backends_.find(entry.retiring) != nullptr) return;
+  entry.retiring = backends_.id_of(&backend);
+  slice.wants_successor = true;
+  activate(slice);
+}
+
 void Pools::sweep(Nanoseconds time) noexcept {
+  if (!draining_) start_replacements(time);
   for (auto entry = entries_.begin(); entry != entries_.end();) {
     Slice& slice = entry->second->slice;
     sweep_pool(*entry->second, time);
     // While its node is down the pool may be the one that sees it return.
-    if (slice.sessions_count > 0 || slice.backends_count() > 0 || slice.connecting_count() > 0 ||
+    if (slice.is_used() || slice.backends_count() > 0 || slice.connecting_count() > 0 ||
         is_watched(*slice.spec().node))
       slice.unused_since = time;
     if (time - slice.unused_since < pool_idle_timeout) {
@@ -497,28 +635,39 @@ void Pools::sweep(Nanoseconds time) noexcept {
     }
     slice.give_back_loans();
     const bool is_active = static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked();
-    entry = slice.is_pristine() && !is_active ? entries_.erase(entry) : std::next(entry);
+    if (!slice.is_pristine() || is_active) {
+      ++entry;
+      continue;
+    }
+    if (entry->second->is_linked()) leave_gate(*entry->second);
+    entry = entries_.erase(entry);
   }
 }
 
-// Closes what is idle for too long or too old; opens what the minimum lacks.
+// Closes what is idle for too long or too old; looks again whether there is room for the minimum.
 void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
   Slice& slice = entry.slice;
   const PoolLimits& limits = slice.spec().limits;
-  const bool is_used = slice.sessions_count > 0;
+  const bool is_used = slice.is_used();
+  if (is_used) slice.used_at = time;
+  if (!is_used) slice.wants_successor = false;
+  // A pause between two clients is no reason to give the minimum up.
+  const bool keeps_minimum = time - slice.used_at <= limits.idle_timeout;
+  bool has_closed_old = false;
   for (PooledBackend* pooled = slice.least_recently_used(); pooled != nullptr;) {
     Backend& backend = static_cast<Backend&>(*pooled);
     pooled = slice.next_idle(*pooled);
     if (backend.is_expired(time)) {
-      backend.close("lifetime over");
+      // While the pool is in use one after the other, so that successors come as they go.
+      if (!is_used || !std::exchange(has_closed_old, true)) backend.close("lifetime over");
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
-               (!is_used || slice.idle_count() > slice.minimum())) {
+               (!keeps_minimum || slice.idle_count() > slice.minimum())) {
       backend.close("idle for too long");
     }
   }
-  if (is_used && !draining_ && has_room(slice.spec()) &&
-      slice.backends_count() + slice.connecting_count() < slice.minimum())
-    slice.warm_up(time);
+  if (draining_) return;
+  slice.tell_use();
+  (void)open_spares(slice, time);
 }
 
 // --- The end ---
@@ -526,13 +675,12 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
 void Pools::start_drain() noexcept {
   draining_ = true;
   backends_.for_each([](Backend& backend) {
-    const Backend::State state = backend.state();
-    const bool is_useless = state == Backend::State::idle || state == Backend::State::connecting ||
-                            state == Backend::State::login;
-    if (is_useless) backend.close("shutting down");
+    if (backend.is_being_made() || backend.state() == Backend::State::idle)
+      backend.close("shutting down");
   });
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
   for (auto& [key, entry] : entries_) fail_waiters(*entry, error);
+  while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
 }
 
 void Pools::stop() noexcept {

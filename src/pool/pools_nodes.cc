@@ -122,7 +122,7 @@ void Pools::try_node(const Node& node) noexcept {
         (latest == nullptr || slice.unused_since > latest->unused_since))
       latest = &slice;
   }
-  if (!is_wanted && latest != nullptr) latest->warm_up(now());
+  if (!is_wanted && latest != nullptr) (void)latest->warm_up(now());
 }
 
 // A name may come to stand for other machines: connections to those that it has left are replaced,

@@ -12,7 +12,7 @@ Slice::Slice(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
       postbox_(postbox),
       peers_(postbox.cores_count()),
       permits_free_(0) {
-  permits_free_ = share_of(spec_->limits.max_connections);
+  permits_free_ = share_of(spec_->limits.max_connections, postbox.core());
   peers_[postbox.core()].held_count = permits_free_;
 }
 
@@ -27,9 +27,25 @@ Slice::~Slice() {
 }
 
 // Every core computes the same deal without asking anyone.
-uint32_t Slice::share_of(uint32_t total) const noexcept {
+uint32_t Slice::share_of(uint32_t total, CoreId core) const noexcept {
   const uint32_t cores = postbox_.cores_count();
-  return total / cores + (postbox_.core() < total % cores ? 1 : 0);
+  return total / cores + (core < total % cores ? 1 : 0);
+}
+
+uint32_t Slice::minimum() const noexcept {
+  const PoolLimits& limits = spec_->limits;
+  uint32_t total = 0;
+  for (CoreId home = 0; home < peers_.size(); ++home) {
+    const uint32_t share = share_of(limits.min_connections, home);
+    const uint32_t held = peers_[home].held_count;
+    if (home == postbox_.core()) {
+      const uint32_t lent = share_of(limits.max_connections, home) - held;
+      total += share - std::min(share, lent);
+    } else {
+      total += std::min(share, held);
+    }
+  }
+  return total;
 }
 
 PooledBackend* Slice::try_acquire() noexcept {
@@ -68,6 +84,7 @@ void Slice::on_connected(PooledBackend& backend, Nanoseconds now) noexcept {
   --connecting_count_;
   ++backends_count_;
   retry_at_ = 0;
+  port_.activate(*this);  // After a failure the others were held back for this one.
   place(backend, now);
 }
 
@@ -184,12 +201,29 @@ void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanosec
   place(backend, now);
 }
 
+void Slice::on_use(CoreId from, bool uses) noexcept {
+  Peer& peer = peers_[from];
+  if (peer.uses == uses) return;
+  peer.uses = uses;
+  users_count_ += uses ? 1 : -1;
+  port_.activate(*this);
+}
+
+void Slice::tell_use() noexcept {
+  const bool uses = sessions_count > 0;
+  if (uses == told_use_ || spec_->limits.min_connections == 0) return;
+  told_use_ = uses;
+  for (CoreId core = 0; core < peers_.size(); ++core)
+    if (core != postbox_.core()) send(core, MessageKind::use, uses ? 1 : 0);
+}
+
 void Slice::on_limit_freed() noexcept {
   is_limit_full_ = false;
   port_.activate(*this);
 }
 
 Nanoseconds Slice::pump(Nanoseconds now) noexcept {
+  if (sessions_count > 0) tell_use();
   serve_wishes();
   connect_for_waiters(now);
   ask_others();
@@ -227,23 +261,26 @@ void Slice::give_back_loans() noexcept {
 
 bool Slice::is_pristine() const noexcept {
   if (backends_count_ > 0 || connecting_count_ > 0 || !waiters_.empty() || ask_in_flight_ ||
-      sessions_count > 0)
+      is_used() || told_use_)
     return false;
-  if (permits_free_ != share_of(spec_->limits.max_connections) || reserve_held_ > 0) return false;
+  if (reserve_held_ > 0) return false;
+  if (permits_free_ != share_of(spec_->limits.max_connections, postbox_.core())) return false;
   for (const Peer& peer : peers_)
     if (peer.wish_count > 0 || peer.promised_count > 0 || (peer.told && peer.told_count > 0))
       return false;
   return peers_[postbox_.core()].held_count == permits_free_;
 }
 
-void Slice::warm_up(Nanoseconds now) noexcept {
-  if (permits_free_ == 0 || is_limit_full_ || now < retry_at_) return;
+bool Slice::warm_up(Nanoseconds now) noexcept {
+  if (permits_free_ == 0 || is_limit_full_ || now < retry_at_) return false;
+  if (retry_at_ != 0 && connecting_count_ > 0) return false;
   if (!port_.connect(*this)) {
     is_limit_full_ = true;
-    return;
+    return false;
   }
   --permits_free_;
   ++connecting_count_;
+  return true;
 }
 
 // The peer with the oldest open wish, of those that a grant of this kind would help; nullptr when

@@ -36,12 +36,14 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.reserve_connections = pool.reserve_connections;
   limits.reserve_after = pool.reserve_after;
   limits.wait_notice = pool.wait_notice;
+  limits.connect_query = pool.connect_query;
   return limits;
 }
 
 }  // namespace
 
-ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : config_(config) {
+ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver, CoreId cores_count)
+    : config_(config) {
   for (const NodeConfig& node : config.nodes) {
     NodeOptions options;
     options.name = node.name;
@@ -49,6 +51,8 @@ ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver) : con
     options.hosts = node.hosts();
     options.port = node.port;
     options.max_connections = node.max_connections;
+    options.connecting_max = node.connecting_max;
+    options.cores_count = cores_count;
     options.fail_fast = node.fail_fast;
     options.health.retry_max = node.retry_max;
     nodes_.emplace(node.name, std::make_unique<Node>(std::move(options), resolver));

@@ -19,7 +19,7 @@ namespace helios {
 class ConfigDirectory final : public Directory {
  public:
   // Both must outlive the directory. Adds the nodes' hosts to the resolver.
-  ConfigDirectory(const Config& config, Resolver& resolver);
+  ConfigDirectory(const Config& config, Resolver& resolver, CoreId cores_count);
 
   [[nodiscard]] UserSecret secret_of(std::string_view user) const override;
   [[nodiscard]] bool has_database(std::string_view database) const override;

@@ -42,9 +42,9 @@ void CoreServer::log_counters() const noexcept {
   LOG(info,
       "backends: %" PRIu64 " connects, %" PRIu64 " failed, %" PRIu64 " closed, %" PRIu64
       " lent, %" PRIu64 " borrowed, %" PRIu64 " cancel requests, %" PRIu64 " violations, %" PRIu64
-      " late ends",
+      " late ends, %" PRIu64 " recovered",
       pools.connects, pools.connect_failures, pools.closes, pools.moves_out, pools.moves_in,
-      pools.cancels, pools.violations, pools.late_ends);
+      pools.cancels, pools.violations, pools.late_ends, pools.recoveries);
   LOG(info,
       "ring: %" PRIu64 " enters, %" PRIu64 " turns, %" PRIu64 " sleeps, %" PRIu64
       " receives, %" PRIu64 " sends, %" PRIu64 " silent, %" PRIu64 " starved, %" PRIu64
@@ -112,8 +112,10 @@ void CoreServer::on_message(const Message& message) noexcept {
     case MessageKind::promise:
     case MessageKind::unpromise:
     case MessageKind::permits:
+    case MessageKind::use:
     case MessageKind::backend:
     case MessageKind::limit_freed:
+    case MessageKind::place:
     case MessageKind::welcome:
     case MessageKind::make_room:
     case MessageKind::node_failed:

@@ -51,6 +51,7 @@ class DeadLetters final : public MessageHandler {
       case MessageKind::promise:
       case MessageKind::unpromise:
       case MessageKind::permits:
+      case MessageKind::use:
         (void)PoolSpecRef::take_word(message.words[0]);
         return;
       case MessageKind::cancel:
@@ -66,6 +67,7 @@ class DeadLetters final : public MessageHandler {
         UNREACHABLE("a backend was left behind");
       case MessageKind::none:
       case MessageKind::limit_freed:
+      case MessageKind::place:
       case MessageKind::make_room:
       case MessageKind::node_failed:
       case MessageKind::node_returned:
@@ -152,7 +154,7 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
   resolver_options.refresh_interval =
       config.proxy.dns_refresh > 0 ? config.proxy.dns_refresh : never;
   Resolver resolver(resolver_options);
-  const ConfigDirectory directory(config, resolver);
+  const ConfigDirectory directory(config, resolver, static_cast<CoreId>(cores_count));
   resolver.start();
 
   ServerShared shared(directory, config.proxy.max_clients, config.proxy.client_login_timeout,

@@ -240,7 +240,7 @@ void Session::on_ready(uint8_t status, bool skipped) noexcept {
   if (skipped || state_ != State::leased) return;
   if (mode() == LeaseMode::statement && status != transaction_status::idle) {
     // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
-    drop_backend("transaction block in statement mode");
+    abandon_backend("transaction block in statement mode");
     fail(sqlstate::feature_not_supported,
          "transaction blocks not allowed in statement pooling mode");
   }
@@ -343,13 +343,17 @@ void Session::try_leave() noexcept {
                         (!ledger.empty() && !ledger.ends_with_ready_request());
   if (!is_stuck && !backend_->is_quiet()) return;
   set_state(State::ending);
-  if (!is_stuck && backend_->transaction_status() == transaction_status::idle) {
-    const bool clean_up = is_pinned();
-    std::exchange(backend_, nullptr)->give_back(clean_up);
-  } else {
-    drop_backend("the client left in a transaction");
-  }
+  abandon_backend("the client left in a transaction");
   if (is_destroyable()) sessions_.on_session_destroyable(*this);
+}
+
+// Ends the lease of a client that goes, wherever it stands. Half a message to the server can only
+// be ended with the connection.
+void Session::abandon_backend(const char* reason) noexcept {
+  if (backend_ == nullptr) return;
+  if (in_message_ && forwarding_) return drop_backend(reason);
+  const bool clean_up = is_pinned();
+  std::exchange(backend_, nullptr)->recover(reason, clean_up);
 }
 
 void Session::drop_backend(const char* reason) noexcept {
@@ -394,16 +398,7 @@ void Session::end(const char* reason) noexcept {
   sessions_.pools().context().keys.cancel(*this);
   forget_login();
   inbox_.clear();
-  if (backend_ != nullptr) {
-    const bool mid_message = in_message_ && forwarding_;
-    if (state_ == State::leased && backend_->is_quiet() && !mid_message &&
-        backend_->transaction_status() == transaction_status::idle) {
-      const bool clean_up = is_pinned();
-      std::exchange(backend_, nullptr)->give_back(clean_up);
-    } else {
-      drop_backend(reason);
-    }
-  }
+  abandon_backend(reason);
   stop_counting();
   set_state(State::ending);
   parameters_ = ParameterSetRef();

@@ -183,7 +183,8 @@ bool Session::count_client() noexcept {
     if (spec.database_clients != nullptr) (void)spec.database_clients->give_back();
     return refuse("user", spec.user);
   }
-  ++pool_->slice.sessions_count;
+  // The first: the pool keeps its minimum open from now on.
+  if (++pool_->slice.sessions_count == 1) sessions_.pools().activate(pool_->slice);
   uses_pool_ = true;
   return true;
 }

@@ -148,8 +148,10 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::promise:
     case MessageKind::unpromise:
     case MessageKind::permits:
+    case MessageKind::use:
     case MessageKind::backend:
     case MessageKind::limit_freed:
+    case MessageKind::place:
     case MessageKind::welcome:
     case MessageKind::make_room:
     case MessageKind::node_failed:

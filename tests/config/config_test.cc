@@ -52,20 +52,20 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
   CHECK(config.effective_pool(database, user) == PoolConfig());
 
   const PoolOverrides of_database = {
-      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
-      seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7)};
+      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false, seconds(4),
+      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "a"};
   const PoolConfig from_database = {
-      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
-      seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7)};
+      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false, seconds(4),
+      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "a"};
   database.pool = of_database;
   CHECK(config.effective_pool(database, user) == from_database);
 
   const PoolOverrides of_user = {
-      PoolMode::statement, 4,           14, seconds(6), seconds(7), seconds(8),  true,
-      seconds(9),          seconds(10), 7,  24,         34,         seconds(11), seconds(12)};
+      PoolMode::statement, 4, 14, seconds(6), seconds(7),  seconds(8),  true, seconds(9),
+      seconds(10),         7, 24, 34,         seconds(11), seconds(12), ""};
   const PoolConfig from_user = {
-      PoolMode::statement, 4,           14, seconds(6), seconds(7), seconds(8),  true,
-      seconds(9),          seconds(10), 7,  24,         34,         seconds(11), seconds(12)};
+      PoolMode::statement, 4, 14, seconds(6), seconds(7),  seconds(8),  true, seconds(9),
+      seconds(10),         7, 24, 34,         seconds(11), seconds(12), ""};
   user.pool = of_user;
   CHECK(config.effective_pool(database, user) == from_user);
   database.pool = {};

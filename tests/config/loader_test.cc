@@ -85,13 +85,14 @@ TEST_CASE("every key arrives at its place") {
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
       "test_after = \"4s\"\nconnect_timeout = \"5s\"\nweight = 6\nmax_waiters = 23\n"
-      "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n";
+      "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n"
+      "connect_query = \"select '$$'\"\n";
   const PoolConfig pool = {
-      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
-      seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7)};
+      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false,       seconds(4),
+      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "select '$'"};
   const PoolOverrides overrides = {
-      PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), false,
-      seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7)};
+      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false,       seconds(4),
+      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "select '$'"};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -99,7 +100,7 @@ TEST_CASE("every key arrives at its place") {
       "drain_timeout = \"0s\"\ndns_refresh = \"7s\"\n[pool]\n" +
       pool_keys +
       "[[node]]\nname = \"n\"\nhost = \"/run\"\nport = 5433\nmax_connections = 6\n"
-      "scram_rounds_max = 4096\nfail_fast = false\nretry_max = \"6s\"\n"
+      "connecting_max = 3\nscram_rounds_max = 4096\nfail_fast = false\nretry_max = \"6s\"\n"
       "[[database]]\nname = \"d\"\nnode = \"n\"\ndbname = \"e\"\nnode_user = \"f\"\n"
       "node_password = \"g\"\nmax_connections_total = 7\nmax_clients = 71\n" +
       pool_keys +
@@ -119,7 +120,7 @@ TEST_CASE("every key arrives at its place") {
   expected.proxy.drain_timeout = 0;
   expected.proxy.dns_refresh = seconds(7);
   expected.pool = pool;
-  expected.nodes = {{"n", "/run", 5433, 6, 4096, false, seconds(6)}};
+  expected.nodes = {{"n", "/run", 5433, 6, 3, 4096, false, seconds(6)}};
   expected.databases = {{"d", "n", "e", "f", "g", 7, 71, overrides}};
   expected.users = {{"u", "p", ClientAuth::md5, "v", "w", 8, 81, overrides}};
   CHECK(config == expected);
@@ -273,6 +274,9 @@ TEST_CASE("the numbers of nodes, databases and users have ranges too") {
         "a.toml:4:20: node.scram_rounds_max: 0 is out of range: 1 to 10000000");
   CHECK(with_node("retry_max = \"0s\"") ==
         "a.toml:4:13: node.retry_max: \"0s\" is out of range: 10ms to 1h");
+  CHECK(with_node("connecting_max = 0") == "");
+  CHECK(with_node("connecting_max = 100001") ==
+        "a.toml:4:18: node.connecting_max: 100001 is out of range: 0 to 100000");
   CHECK(errors_of(least + "max_connections_total = 1000001\n") ==
         "a.toml:10:25: user.max_connections_total: 1000001 is out of range: 0 to 1000000");
   CHECK(errors_of(node_text + database_text + "max_connections_total = -1\n" + user_text) ==
@@ -392,6 +396,18 @@ TEST_CASE("an empty file misses a node, a database and a user") {
         "a.toml:1:1: node: there is no [[node]]: at least one is needed\n"
         "a.toml:1:1: database: there is no [[database]]: at least one is needed\n"
         "a.toml:1:1: user: there is no [[user]]: at least one is needed");
+}
+
+TEST_CASE("connect_query may be empty, long or of several lines, within 16 KiB") {
+  CHECK(one_line("pool", "connect_query = \"\"") == "");
+  CHECK(one_line("pool", "connect_query = \"\"\"select 1;\nselect 2\"\"\"") == "");
+  CHECK(one_line("pool", "connect_query = \"" + std::string(16384, 'x') + "\"") == "");
+  CHECK(one_line("pool", "connect_query = \"" + std::string(16385, 'x') + "\"") ==
+        "a.toml:2:17: pool.connect_query: 16385 bytes are out of range: 0 to 16384");
+  CHECK(one_line("pool", "connect_query = \"a\\u0000b\"") ==
+        "a.toml:2:17: pool.connect_query: a zero byte cannot be sent to PostgreSQL");
+  CHECK(one_line("pool", "connect_query = 1") ==
+        "a.toml:2:17: pool.connect_query: must be a string, not a whole number");
 }
 
 TEST_CASE("a name may have 1 to 255 bytes and no zero byte") {

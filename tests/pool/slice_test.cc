@@ -178,6 +178,7 @@ class TestCores {
     if (kind == MessageKind::promise)
       to->on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
     if (kind == MessageKind::unpromise) to->on_unpromise(message.from);
+    if (kind == MessageKind::use) to->on_use(message.from, message.count != 0);
     if (kind == MessageKind::permits)
       to->on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
     return kind;
@@ -346,13 +347,17 @@ TEST_CASE("warm-up takes a free permit and no more, and leaves a failing node al
   core->on_connect_failed(start + seconds(1));
   core->warm_up(start);
   CHECK(core.connects == 2);
-  core->warm_up(start + seconds(1));
+  // One at a time after a failure.
+  CHECK_FALSE(core->warm_up(start + seconds(1)));
+  CHECK(core.connects == 2);
+  core->on_connect_failed(start + seconds(1));
+  CHECK(core->warm_up(start + seconds(1)));
+  CHECK_FALSE(core->warm_up(start + seconds(1)));
   CHECK(core.connects == 3);
   core->on_connect_failed(0);
   core.has_room = false;
-  core->warm_up(start);
-  CHECK(core->permits_free() == 1);
-  core->on_connect_failed(0);
+  CHECK_FALSE(core->warm_up(start));
+  CHECK(core->permits_free() == 2);
 }
 
 TEST_CASE("the permits of all cores together are the limit") {
@@ -370,6 +375,69 @@ TEST_CASE("the permits of all cores together are the limit") {
       CHECK(minimum == max / 2);
     }
   }
+}
+
+TEST_CASE("the minimum goes with the permits that were lent") {
+  TestCores cores(2, 4);
+  CHECK(cores[0]->minimum() == 1);
+  CHECK(cores[1]->minimum() == 1);
+  TestBackend backends[3];
+  cores[0].own(backends[0], start);
+  cores[0]->release(backends[0], start);
+  cores[1].own(backends[1], start);
+  cores[1].own(backends[2], start);
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[0]->minimum() == 0);
+  CHECK(cores[1]->minimum() == 2);
+  // A lent permit that is free counts where it is too, until it goes home.
+  cores[1].end({&backends[0], &backends[1], &backends[2]});
+  CHECK(cores[1]->minimum() == 2);
+  cores[1]->give_back_loans();
+  cores.settle(start);
+  CHECK(cores[0]->minimum() == 1);
+  CHECK(cores[1]->minimum() == 1);
+}
+
+TEST_CASE("cores tell each other that they have clients, and when they have none any more") {
+  TestCores cores(3, 6);
+  cores[1]->sessions_count = 1;
+  cores[1].activate(*cores[1]);
+  cores.settle(start);
+  for (CoreId id = 0; id < 3; ++id) {
+    CHECK(cores[id]->is_used());
+    CHECK(cores[id]->lacks_backends());
+    CHECK_FALSE(cores[id]->is_pristine());
+  }
+  // Once is enough.
+  cores[1].activate(*cores[1]);
+  cores[1].pump(start);
+  CHECK(cores[1].outbox.empty());
+  // The last one goes and another comes: nobody hears of it.
+  cores[1]->sessions_count = 0;
+  cores[1].activate(*cores[1]);
+  cores[1].pump(start);
+  CHECK(cores[1].outbox.empty());
+  cores[1]->tell_use();
+  CHECK(cores[1].outbox.size() == 2);
+  cores.settle(start);
+  for (CoreId id = 0; id < 3; ++id) {
+    CHECK_FALSE(cores[id]->is_used());
+    CHECK(cores[id]->is_pristine());
+  }
+}
+
+TEST_CASE("a pool without a minimum tells nobody of its clients") {
+  TestCores cores(2, 1);
+  cores[0]->sessions_count = 1;
+  cores[0].activate(*cores[0]);
+  cores[0].pump(start);
+  CHECK(cores[0].outbox.empty());
+  CHECK(cores[0]->is_used());
+  CHECK_FALSE(cores[0]->lacks_backends());
+  cores[0]->sessions_count = 0;
 }
 
 TEST_CASE("a core without permits is sent the idle backend of another") {

@@ -363,7 +363,7 @@ TEST_CASE("with its reserve a pool never exceeds both together, over all cores")
 
 TEST_CASE("the node's limit holds for the reserve") {
   BenchOptions options = with_reserve(1, 1);
-  options.node_max = 1;
+  options.node.max_connections = 1;
   SessionBench bench(options);
   TestClient holder(bench, 0, "me");
   TestClient waiter(bench, 0, "me");

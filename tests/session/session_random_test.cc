@@ -203,6 +203,7 @@ struct Outcome {
   uint64_t moves_count = 0;
   size_t notices_count = 0;
   size_t refused_count = 0;
+  uint64_t recoveries_count = 0;
 };
 
 void ask_to_cancel(SessionBench& bench, SimRandom& random, const std::string& key,
@@ -226,6 +227,10 @@ BenchOptions options_for(uint64_t seed) {
   options.network = SimOptions();
   options.network.seed = seed;
   options.network.socket_buffer_size = seed % 4 == 0 ? 700 : 16384;
+  options.node.connecting_max = static_cast<uint32_t>(1 + seed % 4);
+  options.limits.min_connections = static_cast<uint32_t>(seed / 2 % 4);
+  if (seed % 5 == 2) options.limits.connect_query = "SET TimeZone='cet'";
+  if (seed % 6 == 1) options.limits.max_lifetime = seconds(3);
   if (seed % 3 == 0) {
     options.network.connect_refused_percent = 10;
     options.network.reset_per_mille = 1;
@@ -284,6 +289,7 @@ Outcome run(uint64_t seed) {
     outcome.cancels_count += core.pools.counters().cancels;
     outcome.moves_count += core.pools.counters().moves_in;
     outcome.refused_count += core.sessions.counters().waits_refused;
+    outcome.recoveries_count += core.pools.counters().recoveries;
     CHECK(core.pools.counters().violations == 0);
     CHECK(core.io.lent_count(BufferGroup::client) == 0);
     CHECK(core.io.lent_count(BufferGroup::backend) == 0);
@@ -295,6 +301,7 @@ Outcome run(uint64_t seed) {
   CHECK(shared.reserve.taken() == 0);
   CHECK(shared.connections_count == backends);
   CHECK(bench.node.limit.taken() == backends);
+  CHECK(bench.node.gate.taken() == 0);
   if (is_draining) CHECK(bench.is_empty());
   // Where nothing breaks, nobody is disturbed by those who leave without a word.
   const bool is_calm = seed % 3 != 0 && !is_draining;
@@ -317,6 +324,7 @@ TEST_CASE("no client ever sees another's bytes, and everything comes back") {
     total.moves_count += outcome.moves_count;
     total.notices_count += outcome.notices_count;
     total.refused_count += outcome.refused_count;
+    total.recoveries_count += outcome.recoveries_count;
   }
   // The test did what it is for.
   CHECK(total.served_count > seeds_count * clients_count / 2);
@@ -324,6 +332,7 @@ TEST_CASE("no client ever sees another's bytes, and everything comes back") {
   CHECK(total.moves_count > seeds_count / 10);
   CHECK(total.notices_count > seeds_count / 10);
   CHECK(total.refused_count > 0);
+  CHECK(total.recoveries_count > seeds_count / 10);
 }
 
 }  // namespace

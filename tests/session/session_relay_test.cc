@@ -148,12 +148,12 @@ TEST_CASE("the permit comes back only with the server's end of file") {
   TestClient client(bench, 0, "me");
   TestClient other(bench, 0, "me");
   bench.server.holds_ends = true;
-  client.query("BEGIN");
+  client.query("COPYIN");
   client.close();
   other.query("mine");
   CHECK(bench.node.limit.taken() == 1);
   CHECK(bench.slice().permits_free() == 0);
-  CHECK(bench.server.sessions().size() == 1);
+  CHECK(bench.server.open_sessions().size() == 1);
   CHECK(other.take_tags().empty());
   bench.server.holds_ends = false;
   bench.server.only().end();

@@ -84,7 +84,7 @@ BenchOptions with_node_of(uint32_t node_max, CoreId cores_count) {
 }
 
 TEST_CASE("a pool that is always busy leaves another its part of a full node") {
-  for (const CoreId cores_count : {1, 2}) {
+  for (const CoreId cores_count : {CoreId{1}, CoreId{2}}) {
     CAPTURE(cores_count);
     BusyNode node(with_node_of(4, cores_count));
     node.add_clients(12, "greedy");

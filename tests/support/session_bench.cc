@@ -43,6 +43,12 @@ bool begins_with(std::string_view text, std::string_view beginning) {
   return text.substr(0, beginning.size()) == beginning;
 }
 
+NodeOptions node_options(const BenchOptions& options) {
+  NodeOptions node = options.node;
+  node.cores_count = options.cores_count;
+  return node;
+}
+
 // The text up to the first zero byte.
 std::string first_text(std::string_view bytes) {
   return std::string(bytes.substr(0, bytes.find('\0')));
@@ -219,8 +225,8 @@ bool ScriptedServer::pump() {
 }
 
 bool ScriptedServer::pump_one(ServerSession& session) {
-  if (session.is_deaf || (session.kind_ == ServerSession::Kind::fresh && holds_logins))
-    return false;
+  const bool holds_login = holds_logins || logins_left == 0;
+  if (session.is_deaf || (session.kind_ == ServerSession::Kind::fresh && holds_login)) return false;
   const std::string bytes = network_.read(session.fd_);
   session.inbox_ += bytes;
   if (session.kind_ == ServerSession::Kind::fresh && session.inbox_.size() >= 4 &&
@@ -255,6 +261,7 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     session.write(login_error);
     return session.end();
   }
+  if (logins_left != SIZE_MAX) --logins_left;
   session.kind_ = ServerSession::Kind::session;
   std::string answer = frame('R', int32(0));
   for (const auto& [name, value] : session.parameters_)
@@ -416,6 +423,16 @@ void ScriptedServer::end_copy(ServerSession& session, bool failed) {
 
 // ---------------------------------------------------------------- the directory
 
+NodeOptions scripted_node() {
+  NodeOptions node;
+  node.name = "main";
+  node.label = "127.0.0.1:5432";
+  node.hosts = {"127.0.0.1"};
+  node.port = server_port;
+  node.max_connections = 100;
+  return node;
+}
+
 UserSecret BenchDirectory::secret_of(std::string_view user) const {
   UserSecret secret;
   if (user == "stranger") return secret;
@@ -500,7 +517,7 @@ SessionBench::SessionBench(BenchOptions bench_options)
     : options(bench_options),
       network(options.network),
       resolver(options.resolver),
-      node(options.node, resolver),
+      node(node_options(options), resolver),
       directory(node, options.limits),
       shared{directory, options.clients_max, options.login_timeout, {1}, {2}, {}},
       server(network, server_port) {
@@ -607,6 +624,7 @@ void SessionBench::finish() {
   network.options() = options.network;
   network.options().reset_per_mille = 0;
   server.holds_ends = server.holds_cancels = false;
+  server.logins_left = SIZE_MAX;
   for (const auto& one : cores_) {
     one->sessions.start_drain();
     one->pools.start_drain();
@@ -617,6 +635,7 @@ void SessionBench::finish() {
   advance(seconds(10));  // Last words that nobody reads are given up.
   CHECK(is_empty());
   CHECK(node.limit.taken() == 0);
+  CHECK(node.gate.taken() == 0);
   CHECK(shared.clients_count == 0);
   for (const auto& one : cores_) {
     CHECK(one->io.in_flight_count() == 0);

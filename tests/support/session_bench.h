@@ -140,6 +140,8 @@ class ScriptedServer {
   std::string login_error;
   // Connections are accepted and not answered.
   bool holds_logins = false;
+  // So many more logins are answered.
+  size_t logins_left = SIZE_MAX;
   // New sessions begin like this.
   bool new_is_silent = false;
   // Cancel connections stay open until the test ends them.
@@ -187,10 +189,13 @@ class BenchDirectory final : public Directory {
   Node& node_;
 };
 
+// The scripted server.
+[[nodiscard]] NodeOptions scripted_node();
+
 struct BenchOptions {
   CoreId cores_count = 1;
   uint32_t clients_max = 10'000;
-  NodeOptions node = {"main", "127.0.0.1:5432", {"127.0.0.1"}, 5432, 100};
+  NodeOptions node = scripted_node();
   ResolverOptions resolver;
   uint32_t buffers_count = 64;
   Nanoseconds login_timeout = seconds(60);

@@ -607,6 +607,32 @@ def test_client_dies_in_every_state(cores):
             runner.eventually(lambda: proxy.fds() <= base + 2, what="all descriptors closed")
 
 
+@runner.cases(1, 2)
+@runner.timeout(60)
+def test_lost_client_costs_no_backend(cores):
+    """What a client leaves is cancelled and rolled back; its server process serves the next one."""
+    dying_table()
+    ways = {n: w for n, w in states().items() if not n.startswith(("half", "copy in"))}
+    insert = extended("insert into dying values ('left')")
+    ways["query running"] = lambda c: c.send(query("select pg_sleep(50)"))
+    ways["insert without sync"] = lambda c: (c.send(insert, wire.FLUSH), c.recv_until("C"))
+    ways["insert, and a query that runs"] = lambda c: (
+        c.query("begin; insert into dying values ('left')"),
+        c.send(query("select pg_sleep(50)")),
+    )
+    ways["insert, and a batch that runs"] = lambda c: c.send(insert, extended("select pg_sleep(50)"))
+    with runner.fresh_proxy(cores=cores, max_connections=1) as proxy:
+        with proxy.client() as bystander:
+            pid = bystander.value("select pg_backend_pid()")
+            for name, bring in ways.items():
+                for end in ("close", "reset"):
+                    client = proxy.client()
+                    bring(client)
+                    getattr(client, end)()
+                    check_bystander(bystander, f"{name}, then {end}")
+                    assert bystander.value("select pg_backend_pid()") == pid, (name, end)
+
+
 MALFORMED = {
     "length 0": b"Q\0\0\0\0",
     "length 3": b"Q\0\0\0\3",

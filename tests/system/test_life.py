@@ -502,6 +502,78 @@ def test_idle_backends_are_closed():
         assert clients[0].value("select 1") == "1"
 
 
+@runner.cases(1, 2)
+def test_minimum_is_kept_over_all_cores(cores):
+    """min_connections are open soon after the first client, and again after a loss."""
+    no_server_connections()
+    database = [{"name": "app", "node": "main"}]
+    pool = {"min_connections": 4, "idle_timeout": "1s"}
+    with runner.fresh_proxy(cores=cores, pool=pool, database=database) as proxy:
+        with proxy.client() as client:
+
+            def pids():
+                return {row[0] for row in runner.cluster().backends()}
+
+            runner.eventually(lambda: len(pids()) == 4, what="four server connections")
+            before = pids()
+            runner.cluster().kill_idle()
+            runner.eventually(
+                lambda: len(pids()) == 4 and not pids() & before, what="four new server connections"
+            )
+            assert client.value("select 1") == "1"
+        runner.eventually(lambda: not runner.cluster().backends(), what="none without clients")
+
+
+@runner.cases("transaction", "session")
+def test_connect_query(mode):
+    """What connect_query sets is what every client finds, also behind DISCARD ALL."""
+    pool = {"connect_query": "set statement_timeout = '7s'; set timezone = 'Asia/Tokyo'; select 1"}
+    with runner.fresh_proxy(mode=mode, cores=2, max_connections=1, pool=pool) as proxy:
+        for _ in range(3):
+            with proxy.client() as client:
+                assert client.parameters["TimeZone"] == "Asia/Tokyo", client.parameters
+                assert client.value("show statement_timeout") == "7s"
+                assert client.value("show timezone") == "Asia/Tokyo"
+                client.query("set timezone = 'UTC'")
+                client.query("prepare left_behind as select 1")
+
+
+@runner.cases(
+    ("select no_such_column", "42703", "no_such_column"),
+    ("begin", "25001", "leaves a transaction open"),
+    ("copy pg_class from stdin", "", "connect_query"),
+    ("select pg_sleep(30)", "08006", "longer than connect_timeout"),
+)
+def test_connect_query_fails(text, code, word):
+    """A connect_query that fails is told to the client, with the server's code, and named."""
+    pool = {"connect_query": text, "connect_timeout": "1s"}
+    with runner.fresh_proxy(pool=pool) as proxy:
+        for _ in range(2):
+            with proxy.open() as conn:
+                try:
+                    conn.login("bench", "app")
+                    raise AssertionError("the client got in")
+                except wire.ServerError as error:
+                    assert error.code == code or not code, error
+                    assert "connect_query" in error.text and word in error.text, error
+        runner.eventually(lambda: not runner.cluster().backends(), what="no server connection left")
+
+
+@runner.cases(1, 2)
+def test_connects_are_capped(cores):
+    """With one connect at a time every client of every pool is served."""
+    with runner.fresh_proxy(cores=cores, max_connections=8, node={"connecting_max": 1}) as proxy:
+
+        def work(number):
+            with proxy.client(("app", "alice", "bob")[number % 3]) as client:
+                client.query("begin")
+                assert client.value(f"select {number}") == str(number)
+                time.sleep(0.2)
+                client.query("commit")
+
+        runner.in_threads([lambda n=n: work(n) for n in range(24)])
+
+
 def test_old_backends_are_replaced():
     """A server connection older than max_lifetime is replaced between two transactions."""
     with runner.fresh_proxy(max_connections=1, pool={"max_lifetime": "1s"}) as proxy:

@@ -77,13 +77,14 @@ struct PoolConfig {
   // With test_on_acquire: a backend idle for longer than this answers a ping before it is handed
   // out.
   Nanoseconds test_after = seconds(30);
-  Nanoseconds connect_timeout = seconds(15);  // Connect and login together.
+  Nanoseconds connect_timeout = seconds(15);  // Connect, login and connect_query together.
   uint32_t weight = 1;       // Of the pool, where pools share a full node, database or user.
   uint32_t max_waiters = 0;  // Over all cores; 0: no limit.
   // Connections beyond max_connections while somebody has waited for longer than reserve_after.
   uint32_t reserve_connections = 0;
   Nanoseconds reserve_after = seconds(5);
   Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
+  std::string connect_query;    // SQL that runs on each new backend. Empty: none.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -104,6 +105,7 @@ struct PoolOverrides {
   std::optional<uint32_t> reserve_connections;
   std::optional<Nanoseconds> reserve_after;
   std::optional<Nanoseconds> wait_notice;
+  std::optional<std::string> connect_query;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };
@@ -116,6 +118,7 @@ struct NodeConfig {
   std::string host;
   uint16_t port = 5432;
   uint32_t max_connections = 0;  // Over all pools; 0: no limit besides the pools' own.
+  uint32_t connecting_max = 16;  // Connects under way, over all pools; 0: no cap.
   // More PBKDF2 rounds than this in a server's SCRAM challenge end the login (they would cost us
   // the CPU).
   uint32_t scram_rounds_max = 100'000;

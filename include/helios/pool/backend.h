@@ -2,9 +2,12 @@
 //
 // State     | waits for                         | ends by
 // connecting| the connect op                    | login, ended
-// login     | the server's login messages       | idle or leased (through the slice), ended
+// login     | the server's login messages       | preparing; idle or leased (by the slice), ended
+// preparing | the replies of connect_query      | idle or leased (by the slice), closing
 // idle      | a lessee; unasked messages        | leased, testing, moving, closing
 // leased    | the lessee                        | give_back, close, the server's end
+// recovering| replies to a client that has gone, | as give_back, closing
+//           | then to ROLLBACK                  |
 // cleaning  | the replies of DISCARD ALL        | idle or leased, closing
 // testing   | the replies of a ping             | idle or leased, closing
 // held      | cancel requests aimed at it       | as give_back
@@ -17,8 +20,8 @@
 // sent.
 //
 // Owned by the Pools of its core; used by that core only.
-// Invariant: idle, testing, cleaning and moving have no lessee; leased has one. Bytes go to a
-// lessee only while it holds the lease.
+// Invariant: idle, testing, recovering, cleaning and moving have no lessee; leased has one. Bytes
+// go to a lessee only while it holds the lease.
 #pragma once
 
 #include <algorithm>
@@ -62,8 +65,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   enum class State : uint8_t {
     connecting,
     login,
+    preparing,
     idle,
     leased,
+    recovering,
     cleaning,
     testing,
     held,
@@ -125,6 +130,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // before the next lessee. Requires: leased, is_quiet(), transaction status idle. Note: may lease
   // it at once to another.
   void give_back(bool clean_up) noexcept;
+  // Ends the lease of a client that goes, whatever it leaves: a server that is busy gets a cancel
+  // request, what it still answers is swallowed, an open transaction is rolled back; then as
+  // give_back. Where that cannot be done, or not in time, the connection ends instead. Requires:
+  // leased, no message sent in part only. Note: on_backend_lost is not called; may lease it at once
+  // to another.
+  void recover(const char* reason, bool clean_up) noexcept;
   // Ends the lease and the connection. A server that is busy gets a cancel request first. Note:
   // on_backend_lost is not called. `mid_message`: the last message to the server was sent in part
   // only.
@@ -151,6 +162,16 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Its lifetime ends then at the latest.
   void expire_by(Nanoseconds time) noexcept { expires_at_ = std::min(expires_at_, time); }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
+  // The end of its lifetime is so near that its successor should come: ready, in use or idle, and
+  // without one.
+  [[nodiscard]] bool is_near_its_end(Nanoseconds now) const noexcept;
+  // Its successor is there: ends now if it is idle, else when it would become so.
+  void retire() noexcept;
+  [[nodiscard]] bool is_retired() const noexcept { return is_retired_; }
+  // Nobody could have leased it yet.
+  [[nodiscard]] bool is_being_made() const noexcept {
+    return state_ == State::connecting || state_ == State::login || state_ == State::preparing;
+  }
   // Ends the connection at once, without a word to the server.
   void cut() noexcept;
 
@@ -170,6 +191,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void on_login_bytes(ByteSpan input) noexcept;
   void on_login_step(LoginStep step) noexcept;
   void on_logged_in() noexcept;
+  void finish_preparing() noexcept;
   void become_ready() noexcept;
   void fail_login(PoolError error) noexcept;
   static void on_timeout(void* self) noexcept;
@@ -182,7 +204,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void apply_message(ByteSpan body) noexcept;
   void finish_ready(ByteSpan body) noexcept;
   void finish_error(ByteSpan body) noexcept;
+  void fail_connect_query(const ErrorFields& fields) noexcept;
   void finish_parameter(ByteSpan body) noexcept;
+  void note_reported(std::string_view name, std::string_view value) noexcept;
   void on_end_of_input() noexcept;
   void violate(const char* what) noexcept;
 
@@ -190,6 +214,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void hold() noexcept;
   void place() noexcept;
   void start_statement(std::string_view text) noexcept;
+  void start_sync() noexcept;
+  [[nodiscard]] bool is_recoverable() const noexcept;
+  [[nodiscard]] bool is_batch_open() const noexcept;
+  void go_on_recovering() noexcept;
   void start_closing(bool mid_message) noexcept;
   void end() noexcept;
 
@@ -206,10 +234,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   uint8_t traits_ = 0;              // Of the current message's kind (backend_replies.cc).
   bool is_ready_held_ = false;
   bool clean_up_ = false;
+  bool is_rolling_back_ = false;  // ROLLBACK was sent, and nothing lies behind it.
   bool fatal_seen_ = false;
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
   bool is_trial_ = false;
+  bool is_retired_ = false;
   std::string resolve_error_;
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;
@@ -219,7 +249,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   SocketAddress address_;
   uint32_t process_id_ = 0;
   std::string cancel_key_;
-  Timer timer_;  // Connect and login; test; cleaning; the server's end of file.
+  Timer timer_;  // Connect and login; test; recovery; cleaning; the server's end of file.
   // Only during the login.
   struct Login;
   std::unique_ptr<Login> login_;

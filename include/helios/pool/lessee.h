@@ -39,7 +39,8 @@ class Lessee : public Waiter {
   // A parameter of the client's session has changed.
   virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
   // ReadyForQuery; `skipped`: it ends a statement of the pooler's own. Comes before the message
-  // itself goes to the client when the lessee asked for that (Backend::hold_ready).
+  // itself goes to the client when the lessee asked for that (Backend::hold_ready). While a
+  // transaction is open the lessee may close or recover the backend.
   virtual void on_ready(uint8_t status, bool skipped) noexcept = 0;
 
   // A statement that the pooler sent for this lessee failed. May not go on with this backend: it

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "helios/net/resolver.h"
+#include "helios/pool/connect_gate.h"
 #include "helios/pool/node_health.h"
 #include "helios/pool/shared_limit.h"
 
@@ -18,6 +19,8 @@ struct NodeOptions {
   std::vector<std::string> hosts;
   uint16_t port = 5432;
   uint32_t max_connections = 0;  // 0: no limit.
+  uint32_t connecting_max = 16;  // Connects under way; 0: no cap.
+  CoreId cores_count = 1;
   // Who waits for a connection gets the node's error as soon as an attempt has failed; otherwise
   // only at the end of its wait.
   bool fail_fast = true;
@@ -37,6 +40,7 @@ struct Node {
   const std::string label;
   const bool fail_fast;
   SharedLimit limit;
+  ConnectGate gate;
   NodeHealth health;
 
  private:

@@ -15,6 +15,7 @@ enum class MessageKind : uint16_t {
   promise,
   unpromise,  // One promised grant will not come.
   permits,    // `count` bare permits are yours now; they were dealt to core words[1].
+  use,        // I have clients of this pool (`count` 1), or none any more (0).
   // words[0] = BackendTransfer*: a live connection is yours now, and its permit.
   backend,
   // words[0] = WelcomeNews*: what a pool's server reports at login.
@@ -26,6 +27,8 @@ enum class MessageKind : uint16_t {
   // Words[0] = Node*: it does not answer (an attempt has failed), or answers again.
   node_failed,
   node_returned,
+  // words[0] = Node*: a place at its gate is yours.
+  place,
   // Session. words[0] = CancelRequest*, words[1] = session.
   cancel,
   cancel_done,

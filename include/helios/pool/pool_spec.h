@@ -14,6 +14,7 @@
 
 #include "helios/base/clock.h"
 #include "helios/pool/backend_login.h"
+#include "helios/pool/connect_gate.h"
 #include "helios/pool/limit.h"
 #include "helios/pool/node.h"
 #include "helios/pool/parameters.h"
@@ -33,8 +34,9 @@ struct PoolLimits {
   Nanoseconds acquire_timeout = seconds(30);  // 0: off.
   Nanoseconds connect_timeout = seconds(15);
   Nanoseconds test_after = seconds(30);  // 0: never test.
-  uint32_t weight = 1;                   // Its part of limits that pools share (shared_limit.h).
-  uint32_t max_waiters = 0;              // Over all cores; 0: no limit.
+  std::string connect_query;  // SQL for each new backend, before anybody gets it. Empty: none.
+  uint32_t weight = 1;        // Its part of limits that pools share (shared_limit.h).
+  uint32_t max_waiters = 0;   // Over all cores; 0: no limit.
   // Connections beyond max_connections, over all cores, while the oldest waiter has waited for
   // longer than reserve_after (slice.h).
   uint32_t reserve_connections = 0;

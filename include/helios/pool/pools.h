@@ -40,8 +40,10 @@ struct PoolsContext {
   std::atomic<uint32_t>& transfers_count;
 };
 
+struct GateTag;
+
 // What sessions need to know about a pool besides its slice.
-struct PoolEntry {
+struct PoolEntry : ListNode<GateTag> {
   explicit PoolEntry(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
       : slice(std::move(spec), port, postbox) {}
   Slice slice;
@@ -56,6 +58,11 @@ struct PoolEntry {
   std::unordered_map<std::string, std::string> canonical_values;
   uint32_t failures_count = 0;  // Connects that failed in a row.
   PoolError last_error;
+  // The backend whose successor is on its way.
+  SlabId retiring;
+  // At its node's gate (Pools): since when it waits there; a place that is its own and not used.
+  Nanoseconds gate_since = 0;
+  bool has_place = false;
 };
 
 // The welcome of a pool, on its way to another core. Owned by the message that carries it.
@@ -72,8 +79,9 @@ struct PoolsCounters {
   uint64_t moves_in = 0;
   uint64_t cancels = 0;
   uint64_t violations = 0;
-  uint64_t late_ends = 0;  // Servers that did not close in time.
-  uint64_t trials = 0;     // Connects that tried whether a node is back.
+  uint64_t late_ends = 0;   // Servers that did not close in time.
+  uint64_t trials = 0;      // Connects that tried whether a node is back.
+  uint64_t recoveries = 0;  // Backends whose client went in the middle of something.
 };
 
 class Pools final : public SlicePort {
@@ -171,6 +179,13 @@ class Pools final : public SlicePort {
 
   [[nodiscard]] Nanoseconds pause_after(uint32_t failures) noexcept;
   [[nodiscard]] uint64_t random_number() noexcept;
+  [[nodiscard]] bool take_place(PoolEntry& entry) noexcept;
+  void give_back_place(Node& node) noexcept;
+  void on_place(Node& node) noexcept;
+  void grant_place(PoolEntry& entry) noexcept;
+  void serve_gate(Node& node) noexcept;
+  void leave_gate(PoolEntry& entry) noexcept;
+  [[nodiscard]] PoolEntry* first_at_gate(const Node& node) noexcept;
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
   [[nodiscard]] bool has_room(const PoolSpec& spec) const noexcept;
   [[nodiscard]] static std::array<SharedLimit*, 3> limits_of(const PoolSpec& spec) noexcept;
@@ -185,6 +200,9 @@ class Pools final : public SlicePort {
   void on_limit_freed() noexcept;
   void on_backend_arrived(const Message& message) noexcept;
   void fail_waiters(PoolEntry& entry, const PoolError& error) noexcept;
+  Nanoseconds open_spares(Slice& slice, Nanoseconds now) noexcept;
+  void start_replacements(Nanoseconds now) noexcept;
+  void start_replacement(Backend& backend, Nanoseconds now) noexcept;
   void sweep(Nanoseconds now) noexcept;
   void sweep_pool(PoolEntry& entry, Nanoseconds now) noexcept;
   static void on_sweep(void* self) noexcept;
@@ -198,6 +216,9 @@ class Pools final : public SlicePort {
   Slab<Backend> backends_;
   std::unordered_map<std::string, std::unique_ptr<PoolEntry>> entries_;
   IntrusiveList<Slice, ActiveSliceTag> active_;
+  // Those that wait for a place at the gate of their node, the longest first.
+  IntrusiveList<PoolEntry, GateTag> at_gates_;
+  std::vector<PoolEntry*> granted_;  // Have got a place since the last turn.
   std::vector<SlabId> finished_;
   std::vector<Canceller*> cancellers_;
   std::vector<Canceller*> finished_cancellers_;

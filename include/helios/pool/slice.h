@@ -22,6 +22,10 @@
 // back: when a slice that holds one has a free permit at the end of a pump, or an idle backend,
 // which is then closed.
 //
+// Minimum: each core keeps its share of min_connections open while any core has clients of the
+// pool; the cores tell each other when they get their first and have lost their last (`use`). The
+// share goes with the permits: what was lent counts where it is.
+//
 // Fairness: a waiter for whom nothing is on its way is overtaken by one of another core that is
 // younger by more than fairness_bound only until its core has told the others: a message and its
 // answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
@@ -85,7 +89,8 @@ class SlicePort {
   virtual bool connect(Slice& slice) noexcept = 0;
   // The waiter has left the queue and gets this backend. May call back (release, enqueue).
   virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
-  // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed.
+  // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed (at
+  // once, it may be).
   virtual void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept = 0;
   // End this backend, which was idle; ends in on_gone.
   virtual void close(Slice& slice, PooledBackend& backend) noexcept = 0;
@@ -152,6 +157,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
   // A backend came from another core, with a permit of `home`.
   void on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept;
+  void on_use(CoreId from, bool uses) noexcept;
   void on_limit_freed() noexcept;
   // For an owner that shuts down: nobody elsewhere waits.
   void forget_wishes() noexcept;
@@ -172,20 +178,37 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] uint32_t reserve_held() const noexcept { return reserve_held_; }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_count_; }
   [[nodiscard]] size_t idle_count() const noexcept { return idle_.size(); }
-  // Backends this core keeps open: its share of min_connections.
-  [[nodiscard]] uint32_t minimum() const noexcept {
-    return share_of(spec_->limits.min_connections);
+  // Backends this core keeps open: its share of min_connections, less what was lent, and that of
+  // others as far as it was lent to this one.
+  [[nodiscard]] uint32_t minimum() const noexcept;
+  // The pool has clients, here or on another core.
+  [[nodiscard]] bool is_used() const noexcept { return sessions_count > 0 || users_count_ > 0; }
+  // Fewer backends than the minimum of a pool that is used.
+  [[nodiscard]] bool lacks_backends() const noexcept {
+    return is_used() && backends_count_ + connecting_count_ < minimum();
   }
+  // After a failed connect: no other one begins before. 0 or past when there is nothing to wait
+  // for.
+  [[nodiscard]] Nanoseconds retry_at() const noexcept { return retry_at_; }
   [[nodiscard]] PooledBackend* least_recently_used() noexcept { return idle_.front(); }
   [[nodiscard]] PooledBackend* next_idle(PooledBackend& backend) noexcept {
     return idle_.next(backend);
   }
-  // Opens one more connection than waiters need (warm-up), if a permit is free here.
-  void warm_up(Nanoseconds now) noexcept;
+  // Opens one more connection than waiters need (warm-up), if a permit is free here; after a
+  // failure one at a time. Returns whether it did.
+  bool warm_up(Nanoseconds now) noexcept;
+  // Tells the other cores whether this one has clients of the pool, when that has changed. Once per
+  // turn while it has, but not at once when the last one has gone: another may come.
+  void tell_use() noexcept;
 
   // Sessions that use this slice. Kept by its users.
   uint32_t sessions_count = 0;
-  // Since when nobody used it. Kept by its owner.
+  // One backend more is wanted than the waiters and the minimum need, for one that ends. Kept by
+  // its owner.
+  bool wants_successor = false;
+  // When it was used last (is_used). Kept by its owner.
+  Nanoseconds used_at = 0;
+  // Since when it has neither sessions nor backends. Kept by its owner.
   Nanoseconds unused_since = 0;
 
  private:
@@ -207,12 +230,14 @@ class Slice : public ListNode<ActiveSliceTag> {
     bool renewed = false;
     // Backends of ours that are about to leave for it.
     uint32_t moving_count = 0;
+    // It has clients of this pool.
+    bool uses = false;
     // Permits that we hold, in whatever form, and that were dealt to it. (Debts between pairs of
     // cores would not do: they can form a circle in which nobody has anything to give back.)
     uint32_t held_count = 0;
   };
 
-  [[nodiscard]] uint32_t share_of(uint32_t total) const noexcept;
+  [[nodiscard]] uint32_t share_of(uint32_t total, CoreId core) const noexcept;
   enum class Grant : uint8_t { backend, permit };
   [[nodiscard]] Peer* oldest_wish(Grant grant) noexcept;
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
@@ -257,9 +282,11 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Backends that were closed for the reserve, less those that have gone since, whichever they
   // were.
   uint32_t returning_count_ = 0;
+  uint32_t users_count_ = 0;  // Peers with `uses`.
   Nanoseconds retry_at_ = 0;
   bool is_limit_full_ = false;
   bool is_placing_ = false;
+  bool told_use_ = false;  // The others know that we have clients.
   bool ask_in_flight_ = false;
   CoreId asked_ = 0;
 };

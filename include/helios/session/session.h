@@ -130,6 +130,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void try_release() noexcept;
   [[nodiscard]] bool is_pinned() const noexcept;
   void drop_backend(const char* reason) noexcept;
+  void abandon_backend(const char* reason) noexcept;
   void try_leave() noexcept;
   void drop_ambiguous() noexcept;
   void end(const char* reason) noexcept;
