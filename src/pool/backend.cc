@@ -131,6 +131,7 @@ void Backend::on_connected(Stream&) noexcept {
 }
 
 void Backend::on_login_bytes(ByteSpan input) noexcept {
+  is_answered_ = true;
   while (state_ == State::login && !input.empty()) {
     if (login_->waits_for_key) {
       // A well-behaved server is silent now; what comes is bounded by its own timeout and ours.
@@ -543,6 +544,7 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   const char* text =
       end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
   if (is_being_made()) {
+    is_answered_ = state_ != State::connecting;
     fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();
     return;

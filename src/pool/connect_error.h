@@ -18,10 +18,10 @@ namespace helios {
   return error.sqlstate == sqlstate::cannot_connect_now;
 }
 
-// Nobody could have connected. Everything else (a wrong password, too many connections) is the
-// pool's own trouble: the node answered.
-[[nodiscard]] inline bool is_nodes_fault(const PoolError& error) noexcept {
-  return error.sqlstate == sqlstate::connection_failure || may_pass(error);
+// Nobody could have connected. Everything else (a wrong password, too many connections, a server
+// process that ended in the login) is the pool's own trouble: the node answered.
+[[nodiscard]] inline bool is_nodes_fault(const PoolError& error, bool is_answered) noexcept {
+  return may_pass(error) || (error.sqlstate == sqlstate::connection_failure && !is_answered);
 }
 
 }  // namespace helios

@@ -386,7 +386,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   if (draining_) return spec.node->health.on_abandoned(backend.attempt());
   ++counters_.connect_failures;
   LOG_LIMITED(warning, "%s", connect_error(spec, error).message.c_str());
-  if (is_nodes_fault(error)) return on_attempt_failed(backend, error);
+  if (is_nodes_fault(error, backend.is_answered())) return on_attempt_failed(backend, error);
   on_node_answered(backend);
   ++entry.failures_count;
   entry.last_error = connect_error(spec, error);

@@ -155,6 +155,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
            cancels_in_flight_ == 0;
   }
   [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
+  // The server has said something, if only by ending the connection that it had accepted.
+  [[nodiscard]] bool is_answered() const noexcept { return is_answered_; }
   // What it was begun with.
   [[nodiscard]] NodeAttempt attempt() const noexcept { return {address_, is_trial_}; }
   // For a login that failed: when its slice may try again. Kept by Pools.
@@ -239,6 +241,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
   bool is_trial_ = false;
+  bool is_answered_ = false;
   bool is_retired_ = false;
   std::string resolve_error_;
   CoreId moving_to_ = 0;
