@@ -182,7 +182,7 @@ WaitEnd LoadRun::wait(Nanoseconds deadline, Nanoseconds interval,
     const Nanoseconds left = deadline - clock_.now();
     if (left <= 0) return WaitEnd::timed_out;
     const std::optional<Signal> signal = wait_for_signal(std::min(left, interval));
-    if (signal && *signal != Signal::hangup) return WaitEnd::interrupted;
+    if (signal && is_stop(*signal)) return WaitEnd::interrupted;
   }
 }
 
