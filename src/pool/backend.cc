@@ -188,6 +188,7 @@ void Backend::become_ready() noexcept {
   pools_.context().timers.cancel(timer_);
   const std::unique_ptr<Login> login = std::move(login_);
   was_ready_ = true;
+  slice_.counters.connect_time.record(static_cast<uint64_t>(pools_.now() - created_at));
   LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), address_.text().c_str());
   pools_.on_backend_ready(*this, login->dialogue.parameters());
@@ -218,6 +219,7 @@ void Backend::lease_to(Lessee& lessee) noexcept {
   ASSERT(stream_.unsent_size() == 0);
   set_state(State::leased);
   is_ready_held_ = false;
+  leased_at_ = pools_.now();
   lessee_ = &lessee;
   lessee.on_leased(*this);
 }
@@ -249,20 +251,28 @@ void Backend::give_back(bool clean_up) noexcept {
   ASSERT(state_ == State::leased);
   ASSERT(is_quiet());
   ASSERT(transaction_status_ == 'I');
-  lessee_ = nullptr;
+  (void)end_lease();
   clean_up_ = clean_up;
   if (stream_.is_receive_paused()) stream_.resume_receive();
   settle();
 }
 
+// Nobody holds it any more. Returns who did, if anybody.
+Lessee* Backend::end_lease() noexcept {
+  if (lessee_ != nullptr)
+    slice_.counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
+  return std::exchange(lessee_, nullptr);
+}
+
 // A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
 void Backend::settle() noexcept {
-  if (is_unsafe_) return close("a cancel request may still arrive");
+  if (is_unsafe_) return close("a cancel request may still arrive", CloseReason::dropped);
   // A cancel request in flight could hit the next lessee's query.
   if (cancels_in_flight_ > 0) return hold();
   if (clean_up_) {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
+    ++slice_.counters.resets;
     start_statement("DISCARD ALL");
     return;
   }
@@ -279,13 +289,16 @@ void Backend::place() noexcept {
   set_state(State::idle);
   const Nanoseconds now = pools_.now();
   const bool is_superfluous = pools_.is_room_wanted(slice_.spec()) && !slice_.has_waiters();
-  if (pools_.is_draining() || now >= expires_at_ || is_superfluous) return start_closing(false);
+  if (pools_.is_draining()) return start_closing(CloseReason::shutting_down, false);
+  if (now >= expires_at_) return start_closing(CloseReason::lifetime, false);
+  if (is_superfluous) return start_closing(CloseReason::made_room, false);
   slice_.release(*this, now);
 }
 
 void Backend::start_test() noexcept {
   ASSERT(state_ == State::idle);
   set_state(State::testing);
+  ++slice_.counters.tests;
   pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
   start_statement("");
 }
@@ -335,23 +348,30 @@ void Backend::on_detachable(Stream& stream) noexcept {
 
 // --- The end ---
 
-void Backend::close(const char* reason, bool mid_message) noexcept {
+void Backend::close(const char* text, CloseReason reason, bool mid_message) noexcept {
   if (state_ == State::closing || state_ == State::ended) return;
   LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_.spec().user.c_str(),
-      slice_.spec().database.c_str(), to_text(state_), reason);
-  lessee_ = nullptr;
+      slice_.spec().database.c_str(), to_text(state_), text);
+  (void)end_lease();
   if (state_ == State::connecting || state_ == State::login)
-    return fail_login({std::string(sqlstate::admin_shutdown), reason});
+    return fail_login({std::string(sqlstate::admin_shutdown), text});
   if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
   if (state_ == State::moving) slice_.on_move_failed(moving_to_);
-  start_closing(mid_message);
+  start_closing(reason, mid_message);
+}
+
+// The end begins, for whatever reason.
+void Backend::count_end(CloseReason reason) noexcept {
+  PoolCounters& counters = slice_.counters;
+  if (state_ == State::testing && reason == CloseReason::failed) ++counters.tests_failed;
+  ++(was_ready_ ? counters.closes[reason] : counters.connect_failures);
 }
 
 // Terminate, our end of file, then the server's: only then is the permit free.
-void Backend::start_closing(bool mid_message) noexcept {
+void Backend::start_closing(CloseReason reason, bool mid_message) noexcept {
+  count_end(reason);
   const bool is_busy = !ledger_.empty() && stream_.is_open();
   set_state(State::closing);
-  ++pools_.counters().closes;
   // A busy server reads nothing until its query has ended.
   if (is_busy && process_id_ != 0 && !pools_.is_draining())
     pools_.start_cancel(*this, nullptr, nullptr);
@@ -367,8 +387,9 @@ void Backend::start_closing(bool mid_message) noexcept {
 }
 
 void Backend::cut() noexcept {
-  Lessee* lessee = std::exchange(lessee_, nullptr);
-  if (state_ != State::closing && state_ != State::ended) close("stopped");
+  Lessee* lessee = end_lease();
+  if (state_ != State::closing && state_ != State::ended)
+    close("stopped", CloseReason::shutting_down);
   if (lessee != nullptr)
     lessee->on_backend_lost({std::string(sqlstate::admin_shutdown), "the pooler is shutting down"},
                             false);
@@ -391,7 +412,7 @@ void Backend::on_timeout(void* self) noexcept {
       backend.close("no answer to the test before use");
       return backend.stream_.terminate();
     case State::closing:
-      ++backend.pools_.counters().late_ends;
+      ++backend.slice_.counters.late_ends;
       LOG_LIMITED(warning, "server process %u on %s did not close in time; its connection is cut",
                   backend.process_id_, backend.address_.text().c_str());
       return backend.stream_.terminate();
@@ -415,7 +436,8 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
     return;
   }
   if (state_ != State::closing) {
-    Lessee* lessee = std::exchange(lessee_, nullptr);
+    Lessee* lessee = end_lease();
+    count_end(CloseReason::failed);
     if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
     if (state_ == State::moving) slice_.on_move_failed(moving_to_);
     if (lessee != nullptr || !fatal_seen_)

@@ -85,11 +85,12 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
     Backend& backend = static_cast<Backend&>(*pooled);
     if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
         slice.backends_count() > slice.minimum()) {
-      backend.close("idle for too long");
+      backend.close("idle for too long", CloseReason::idle);
     } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
       // It comes back through release, which serves the queue.
       backend.start_test();
     } else {
+      ++slice.counters.at_once;
       backend.lease_to(lessee);
       return true;
     }
@@ -99,7 +100,7 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
 }
 
 void Pools::start_cancel(Backend& backend, Canceller::Done done, void* context) noexcept {
-  ++counters_.cancels;
+  ++backend.slice().counters.cancels;
   auto* canceller = new Canceller(*this, backend, done, context);
   cancellers_.push_back(canceller);
   canceller->start();
@@ -117,7 +118,7 @@ bool Pools::connect(Slice& slice) noexcept {
   if (backends_.full() || !take_limits(spec)) return false;
   Backend* backend = backends_.make(*this, slice);
   const auto addresses = spec.node->resolver.snapshot(spec.node->resolver_id);
-  ++counters_.connects;
+  ++slice.counters.connects;
   if (addresses->addresses.empty()) {
     backend->fail_to_resolve(addresses->error);
   } else {
@@ -129,11 +130,11 @@ bool Pools::connect(Slice& slice) noexcept {
 
 void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept {
   ASSERT(&static_cast<Backend&>(backend).slice() == &slice);
+  slice.counters.wait_time.record(static_cast<uint64_t>(now() - waiter.waiting_since));
   static_cast<Backend&>(backend).lease_to(static_cast<Lessee&>(waiter));
 }
 
 void Pools::move(Slice&, PooledBackend& backend, CoreId to) noexcept {
-  ++counters_.moves_out;
   static_cast<Backend&>(backend).start_move(to);
 }
 
@@ -183,7 +184,7 @@ bool Pools::make_room(const Limit& limit, uint64_t pool) noexcept {
       oldest = candidate;
   }
   if (oldest == nullptr) return false;
-  static_cast<Backend*>(oldest)->close("makes room for another pool");
+  static_cast<Backend*>(oldest)->close("makes room for another pool", CloseReason::made_room);
   return true;
 }
 
@@ -270,7 +271,7 @@ void Pools::on_welcome(const Message& message) noexcept {
 void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   const PoolSpec& spec = entry.slice.spec();
-  ++counters_.connect_failures;
+  ++entry.slice.counters.connect_failures;
   ++entry.failures_count;
   ++addresses_tried_;
   spec.node->resolver.refresh_soon(spec.node->resolver_id);
@@ -283,7 +284,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   const bool may_pass = error.sqlstate == sqlstate::cannot_connect_now;
   // This one is still counted as connecting.
   if (!may_pass && entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
-    fail_waiters(entry, entry.last_error);
+    fail_waiters(entry, entry.last_error, WaitFailure::node_error);
 }
 
 void Pools::on_backend_gone(Backend& backend) noexcept {
@@ -297,19 +298,21 @@ void Pools::on_backend_gone(Backend& backend) noexcept {
   slice.on_connect_failed(now() + pause);
 }
 
-void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
+void Pools::fail_waiters(PoolEntry& entry, const PoolError& error, WaitFailure reason) noexcept {
   // Those that come back at once, by a new attempt, queue behind.
-  for (size_t count = entry.slice.waiters_count(); count > 0; --count)
+  for (size_t count = entry.slice.waiters_count(); count > 0; --count) {
+    ++entry.slice.counters.failures[reason];
     static_cast<Lessee*>(entry.slice.take_oldest_waiter())->on_wait_failed(error);
+  }
 }
 
 // A backend that went idle, not by a release (see Backend::place).
 void Pools::close_if_superfluous(Backend& backend) noexcept {
   if (backend.state() != Backend::State::idle) return;
-  if (draining_) return backend.close("shutting down");
+  if (draining_) return backend.close("shutting down", CloseReason::shutting_down);
   const Slice& slice = backend.slice();
   if (is_room_wanted(slice.spec()) && !slice.has_waiters())
-    backend.close("makes room for another pool");
+    backend.close("makes room for another pool", CloseReason::made_room);
 }
 
 // Destruction waits for the end of the turn: the caller is a handler of the backend itself.
@@ -320,6 +323,7 @@ void Pools::on_backend_destroyable(Backend& backend) noexcept {
 void Pools::send_backend(Slice& slice, CoreId to,
                          std::unique_ptr<BackendTransfer> transfer) noexcept {
   ASSERT(&slice.spec() == &*transfer->spec);
+  ++slice.counters.moves_out;
   transfer->welcome = entry_of(slice).welcome;
   context_.transfers_count.fetch_add(1);
   Message message = make_message(MessageKind::backend);
@@ -330,9 +334,9 @@ void Pools::send_backend(Slice& slice, CoreId to,
 void Pools::on_backend_arrived(const Message& message) noexcept {
   const std::unique_ptr<BackendTransfer> transfer(
       reinterpret_cast<BackendTransfer*>(message.words[0]));
-  ++counters_.moves_in;
   PoolEntry& entry = pool_of(transfer->spec);
   Slice& slice = entry.slice;
+  ++slice.counters.moves_in;
   if (entry.welcome.empty()) set_welcome(entry, std::move(transfer->welcome));
   // Backends of all cores together are bounded by the slab of each (see server).
   Backend* backend = backends_.make(*this, slice);
@@ -368,12 +372,15 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::permits:
       break;
     case MessageKind::none:
+    case MessageKind::statistics_wanted:
+    case MessageKind::statistics:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:
     case MessageKind::settled:
+    case MessageKind::log_statistics:
       return false;
   }
   const PoolSpecRef spec = PoolSpecRef::take_word(message.words[0]);
@@ -445,7 +452,12 @@ void Pools::sweep(Nanoseconds time) noexcept {
     }
     slice.give_back_loans();
     const bool is_active = static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked();
-    entry = slice.is_pristine() && !is_active ? entries_.erase(entry) : std::next(entry);
+    if (!slice.is_pristine() || is_active) {
+      ++entry;
+      continue;
+    }
+    gone_.add_gone(*slice.spec().node, slice.counters);
+    entry = entries_.erase(entry);
   }
 }
 
@@ -458,10 +470,10 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
     Backend& backend = static_cast<Backend&>(*pooled);
     pooled = slice.next_idle(*pooled);
     if (backend.is_expired(time)) {
-      backend.close("lifetime over");
+      backend.close("lifetime over", CloseReason::lifetime);
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
                (!is_used || slice.idle_count() > slice.minimum())) {
-      backend.close("idle for too long");
+      backend.close("idle for too long", CloseReason::idle);
     }
   }
   if (is_used && !draining_ && has_room(slice.spec()) &&
@@ -477,10 +489,10 @@ void Pools::start_drain() noexcept {
     const Backend::State state = backend.state();
     const bool is_useless = state == Backend::State::idle || state == Backend::State::connecting ||
                             state == Backend::State::login;
-    if (is_useless) backend.close("shutting down");
+    if (is_useless) backend.close("shutting down", CloseReason::shutting_down);
   });
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
-  for (auto& [key, entry] : entries_) fail_waiters(*entry, error);
+  for (auto& [key, entry] : entries_) fail_waiters(*entry, error, WaitFailure::shutting_down);
 }
 
 void Pools::stop() noexcept {

@@ -37,6 +37,8 @@ PooledBackend* Slice::try_acquire() noexcept {
 void Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
   waiter.waiting_since = now;
   waiters_.push_back(waiter);
+  ++counters.waited;
+  counters.waiters_max = std::max<uint64_t>(counters.waiters_max, waiters_.size());
   port_.activate(*this);
 }
 
@@ -328,7 +330,7 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
 // changed enough to matter.
 void Slice::ask_others() noexcept {
   const uint32_t needed = needed_count();
-  const Nanoseconds oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
+  const Nanoseconds oldest = oldest_waiting_since();
   // Also with a permit of its own (it may be waiting for the node or for a shared limit): others
   // may have an idle backend.
   const bool wanting = needed > 0;
@@ -358,7 +360,7 @@ void Slice::ask_others() noexcept {
 void Slice::tell(Peer& peer, uint32_t count, bool answer) noexcept {
   peer.told = true;
   peer.told_count = count;
-  peer.told_oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
+  peer.told_oldest = oldest_waiting_since();
   send(id_of(peer), MessageKind::want, count, static_cast<uint64_t>(peer.told_oldest),
        answer ? 1 : 0);
 }

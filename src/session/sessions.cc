@@ -152,10 +152,13 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::limit_freed:
     case MessageKind::welcome:
     case MessageKind::make_room:
+    case MessageKind::statistics_wanted:
+    case MessageKind::statistics:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:
     case MessageKind::settled:
+    case MessageKind::log_statistics:
       return false;
   }
   return false;

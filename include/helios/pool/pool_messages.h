@@ -21,6 +21,10 @@ enum class MessageKind : uint16_t {
   make_room,
   // A shared limit has room again: try to connect. No words.
   limit_freed,
+  // Send me a copy of your statistics. words[0]: to be sent back.
+  statistics_wanted,
+  // Answer. words[0]: as in the question; words[1] = Statistics*.
+  statistics,
   // Session. words[0] = CancelRequest*, words[1] = session.
   cancel,
   cancel_done,
@@ -30,6 +34,8 @@ enum class MessageKind : uint16_t {
   drain,    // Finish transactions, then stop.
   stop,     // Stop at once.
   settled,  // Another core has nothing left; look whether all have.
+  // Main thread. Write the statistics of all cores to the log. No words.
+  log_statistics,
 };
 
 }  // namespace helios

@@ -38,6 +38,7 @@
 #include "helios/base/intrusive_list.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_spec.h"
+#include "helios/pool/statistics.h"
 #include "helios/runtime/mailbox.h"
 
 namespace helios {
@@ -105,6 +106,10 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
   [[nodiscard]] Waiter* take_oldest_waiter() noexcept;
   [[nodiscard]] size_t waiters_count() const noexcept { return waiters_.size(); }
+  // `never`: nobody waits.
+  [[nodiscard]] Nanoseconds oldest_waiting_since() noexcept {
+    return waiters_.empty() ? never : waiters_.front()->waiting_since;
+  }
   // Somebody waits, here or (as far as this core was told) elsewhere.
   [[nodiscard]] bool has_waiters() const noexcept { return !waiters_.empty() || wishes_count_ > 0; }
 
@@ -167,6 +172,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   uint32_t sessions_count = 0;
   // Since when nobody used it. Kept by its owner.
   Nanoseconds unused_since = 0;
+  // The slice counts those who queue; everything else is counted where it happens.
+  PoolCounters counters;
 
  private:
   // What this core knows about another with respect to this pool.

@@ -40,8 +40,6 @@ struct SessionsCounters {
   uint64_t accepted = 0;
   uint64_t logged_in = 0;
   uint64_t refused = 0;
-  uint64_t waits = 0;
-  uint64_t wait_timeouts = 0;
 };
 
 class Sessions {
