@@ -181,7 +181,8 @@ def number(low, high):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="tools/fairness", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/fairness", description=__doc__,
+                                     usage="tools/fairness [option ...] (tools/fairness --help shows them)")
     parser.add_argument("--heliosproxy", required=True, metavar="PROGRAM", help="tools/fairness builds and gives it")
     parser.add_argument("--helios-bench", required=True, metavar="PROGRAM", help="as well")
     parser.add_argument("--pgbouncer", metavar="PROGRAM", help="another than the installed one; empty: without it",
