@@ -130,6 +130,12 @@ void count(PoolGauges& gauges, const Backend& backend, Nanoseconds now) noexcept
   gauges.newest_backend = std::min(gauges.newest_backend, age);
 }
 
+std::string settings_text(const std::vector<NamedValue>& settings) {
+  std::string text;
+  for (const auto& [name, value] : settings) text += (text.empty() ? "" : ",") + name + "=" + value;
+  return text;
+}
+
 }  // namespace
 
 Statistics Pools::statistics() noexcept {
@@ -143,6 +149,7 @@ Statistics Pools::statistics() noexcept {
     const PoolSpec& spec = slice.spec();
     all.add(key, {spec.user,
                   spec.database,
+                  settings_text(spec.login.parameters),
                   spec.node,
                   spec.limits.max_connections,
                   {gauges[&slice], slice.counters}});

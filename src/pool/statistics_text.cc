@@ -11,7 +11,7 @@ namespace {
 
 // More lines than this at once could overflow the log.
 constexpr size_t pools_shown_max = 100;
-// A user's or database's name is cut to this in the table.
+// A name, or a pool's settings, are cut to this in the table.
 constexpr size_t name_size_max = 24;
 
 using Row = std::vector<std::string>;
@@ -105,8 +105,9 @@ Row row_of(std::string name, std::string node, const std::string& limit,
 }
 
 Row row_of(const PoolStatistics& pool) {
-  return row_of(cut(pool.user) + "@" + cut(pool.database), cut(pool.node->name),
-                limit_text(pool.max_connections), pool.figures);
+  const std::string name = cut(pool.user) + "@" + cut(pool.database) +
+                           (pool.settings.empty() ? "" : " " + cut(pool.settings));
+  return row_of(name, cut(pool.node->name), limit_text(pool.max_connections), pool.figures);
 }
 
 using Place = std::pair<size_t, const PoolStatistics*>;

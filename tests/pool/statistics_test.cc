@@ -127,7 +127,9 @@ TEST_CASE("the table has a line for each pool, each node and the total, whose ce
   pool.figures.counters.closes[CloseReason::made_room] = 1;
   for (int i = 0; i < 100; ++i) pool.figures.counters.wait_time.record(1'000'000);
   statistics.add("a", pool);
-  statistics.add("b", some_pool(nodes.spare, std::string(60, 'x'), 7));
+  PoolStatistics other = some_pool(nodes.spare, std::string(60, 'x'), 7);
+  other.settings = "statement_timeout=5s,lock_timeout=5s";
+  statistics.add("b", other);
   const auto lines = table_lines(statistics);
   REQUIRE(lines.size() == 7);
   CHECK(lines[0].starts_with("2 pools on 2 nodes"));
@@ -140,7 +142,7 @@ TEST_CASE("the table has a line for each pool, each node and the total, whose ce
   CHECK(cell_of(lines, 2, "closed") == "3 (2 idle, 1 made room)");
   CHECK(cell_of(lines, 2, "wait") == "1.00 ms/1.00 ms/1.00 ms");
   CHECK(cell_of(lines, 2, "connect") == "-");
-  CHECK(cell_of(lines, 3, "pool") == std::string(22, 'x') + "..@db");
+  CHECK(cell_of(lines, 3, "pool") == std::string(22, 'x') + "..@db statement_timeout=5s,l..");
   CHECK(cell_of(lines, 4, "pool") == "node");
   CHECK(cell_of(lines, 4, "node") == "main");
   CHECK(cell_of(lines, 4, "backends") == "1/40");

@@ -1,6 +1,7 @@
 // Whatever happens to clients and backends is counted, once, and the counts agree with each other.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <utility>
@@ -310,6 +311,19 @@ TEST_CASE("moves between cores are counted on both, and the sums agree") {
   CHECK(counters_of(bench).connects == 1);
   CHECK(gauges_of(bench).total() == 1);
   check_books(bench);
+}
+
+TEST_CASE("pools of one user and database that differ in their settings are told apart") {
+  SessionBench bench(with_backends(2));
+  TestClient plain(bench, 0, "me");
+  TestClient special(bench, 0, "me", {{"statement_timeout", "5s"}});
+  const Statistics statistics = statistics_of(bench);
+  REQUIRE(statistics.pools.size() == 2);
+  std::vector<std::string> settings;
+  for (const auto& [key, pool] : statistics.pools) settings.push_back(pool.settings);
+  std::sort(settings.begin(), settings.end());
+  CHECK(settings == std::vector<std::string>{"", "statement_timeout=5s"});
+  CHECK(statistics.nodes.at("main").figures.gauges.total() == 2);
 }
 
 TEST_CASE("a pool that nobody uses is forgotten, its counts are not") {

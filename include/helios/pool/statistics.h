@@ -104,6 +104,7 @@ struct PoolFigures {
 struct PoolStatistics {
   std::string user;
   std::string database;
+  std::string settings;  // The start-up parameters that belong to it: "name=value,name=value".
   const Node* node = nullptr;
   uint32_t max_connections = 0;
   PoolFigures figures;
