@@ -155,7 +155,7 @@ class Backend {
 };
 
 void wait_for_stop() {
-  while (wait_for_signal(never) == Signal::hangup) {
+  while (!is_stop(*wait_for_signal(never))) {
   }
 }
 

@@ -32,6 +32,7 @@ struct Part {
   const char* checked_variable = "";
   uint32_t checked_column = 0;
   uint32_t copying_statement = no_statement;  // COPY FROM STDIN.
+  const char* label = nullptr;                // Of one of several parts, in reports.
 };
 
 struct Builtin {
@@ -133,7 +134,8 @@ constexpr std::array<Builtin, 11> builtins = {{
      milliseconds(100)},
     {"mixed",
      "99 of 100 transactions sleep 1 ms in the server, 1 of 100 sleeps 500 ms",
-     {{{99, "SELECT pg_sleep(0.001)", one_row}, {1, "SELECT pg_sleep(0.5)", one_row}}}},
+     {{{99, "SELECT pg_sleep(0.001)", one_row, no_statement, "", 0, no_statement, "mixed 1 ms"},
+       {1, "SELECT pg_sleep(0.5)", one_row, no_statement, "", 0, no_statement, "mixed 500 ms"}}}},
 }};
 
 const Builtin* find_builtin(std::string_view name) {
@@ -164,6 +166,7 @@ void add_part(ScriptSet& set, const Builtin& builtin, const Part& part, uint64_t
   const size_t first = set.statements.size();
   const Result<bool> added = add_script(set, builtin.name, weight, part.text);
   ASSERT(added.ok());
+  if (part.label != nullptr) set.scripts.back().name = part.label;
   set.scripts.back().reconnects = builtin.reconnects;
   ASSERT(part.answers.size() == set.statements.size() - first);
   for (size_t i = 0; i < part.answers.size(); ++i) {

@@ -319,7 +319,7 @@ void Client::break_off(std::string_view code, std::string_view message) noexcept
   for (; !transactions_.empty(); transactions_.pop()) {
     if (!transactions_.front().has_failed) core_.count_error(code, message);
     core_.count_failed();
-    core_.count_transaction(transactions_.front().due, now, false);
+    core_.count_transaction(transactions_.front().script, transactions_.front().due, now, false);
   }
   answers_.clear();
 }
@@ -392,7 +392,8 @@ void Client::finish(Nanoseconds now) noexcept {
   transactions_.pop();
   if (transaction.has_failed) core_.count_failed();
   const bool is_good = !transaction.has_failed && !transaction.is_wrong;
-  if (core_.count_transaction(transaction.due, now, is_good)) ++counted_transactions_;
+  if (core_.count_transaction(transaction.script, transaction.due, now, is_good))
+    ++counted_transactions_;
 
   if (core_.is_stopping()) return leave();
   const Script& script = core_.scripts().scripts[transaction.script];

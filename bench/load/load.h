@@ -108,6 +108,12 @@ struct ErrorCount {
   std::array<char, 160> example{};  // The first message.
 };
 
+// What the transactions of one script got. Parts of a built-in script count as scripts.
+struct ScriptSummary {
+  std::array<char, 48> name{};  // Zero-terminated.
+  LatencySummary latency;
+};
+
 struct LoadSummary {
   // Good ones that ended in the counted time; in an open loop those that were due in it, whenever
   // they ended.
@@ -131,6 +137,8 @@ struct LoadSummary {
   bool is_interrupted = false;          // By a signal, before its end.
   std::array<ErrorCount, 16> errors{};  // The first `errors_count` are used.
   uint32_t errors_count = 0;
+  std::array<ScriptSummary, 8> scripts{};  // The first `scripts_count` are used; more are left out.
+  uint32_t scripts_count = 0;
   ProcessUsage watched;
   ProcessUsage own;  // The load itself: its children are not counted.
 };

@@ -35,7 +35,9 @@ LoadCore::LoadCore(CoreContext& context, LoadShared& shared, CoreReport& report,
       arrival_timer_(on_arrival, this),
       prepared_words_(shared.scripts.statements.size() / 64 + 1),
       unique_(unique_first + context.id),
-      connects_max_(std::max(connects_max_total / shared.options.cores, 1U)) {}
+      connects_max_(std::max(connects_max_total / shared.options.cores, 1U)) {
+  if (scripts().scripts.size() > 1) statistics_.script_latency.resize(scripts().scripts.size());
+}
 
 LoadCore::~LoadCore() {
   context_.timers.cancel(sweep_timer_);
@@ -219,12 +221,14 @@ void LoadCore::on_login_failed(const std::string& text, bool is_hopeless) noexce
   if (is_hopeless && quota_ == 0) set_fatal(text);
 }
 
-bool LoadCore::count_transaction(Nanoseconds due, Nanoseconds now, bool is_good) noexcept {
+bool LoadCore::count_transaction(uint32_t script, Nanoseconds due, Nanoseconds now,
+                                 bool is_good) noexcept {
   CoreReport::add(report_.finished, uint64_t{1});
   report_.last_finish.store(now, std::memory_order_relaxed);
   if (!is_good || !shared_.control.is_counted(arrivals_ ? due : now)) return false;
   const auto latency = static_cast<uint64_t>(std::max<Nanoseconds>(now - due, 0));
   statistics_.latency.record(latency);
+  if (!statistics_.script_latency.empty()) statistics_.script_latency[script].record(latency);
   ++statistics_.transactions;
   CoreReport::add(report_.transactions, uint64_t{1});
   CoreReport::add(report_.latency_sum, latency);

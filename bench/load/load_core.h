@@ -69,7 +69,7 @@ class LoadCore final : public CoreApplication {
   // A transaction has ended. `is_good`: neither failed nor wrong. Whether it was counted: by the
   // moment when it ended, in an open loop by that when it was due. Else those that a server leaves
   // waiting at the end of the counted time would be in no number.
-  bool count_transaction(Nanoseconds due, Nanoseconds now, bool is_good) noexcept;
+  bool count_transaction(uint32_t script, Nanoseconds due, Nanoseconds now, bool is_good) noexcept;
   void count_failed() noexcept;
   void count_wrong() noexcept;
   void count_error(std::string_view code, std::string_view message) noexcept;

@@ -182,7 +182,7 @@ WaitEnd LoadRun::wait(Nanoseconds deadline, Nanoseconds interval,
     const Nanoseconds left = deadline - clock_.now();
     if (left <= 0) return WaitEnd::timed_out;
     const std::optional<Signal> signal = wait_for_signal(std::min(left, interval));
-    if (signal && *signal != Signal::hangup) return WaitEnd::interrupted;
+    if (signal && is_stop(*signal)) return WaitEnd::interrupted;
   }
 }
 
@@ -226,6 +226,18 @@ void LoadRun::stop(Nanoseconds patience, const std::function<void()>& on_tick) {
   cores_.clear();
 }
 
+void LoadRun::summarise_scripts(LoadSummary& summary) const {
+  const std::vector<Script>& scripts = shared_.scripts.scripts;
+  if (scripts.size() == 1) return;
+  const size_t count = std::min(scripts.size(), summary.scripts.size());
+  for (size_t i = 0; i < count; ++i) {
+    Histogram latency;
+    for (const CoreStatistics& core : statistics_) latency.merge(core.script_latency[i]);
+    summary.scripts[i] = summary_of(scripts[i].name, latency);
+  }
+  summary.scripts_count = static_cast<uint32_t>(count);
+}
+
 LoadSummary LoadRun::summary() const {
   LoadSummary summary;
   Histogram latency;
@@ -247,6 +259,7 @@ LoadSummary LoadRun::summary() const {
   summary.latency = summary_of(latency);
   summary.connect = summary_of(connect);
   errors.write_to(summary);
+  summarise_scripts(summary);
   if (clients.empty()) return summary;
   std::sort(clients.begin(), clients.end());
   summary.client_min = clients.front();

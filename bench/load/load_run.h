@@ -65,6 +65,7 @@ class LoadRun {
   [[nodiscard]] Result<bool> set_up();
   [[nodiscard]] Result<bool> start_cores();
   [[nodiscard]] std::string connect_failure();
+  void summarise_scripts(LoadSummary& summary) const;
   void wake() noexcept;
 
   LoadShared shared_;

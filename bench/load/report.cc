@@ -89,6 +89,9 @@ const char* const json_keys_help =
     "                        from connect() to the end of the login, of all connects\n"
     "  clients               {connected, min, median, max}: transactions of the client that had\n"
     "                        fewest, of the median client, of the one that had most\n"
+    "  by_script             [{script, latency}]: of the first eight scripts, when there are "
+    "several;\n"
+    "                        the parts of a built-in script are scripts too\n"
     "  errors                [{sqlstate, count, example}]; sqlstate may also be io (the "
     "connection\n"
     "                        broke), timeout, wrong, script\n"
@@ -149,6 +152,21 @@ void write_latency(JsonWriter& json, const char* key, const LatencySummary& late
   json.end();
 }
 
+namespace {
+
+void write_scripts(JsonWriter& json, const LoadSummary& summary) {
+  json.begin_list("by_script");
+  for (uint32_t i = 0; i < summary.scripts_count; ++i) {
+    json.begin_item();
+    json.text("script", summary.scripts[i].name.data());
+    write_latency(json, "latency", summary.scripts[i].latency);
+    json.end();
+  }
+  json.end();
+}
+
+}  // namespace
+
 void write_errors(JsonWriter& json, const LoadSummary& summary) {
   json.begin_list("errors");
   for (uint32_t i = 0; i < summary.errors_count; ++i) {
@@ -189,6 +207,7 @@ std::string json_of(const LoadOptions& options, const LoadSummary& summary) {
   json.number("median", summary.client_median);
   json.number("max", summary.client_max);
   json.end();
+  if (summary.scripts_count > 0) write_scripts(json, summary);
   write_errors(json, summary);
   const auto write_process = [&](const char* key, const ProcessUsage& usage) {
     json.begin_object(key);
@@ -217,6 +236,8 @@ std::string table_of(const LoadOptions& options, const LoadSummary& summary) {
     text += format("%-14s %.1f/s wanted, %llu were due but found no free client\n", "rate",
                    options.rate, wide(summary.unserved));
   text += latency_line("latency", summary.latency);
+  for (uint32_t i = 0; i < summary.scripts_count; ++i)
+    text += latency_line(summary.scripts[i].name.data(), summary.scripts[i].latency);
   text += latency_line("connect", summary.connect);
   text += format("%-14s transactions of a client: min %llu, median %llu, max %llu\n", "fairness",
                  wide(summary.client_min), wide(summary.client_median), wide(summary.client_max));

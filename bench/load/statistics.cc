@@ -53,6 +53,13 @@ uint64_t median_of(std::span<const uint64_t> sorted) {
   return lower + (upper - lower) / 2;
 }
 
+ScriptSummary summary_of(std::string_view script, const Histogram& latency) {
+  ScriptSummary summary;
+  copy_text(script, summary.name);
+  summary.latency = summary_of(latency);
+  return summary;
+}
+
 LatencySummary summary_of(const Histogram& histogram) {
   LatencySummary summary;
   summary.count = histogram.count();

@@ -40,6 +40,7 @@ struct CoreStatistics {
   uint64_t bytes_received = 0;
   uint64_t unserved = 0;
   std::vector<uint64_t> transactions_of_clients;
+  std::vector<Histogram> script_latency;  // Of each script; none when there is one script only.
 };
 
 // What a core tells while it runs. Each word has one writer, the core, and is read for display or
@@ -63,6 +64,7 @@ struct alignas(cache_padding) CoreReport {
 // Of an even number the mean of the two in the middle, rounded down. Requires: not empty.
 [[nodiscard]] uint64_t median_of(std::span<const uint64_t> sorted);
 
+[[nodiscard]] ScriptSummary summary_of(std::string_view script, const Histogram& latency);
 [[nodiscard]] LatencySummary summary_of(const Histogram& histogram);
 
 }  // namespace helios::bench

@@ -231,6 +231,7 @@ void Backend::become_ready() noexcept {
   pools_.context().timers.cancel(timer_);
   const std::unique_ptr<Login> login = std::move(login_);
   was_ready_ = true;
+  slice_.counters.connect_time.record(static_cast<uint64_t>(pools_.now() - created_at));
   LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), address_.text().c_str());
   pools_.on_backend_ready(*this, login->reported);
@@ -240,10 +241,11 @@ void Backend::fail_login(PoolError error) noexcept {
   pools_.context().keys.cancel(*this);
   pools_.context().timers.cancel(timer_);
   if (state_ == State::preparing) {
-    start_closing(false);
+    start_closing(CloseReason::failed, false);
     return pools_.on_login_failed(*this, error);
   }
   ASSERT(state_ == State::connecting || state_ == State::login);
+  count_end(CloseReason::failed);
   set_state(State::closing);
   pools_.on_login_failed(*this, error);
   if (stream_.is_open()) {
@@ -265,6 +267,7 @@ void Backend::lease_to(Lessee& lessee) noexcept {
   ASSERT(stream_.unsent_size() == 0);
   set_state(State::leased);
   is_ready_held_ = false;
+  leased_at_ = pools_.now();
   lessee_ = &lessee;
   lessee.on_leased(*this);
 }
@@ -304,7 +307,7 @@ void Backend::give_back(bool clean_up) noexcept {
   ASSERT(state_ == State::leased);
   ASSERT(is_quiet());
   ASSERT(transaction_status_ == 'I');
-  lessee_ = nullptr;
+  (void)end_lease();
   clean_up_ = clean_up;
   if (stream_.is_receive_paused()) stream_.resume_receive();
   settle();
@@ -312,11 +315,11 @@ void Backend::give_back(bool clean_up) noexcept {
 
 void Backend::recover(const char* reason, bool clean_up) noexcept {
   ASSERT(state_ == State::leased);
-  if (!is_recoverable()) return close(reason);
+  if (!is_recoverable()) return close(reason, CloseReason::dropped);
   LOG(debug, "backend pid=%u of %s@%s recovers: %s", process_id_, slice_.spec().user.c_str(),
       slice_.spec().database.c_str(), reason);
-  if (!is_quiet() || transaction_status_ != 'I') ++pools_.counters().recoveries;
-  lessee_ = nullptr;
+  if (!is_quiet() || transaction_status_ != 'I') ++slice_.counters.recoveries;
+  (void)end_lease();
   forwarding_ = false;
   is_rolling_back_ = false;
   // A statement of ours alone ends by itself.
@@ -353,26 +356,35 @@ bool Backend::is_batch_open() const noexcept {
 }
 
 void Backend::go_on_recovering() noexcept {
-  if (is_unsafe_) return close("a cancel request may still arrive");
+  if (is_unsafe_) return close("a cancel request may still arrive", CloseReason::dropped);
   if (ledger_.is_copying_in() || ledger_.is_ambiguous())
-    return close("a client that has gone left a COPY");
+    return close("a client that has gone left a COPY", CloseReason::dropped);
   // Its batch has failed, and so is rolled back.
   if (ledger_.is_skipping_to_sync()) return start_sync();
   // A cancel request in flight could hit what we send.
   if (!is_quiet() || cancels_in_flight_ > 0) return;
   if (transaction_status_ == 'I') return settle();
-  if (std::exchange(is_rolling_back_, true)) return close("in a transaction after ROLLBACK");
+  if (std::exchange(is_rolling_back_, true))
+    return close("in a transaction after ROLLBACK", CloseReason::dropped);
   start_statement("ROLLBACK");
+}
+
+// Nobody holds it any more. Returns who did, if anybody.
+Lessee* Backend::end_lease() noexcept {
+  if (lessee_ != nullptr)
+    slice_.counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
+  return std::exchange(lessee_, nullptr);
 }
 
 // A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
 void Backend::settle() noexcept {
-  if (is_unsafe_) return close("a cancel request may still arrive");
+  if (is_unsafe_) return close("a cancel request may still arrive", CloseReason::dropped);
   // A cancel request in flight could hit the next lessee's query.
   if (cancels_in_flight_ > 0) return hold();
   if (clean_up_) {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
+    ++slice_.counters.resets;
     start_statement("DISCARD ALL");
     // What connect_query has set is gone with it.
     const std::string& connect_query = slice_.spec().limits.connect_query;
@@ -391,14 +403,16 @@ void Backend::place() noexcept {
   pools_.context().timers.cancel(timer_);
   set_state(State::idle);
   const Nanoseconds now = pools_.now();
-  const bool is_over = pools_.is_draining() || now >= expires_at_;
-  if (is_over || pools_.must_make_room(slice_)) return start_closing(false);
+  if (pools_.is_draining()) return start_closing(CloseReason::shutting_down, false);
+  if (now >= expires_at_) return start_closing(CloseReason::lifetime, false);
+  if (pools_.must_make_room(slice_)) return start_closing(CloseReason::made_room, false);
   slice_.release(*this, now);
 }
 
 void Backend::start_test() noexcept {
   ASSERT(state_ == State::idle);
   set_state(State::testing);
+  ++slice_.counters.tests;
   pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
   start_statement("");
 }
@@ -462,25 +476,32 @@ void Backend::retire() noexcept {
   if (state_ == State::closing || state_ == State::ended) return;
   is_retired_ = true;
   expires_at_ = pools_.now();
-  if (state_ == State::idle) close("its successor is there");
+  if (state_ == State::idle) close("its successor is there", CloseReason::lifetime);
 }
 
-void Backend::close(const char* reason, bool mid_message) noexcept {
+void Backend::close(const char* text, CloseReason reason, bool mid_message) noexcept {
   if (state_ == State::closing || state_ == State::ended) return;
   LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_.spec().user.c_str(),
-      slice_.spec().database.c_str(), to_text(state_), reason);
-  lessee_ = nullptr;
-  if (is_being_made()) return fail_login({std::string(sqlstate::admin_shutdown), reason});
+      slice_.spec().database.c_str(), to_text(state_), text);
+  (void)end_lease();
+  if (is_being_made()) return fail_login({std::string(sqlstate::admin_shutdown), text});
   if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
   if (state_ == State::moving) slice_.on_move_failed(moving_to_);
-  start_closing(mid_message);
+  start_closing(reason, mid_message);
+}
+
+// The end begins, for whatever reason.
+void Backend::count_end(CloseReason reason) noexcept {
+  PoolCounters& counters = slice_.counters;
+  if (state_ == State::testing && reason == CloseReason::failed) ++counters.tests_failed;
+  ++(was_ready_ ? counters.closes[reason] : counters.connect_failures);
 }
 
 // Terminate, our end of file, then the server's: only then is the permit free.
-void Backend::start_closing(bool mid_message) noexcept {
+void Backend::start_closing(CloseReason reason, bool mid_message) noexcept {
+  count_end(reason);
   const bool is_busy = !ledger_.empty() && stream_.is_open();
   set_state(State::closing);
-  ++pools_.counters().closes;
   // A busy server reads nothing until its query has ended.
   if (is_busy && process_id_ != 0 && !pools_.is_draining())
     pools_.start_cancel(*this, nullptr, nullptr);
@@ -496,8 +517,9 @@ void Backend::start_closing(bool mid_message) noexcept {
 }
 
 void Backend::cut() noexcept {
-  Lessee* lessee = std::exchange(lessee_, nullptr);
-  if (state_ != State::closing && state_ != State::ended) close("stopped");
+  Lessee* lessee = end_lease();
+  if (state_ != State::closing && state_ != State::ended)
+    close("stopped", CloseReason::shutting_down);
   if (lessee != nullptr)
     lessee->on_backend_lost({std::string(sqlstate::admin_shutdown), "the pooler is shutting down"},
                             false);
@@ -525,7 +547,7 @@ void Backend::on_timeout(void* self) noexcept {
       backend.close("no answer to the test before use");
       return backend.stream_.terminate();
     case State::closing:
-      ++backend.pools_.counters().late_ends;
+      ++backend.slice_.counters.late_ends;
       LOG_LIMITED(warning, "server process %u on %s did not close in time; its connection is cut",
                   backend.process_id_, backend.address_.text().c_str());
       return backend.stream_.terminate();
@@ -550,7 +572,8 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
     return;
   }
   if (state_ != State::closing) {
-    Lessee* lessee = std::exchange(lessee_, nullptr);
+    Lessee* lessee = end_lease();
+    count_end(CloseReason::failed);
     if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
     if (state_ == State::moving) slice_.on_move_failed(moving_to_);
     if (lessee != nullptr || !fatal_seen_)

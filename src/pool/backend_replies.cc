@@ -237,7 +237,7 @@ void Backend::on_end_of_input() noexcept {
 }
 
 void Backend::violate(const char* what) noexcept {
-  ++pools_.counters().violations;
+  ++slice_.counters.violations;
   LOG_LIMITED(warning, "server process %u on %s sent %s (tag 0x%02x, %s); its connection is closed",
               process_id_, address_.text().c_str(), what, reader_.header().tag, to_text(state_));
   if (state_ == State::preparing)

@@ -84,14 +84,15 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
   while (PooledBackend* pooled = slice.try_acquire()) {
     Backend& backend = static_cast<Backend&>(*pooled);
     if (backend.is_expired(time)) {
-      backend.close("lifetime over");
+      backend.close("lifetime over", CloseReason::lifetime);
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
                slice.backends_count() > slice.minimum()) {
-      backend.close("idle for too long");
+      backend.close("idle for too long", CloseReason::idle);
     } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
       // It comes back through release, which serves the queue.
       backend.start_test();
     } else {
+      ++slice.counters.at_once;
       backend.lease_to(lessee);
       return true;
     }
@@ -105,7 +106,7 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
 }
 
 void Pools::start_cancel(Backend& backend, Canceller::Done done, void* context) noexcept {
-  ++counters_.cancels;
+  ++backend.slice().counters.cancels;
   auto* canceller = new Canceller(*this, backend, done, context);
   cancellers_.push_back(canceller);
   canceller->start();
@@ -135,27 +136,27 @@ bool Pools::connect(Slice& slice) noexcept {
     if (has_place) give_back_place(node);
     return false;
   }
-  ++counters_.connects;
-  if (attempt->is_trial) ++counters_.trials;
+  ++slice.counters.connects;
+  if (attempt->is_trial) ++slice.counters.trials;
   backends_.make(*this, slice)->start(*attempt, resolution.error);
   return true;
 }
 
 void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept {
   ASSERT(&static_cast<Backend&>(backend).slice() == &slice);
+  slice.counters.wait_time.record(static_cast<uint64_t>(now() - waiter.waiting_since));
   static_cast<Backend&>(backend).lease_to(static_cast<Lessee&>(waiter));
 }
 
 void Pools::move(Slice&, PooledBackend& pooled, CoreId to) noexcept {
   Backend& backend = static_cast<Backend&>(pooled);
-  ++counters_.moves_out;
   backend.start_move(to);
   // Of no use there. The other core gets its permit instead.
-  if (backend.is_expired(now())) backend.close("lifetime over");
+  if (backend.is_expired(now())) backend.close("lifetime over", CloseReason::lifetime);
 }
 
 void Pools::close(Slice&, PooledBackend& backend) noexcept {
-  static_cast<Backend&>(backend).close("the reserve is not needed any more");
+  static_cast<Backend&>(backend).close("the reserve is not needed any more", CloseReason::idle);
 }
 
 void Pools::activate(Slice& slice) noexcept {
@@ -283,7 +284,7 @@ bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
       oldest = candidate;
   }
   if (oldest == nullptr) return false;
-  static_cast<Backend*>(oldest)->close("makes room for another pool");
+  static_cast<Backend*>(oldest)->close("makes room for another pool", CloseReason::made_room);
   return true;
 }
 
@@ -384,7 +385,6 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   const PoolSpec& spec = entry.slice.spec();
   if (draining_) return spec.node->health.on_abandoned(backend.attempt());
-  ++counters_.connect_failures;
   LOG_LIMITED(warning, "%s", connect_error(spec, error).message.c_str());
   if (is_nodes_fault(error, backend.is_answered())) return on_attempt_failed(backend, error);
   on_node_answered(backend);
@@ -393,7 +393,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   backend.retry_at = now() + pause_after(entry.failures_count);
   // While other backends live, they serve those who wait. This one is still counted as connecting.
   if (entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
-    fail_waiters(entry, entry.last_error);
+    fail_waiters(entry, entry.last_error, WaitFailure::node_error);
 }
 
 std::optional<PoolError> Pools::failure_of(const PoolEntry& entry) const {
@@ -431,17 +431,20 @@ void Pools::on_backend_gone(Backend& backend) noexcept {
   slice.on_connect_failed(backend.retry_at);
 }
 
-void Pools::fail_waiters(PoolEntry& entry, const PoolError& error) noexcept {
+void Pools::fail_waiters(PoolEntry& entry, const PoolError& error, WaitFailure reason) noexcept {
   // Those that come back at once, by a new attempt, queue behind.
-  for (size_t count = entry.slice.waiters_count(); count > 0; --count)
+  for (size_t count = entry.slice.waiters_count(); count > 0; --count) {
+    ++entry.slice.counters.failures[reason];
     static_cast<Lessee*>(entry.slice.take_oldest_waiter())->on_wait_failed(error);
+  }
 }
 
 // A backend that went idle, not by a release (see Backend::place).
 void Pools::close_if_superfluous(Backend& backend) noexcept {
   if (backend.state() != Backend::State::idle) return;
-  if (draining_) return backend.close("shutting down");
-  if (must_make_room(backend.slice())) backend.close("makes room for another pool");
+  if (draining_) return backend.close("shutting down", CloseReason::shutting_down);
+  if (must_make_room(backend.slice()))
+    backend.close("makes room for another pool", CloseReason::made_room);
 }
 
 // Destruction waits for the end of the turn: the caller is a handler of the backend itself.
@@ -452,6 +455,7 @@ void Pools::on_backend_destroyable(Backend& backend) noexcept {
 void Pools::send_backend(Slice& slice, CoreId to,
                          std::unique_ptr<BackendTransfer> transfer) noexcept {
   ASSERT(&slice.spec() == &*transfer->spec);
+  ++slice.counters.moves_out;
   transfer->welcome = entry_of(slice).welcome;
   context_.transfers_count.fetch_add(1);
   Message message = make_message(MessageKind::backend);
@@ -462,9 +466,9 @@ void Pools::send_backend(Slice& slice, CoreId to,
 void Pools::on_backend_arrived(const Message& message) noexcept {
   const std::unique_ptr<BackendTransfer> transfer(
       reinterpret_cast<BackendTransfer*>(message.words[0]));
-  ++counters_.moves_in;
   PoolEntry& entry = pool_of(transfer->spec);
   Slice& slice = entry.slice;
+  ++slice.counters.moves_in;
   if (entry.welcome.empty()) set_welcome(entry, std::move(transfer->welcome));
   // Backends of all cores together are bounded by the slab of each (see server).
   Backend* backend = backends_.make(*this, slice);
@@ -510,12 +514,15 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::use:
       break;
     case MessageKind::none:
+    case MessageKind::statistics_wanted:
+    case MessageKind::statistics:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:
     case MessageKind::settled:
+    case MessageKind::log_statistics:
       return false;
   }
   const PoolSpecRef spec = PoolSpecRef::take_word(message.words[0]);
@@ -639,6 +646,7 @@ void Pools::sweep(Nanoseconds time) noexcept {
       ++entry;
       continue;
     }
+    gone_.add_gone(*slice.spec().node, slice.counters);
     if (entry->second->is_linked()) leave_gate(*entry->second);
     entry = entries_.erase(entry);
   }
@@ -659,10 +667,11 @@ void Pools::sweep_pool(PoolEntry& entry, Nanoseconds time) noexcept {
     pooled = slice.next_idle(*pooled);
     if (backend.is_expired(time)) {
       // While the pool is in use one after the other, so that successors come as they go.
-      if (!is_used || !std::exchange(has_closed_old, true)) backend.close("lifetime over");
+      if (!is_used || !std::exchange(has_closed_old, true))
+        backend.close("lifetime over", CloseReason::lifetime);
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
                (!keeps_minimum || slice.idle_count() > slice.minimum())) {
-      backend.close("idle for too long");
+      backend.close("idle for too long", CloseReason::idle);
     }
   }
   if (draining_) return;
@@ -676,10 +685,10 @@ void Pools::start_drain() noexcept {
   draining_ = true;
   backends_.for_each([](Backend& backend) {
     if (backend.is_being_made() || backend.state() == Backend::State::idle)
-      backend.close("shutting down");
+      backend.close("shutting down", CloseReason::shutting_down);
   });
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
-  for (auto& [key, entry] : entries_) fail_waiters(*entry, error);
+  for (auto& [key, entry] : entries_) fail_waiters(*entry, error, WaitFailure::shutting_down);
   while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
 }
 

@@ -60,7 +60,8 @@ void Pools::on_node_failed(Node& node, const Slice* failed) noexcept {
     const uint32_t ended_count = &slice == failed ? 1 : 0;
     // While backends live, they serve those who wait.
     const bool is_hopeless = slice.backends_count() == 0 && slice.connecting_count() <= ended_count;
-    if (is_final && is_hopeless) fail_waiters(*entry, connect_error(slice.spec(), error));
+    if (is_final && is_hopeless)
+      fail_waiters(*entry, connect_error(slice.spec(), error), WaitFailure::node_error);
     slice.on_limit_freed();  // Who still waits asks again, and so watches the node.
   }
 }

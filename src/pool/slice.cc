@@ -57,6 +57,8 @@ bool Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
   if (spec_->limits.max_waiters > 0 && !spec_->shared->waiters.try_take()) return false;
   waiter.waiting_since = now;
   waiters_.push_back(waiter);
+  ++counters.waited;
+  counters.waiters_max = std::max<uint64_t>(counters.waiters_max, waiters_.size());
   port_.activate(*this);
   return true;
 }
@@ -441,7 +443,7 @@ void Slice::give_back_reserve() noexcept {
 // changed enough to matter.
 void Slice::ask_others() noexcept {
   const uint32_t needed = needed_count();
-  const Nanoseconds oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
+  const Nanoseconds oldest = oldest_waiting_since();
   // Also with a permit of its own (it may be waiting for the node or for a shared limit): others
   // may have an idle backend.
   const bool wanting = needed > 0;
@@ -472,7 +474,7 @@ void Slice::ask_others() noexcept {
 void Slice::tell(Peer& peer, uint32_t count, bool answer) noexcept {
   peer.told = true;
   peer.told_count = count;
-  peer.told_oldest = waiters_.empty() ? never : waiters_.front()->waiting_since;
+  peer.told_oldest = oldest_waiting_since();
   // Who has a permit and waits all the same (for the node, or for a shared limit) is not helped by
   // another: two such cores would send each other the same permit for ever.
   peer.told_takes_permits = permits_free_ == 0;

@@ -15,7 +15,7 @@ namespace {
 sigset_t waited_set() noexcept {
   sigset_t set;
   sigemptyset(&set);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) sigaddset(&set, number);
   return set;
 }
 
@@ -23,6 +23,7 @@ std::optional<Signal> signal_of(int number) noexcept {
   if (number == SIGTERM) return Signal::terminate;
   if (number == SIGINT) return Signal::interrupt;
   if (number == SIGHUP) return Signal::hangup;
+  if (number == SIGUSR1) return Signal::statistics;
   return std::nullopt;
 }
 

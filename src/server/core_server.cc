@@ -7,6 +7,13 @@
 #include "helios/base/log.h"
 
 namespace helios {
+namespace {
+
+void log_statistics(void*, const Statistics& statistics) noexcept {
+  for (const std::string& line : table_lines(statistics)) LOG(info, "statistics: %s", line.c_str());
+}
+
+}  // namespace
 
 CoreServer::CoreServer(CoreContext& context, ServerShared& shared, CoreServerOptions options)
     : context_(context),
@@ -17,7 +24,8 @@ CoreServer::CoreServer(CoreContext& context, ServerShared& shared, CoreServerOpt
       pools_(PoolsContext{net_, context.timers, context.clock, context.mailbox, keys_, random_,
                           shared.transfers_count},
              options_.backends_max),
-      sessions_(shared.sessions, pools_, net_, options_.sessions_max) {
+      sessions_(shared.sessions, pools_, net_, options_.sessions_max),
+      statistics_(pools_, context.mailbox) {
   sessions_.set_load(&shared_.loads[context_.id]);
 }
 
@@ -25,6 +33,7 @@ CoreServer::CoreServer(CoreContext& context, ServerShared& shared, CoreServerOpt
 // chunks and timers.
 CoreServer::~CoreServer() {
   log_counters();
+  shared_.last_statistics[context_.id] = pools_.statistics();
   ASSERT(context_.ring.lent_count(BufferGroup::client) == 0);
   ASSERT(context_.ring.lent_count(BufferGroup::backend) == 0);
   ASSERT(chunks_.lent_count() == 0);
@@ -32,19 +41,9 @@ CoreServer::~CoreServer() {
 
 void CoreServer::log_counters() const noexcept {
   const SessionsCounters& clients = sessions_.counters();
-  const PoolsCounters& pools = pools_.counters();
   const RingCounters& ring = context_.ring.counters();
-  LOG(info,
-      "clients: %" PRIu64 " accepted, %" PRIu64 " logged in, %" PRIu64 " refused, %" PRIu64
-      " waits, %" PRIu64 " wait timeouts, %" PRIu64 " waits refused",
-      clients.accepted, clients.logged_in, clients.refused, clients.waits, clients.wait_timeouts,
-      clients.waits_refused);
-  LOG(info,
-      "backends: %" PRIu64 " connects, %" PRIu64 " failed, %" PRIu64 " closed, %" PRIu64
-      " lent, %" PRIu64 " borrowed, %" PRIu64 " cancel requests, %" PRIu64 " violations, %" PRIu64
-      " late ends, %" PRIu64 " recovered",
-      pools.connects, pools.connect_failures, pools.closes, pools.moves_out, pools.moves_in,
-      pools.cancels, pools.violations, pools.late_ends, pools.recoveries);
+  LOG(info, "clients: %" PRIu64 " accepted, %" PRIu64 " logged in, %" PRIu64 " refused",
+      clients.accepted, clients.logged_in, clients.refused);
   LOG(info,
       "ring: %" PRIu64 " enters, %" PRIu64 " turns, %" PRIu64 " sleeps, %" PRIu64
       " receives, %" PRIu64 " sends, %" PRIu64 " silent, %" PRIu64 " starved, %" PRIu64
@@ -93,7 +92,9 @@ CoreId CoreServer::least_loaded() noexcept {
 }
 
 void CoreServer::on_message(const Message& message) noexcept {
-  if (pools_.on_message(message) || sessions_.on_message(message)) return;
+  if (pools_.on_message(message) || sessions_.on_message(message) ||
+      statistics_.on_message(message))
+    return;
   switch (static_cast<MessageKind>(message.kind)) {
     case MessageKind::client_socket:
       return sessions_.accept(static_cast<int>(message.words[0]),
@@ -107,6 +108,8 @@ void CoreServer::on_message(const Message& message) noexcept {
       return;
     case MessageKind::settled:
       return;  // The turn that it caused looks again.
+    case MessageKind::log_statistics:
+      return statistics_.collect(&log_statistics, nullptr);
     case MessageKind::none:
     case MessageKind::want:
     case MessageKind::promise:
@@ -120,6 +123,8 @@ void CoreServer::on_message(const Message& message) noexcept {
     case MessageKind::make_room:
     case MessageKind::node_failed:
     case MessageKind::node_returned:
+    case MessageKind::statistics_wanted:
+    case MessageKind::statistics:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
       UNREACHABLE("message that nobody took");

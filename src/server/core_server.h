@@ -11,6 +11,7 @@
 #include "helios/net/listener.h"
 #include "helios/net/stream.h"
 #include "helios/pool/pools.h"
+#include "helios/pool/statistics_collector.h"
 #include "helios/runtime/core.h"
 #include "helios/session/sessions.h"
 
@@ -20,11 +21,14 @@ namespace helios {
 struct ServerShared {
   ServerShared(const Directory& directory, uint32_t clients_max, Nanoseconds login_timeout,
                CoreId cores_count)
-      : sessions{directory, clients_max, login_timeout, {}, {}, {}}, loads(cores_count) {}
+      : sessions{directory, clients_max, login_timeout, {}, {}, {}},
+        loads(cores_count),
+        last_statistics(cores_count) {}
   SessionsShared sessions;
   std::vector<std::atomic<uint32_t>> loads;  // Clients of each core.
   std::atomic<uint32_t> transfers_count{0};  // Backends in messages.
-  std::atomic<uint32_t> settled_count{0};  // Cores that have nothing left while the process stops.
+  std::atomic<uint32_t> settled_count{0};   // Cores that have nothing left while the process stops.
+  std::vector<Statistics> last_statistics;  // Each core's, written at its end.
 };
 
 struct CoreServerOptions {
@@ -66,6 +70,7 @@ class CoreServer final : public CoreApplication, public ListenerOwner {
   KeyDerivation keys_;
   Pools pools_;
   Sessions sessions_;
+  StatisticsCollector statistics_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   size_t listening_count_ = 0;
   bool draining_ = false;

@@ -63,6 +63,9 @@ class DeadLetters final : public MessageHandler {
       case MessageKind::client_socket:
         ::close(static_cast<int>(message.words[0]));
         return;
+      case MessageKind::statistics:
+        delete reinterpret_cast<Statistics*>(message.words[1]);
+        return;
       case MessageKind::backend:
         UNREACHABLE("a backend was left behind");
       case MessageKind::none:
@@ -71,14 +74,30 @@ class DeadLetters final : public MessageHandler {
       case MessageKind::make_room:
       case MessageKind::node_failed:
       case MessageKind::node_returned:
+      case MessageKind::statistics_wanted:
       case MessageKind::cancel_done:
       case MessageKind::drain:
       case MessageKind::stop:
       case MessageKind::settled:
+      case MessageKind::log_statistics:
         return;
     }
   }
 };
+
+// One core asks the others and writes the table.
+void ask_for_statistics(Mailbox& mailbox) {
+  Message message;
+  message.kind = static_cast<uint16_t>(MessageKind::log_statistics);
+  mailbox.send(0, message);
+  mailbox.flush();
+}
+
+void log_summary(const std::vector<Statistics>& parts) {
+  Statistics sum;
+  for (const Statistics& part : parts) sum.merge(part);
+  for (const std::string& line : summary_lines(sum)) LOG(info, "%s", line.c_str());
+}
 
 void send_to_all(Mailbox& mailbox, MessageKind kind) {
   Message message;
@@ -103,6 +122,8 @@ void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mail
     const auto signal = wait_for_signal(draining ? signal_poll_interval : never);
     if (signal == Signal::hangup) {
       LOG(warning, "SIGHUP: the configuration is read at start only; restart to change it");
+    } else if (signal == Signal::statistics) {
+      ask_for_statistics(mailbox);
     } else if (signal.has_value() && !draining) {
       draining = true;
       LOG(info,
@@ -211,6 +232,7 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
   }
   resolver.stop();
   if (!failure.empty()) return Error{failure};
+  log_summary(shared.last_statistics);
   LOG(info, "stopped");
   LOG(debug, "leaks: none");
   return true;

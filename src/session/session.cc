@@ -124,10 +124,9 @@ bool Session::acquire() noexcept {
   is_acquiring_ = false;
   if (leased) return true;
   if (state_ == State::ending) {  // Too many wait.
-    ++sessions_.counters().waits_refused;
+    ++pool_->slice.counters.waits_refused;
     return false;
   }
-  ++sessions_.counters().waits;
   if (state_ == State::ready) set_state(State::waiting);
   Nanoseconds due = wait_end();
   // Not before the login is done.
@@ -361,11 +360,13 @@ void Session::drop_backend(const char* reason) noexcept {
   Backend& backend = *std::exchange(backend_, nullptr);
   names_.clear();
   held_ = false;
-  backend.close(reason, in_message_ && forwarding_);
+  backend.close(reason, CloseReason::dropped, in_message_ && forwarding_);
 }
 
-void Session::leave_queue() noexcept {
-  if (static_cast<ListNode<WaiterTag>&>(*this).is_linked()) pool_->slice.remove(*this);
+void Session::leave_queue(WaitFailure reason) noexcept {
+  if (!static_cast<ListNode<WaiterTag>&>(*this).is_linked()) return;
+  ++pool_->slice.counters.failures[reason];
+  pool_->slice.remove(*this);
 }
 
 // --- The end ---
@@ -394,7 +395,7 @@ void Session::fail(std::string_view code, std::string_view message) noexcept {
 void Session::end(const char* reason) noexcept {
   if (state_ == State::ending) return;
   LOG(debug, "client %u ends (%s): %s", sessions_.process_id_of(*this), to_text(state_), reason);
-  leave_queue();
+  leave_queue(sessions_.is_draining() ? WaitFailure::shutting_down : WaitFailure::client_left);
   sessions_.pools().context().keys.cancel(*this);
   forget_login();
   inbox_.clear();
@@ -485,7 +486,7 @@ void Session::on_timeout(void* self) noexcept {
 
 // No backend came in time. While the node fails its own error tells more than the wait.
 void Session::fail_wait() noexcept {
-  ++sessions_.counters().wait_timeouts;
+  leave_queue(WaitFailure::timed_out);
   if (const auto cause = sessions_.pools().failure_of(*pool_))
     return fail(cause->sqlstate, "query_wait_timeout: " + cause->message);
   fail(sqlstate::too_many_connections,

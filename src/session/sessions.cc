@@ -156,10 +156,13 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::make_room:
     case MessageKind::node_failed:
     case MessageKind::node_returned:
+    case MessageKind::statistics_wanted:
+    case MessageKind::statistics:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:
     case MessageKind::settled:
+    case MessageKind::log_statistics:
       return false;
   }
   return false;

@@ -96,6 +96,22 @@ TEST_CASE("merging is the same as recording into one") {
     CHECK(left.percentile(percent) == one.percentile(percent));
 }
 
+TEST_CASE("a coarse histogram is off by 7 % at the most") {
+  std::mt19937_64 random(4);
+  for (int i = 0; i < 1000; ++i) {
+    const uint64_t value = 1 + random() % (1ULL << (1 + i % 40));
+    CoarseHistogram histogram;
+    histogram.record(value);
+    // The neighbours keep the answer from being clamped to the value itself.
+    histogram.record(0);
+    histogram.record(Histogram::value_max);
+    const uint64_t answer = histogram.percentile(60);
+    const uint64_t difference = answer > value ? answer - value : value - answer;
+    REQUIRE(difference * 100 <= value * 7);
+  }
+  static_assert(sizeof(CoarseHistogram) < 3000);
+}
+
 TEST_CASE("values beyond the last bucket are counted in it, and the largest is exact") {
   Histogram histogram;
   histogram.record(Histogram::value_max * 3);

@@ -68,6 +68,17 @@ TEST_CASE("a summary of a histogram has its percentiles in their places") {
   CHECK(summary.max == 200);
 }
 
+TEST_CASE("the summary of a script has its name, cut to size, and its latencies") {
+  Histogram histogram;
+  histogram.record(7);
+  CHECK(std::string(summary_of("mixed 1 ms", histogram).name.data()) == "mixed 1 ms");
+  const ScriptSummary summary = summary_of(std::string(1000, 'x'), histogram);
+  CHECK(summary.name.back() == '\0');
+  CHECK(std::string(summary.name.data()).size() == summary.name.size() - 1);
+  CHECK(summary.latency.count == 1);
+  CHECK(summary.latency.max == 7);
+}
+
 TEST_CASE("a report is added to, and taken from") {
   CoreReport report;
   CoreReport::add(report.connected, 2U);

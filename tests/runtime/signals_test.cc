@@ -33,6 +33,7 @@ TEST_CASE("each signal that comes is told as what it is") {
   CHECK(answer_to(SIGTERM) == Signal::terminate);
   CHECK(answer_to(SIGINT) == Signal::interrupt);
   CHECK(answer_to(SIGHUP) == Signal::hangup);
+  CHECK(answer_to(SIGUSR1) == Signal::statistics);
 }
 
 TEST_CASE("a signal that came before the wait is not lost") {

@@ -314,9 +314,9 @@ TEST_CASE("a minimum that fails is tried again in the node's own time, one at a 
   bench.server.stop_listening();
   for (ServerSession* session : bench.server.open_sessions()) session->end();
   bench.settle();
-  const uint64_t before = bench.core(0).pools.counters().connects;
+  const uint64_t before = bench.core(0).pools.statistics().total.counters.connects;
   wait(bench, seconds(10), milliseconds(10));
-  const uint64_t attempts = bench.core(0).pools.counters().connects - before;
+  const uint64_t attempts = bench.core(0).pools.statistics().total.counters.connects - before;
   CHECK(attempts >= 9);
   CHECK(attempts <= 20);
   bench.server.start_listening();
@@ -424,8 +424,8 @@ TEST_CASE("a backend whose successor cannot come serves to its end") {
   ServerSession& old = bench.server.only();
   bench.server.stop_listening();
   wait(bench, seconds(95));
-  CHECK(bench.core().pools.counters().connect_failures > 0);
-  CHECK(bench.core().pools.counters().connect_failures <= 16);
+  CHECK(bench.core().pools.statistics().total.counters.connect_failures > 0);
+  CHECK(bench.core().pools.statistics().total.counters.connect_failures <= 16);
   CHECK(old.is_open());
   bench.server.start_listening();
   wait(bench, seconds(5));

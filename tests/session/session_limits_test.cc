@@ -217,7 +217,7 @@ TEST_CASE("one waiter more than max_waiters is refused at once, on whatever core
     holder.query("COMMIT");
     for (TestClient& waiter : waiters) CHECK(waiter.take_tags() == "TDCZ");
     CHECK(shared_of(bench)->waiters.taken() == 0);
-    CHECK(bench.sessions().counters().waits_refused >= 1);
+    CHECK(bench.pools().statistics().total.counters.waits_refused >= 1);
   }
 }
 

@@ -14,7 +14,7 @@ using namespace test;
 uint64_t connects_count(SessionBench& bench) {
   uint64_t count = 0;
   for (CoreId id = 0; id < bench.options.cores_count; ++id)
-    count += bench.core(id).pools.counters().connects;
+    count += bench.core(id).pools.statistics().total.counters.connects;
   return count;
 }
 

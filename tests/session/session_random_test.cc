@@ -286,11 +286,12 @@ Outcome run(uint64_t seed) {
     CHECK(slice.idle_count() == slice.backends_count());
     permits += slice.permits_free() + slice.connecting_count();
     backends += slice.backends_count();
-    outcome.cancels_count += core.pools.counters().cancels;
-    outcome.moves_count += core.pools.counters().moves_in;
-    outcome.refused_count += core.sessions.counters().waits_refused;
-    outcome.recoveries_count += core.pools.counters().recoveries;
-    CHECK(core.pools.counters().violations == 0);
+    const PoolCounters counters = core.pools.statistics().total.counters;
+    outcome.cancels_count += counters.cancels;
+    outcome.moves_count += counters.moves_in;
+    outcome.refused_count += counters.waits_refused;
+    outcome.recoveries_count += counters.recoveries;
+    CHECK(counters.violations == 0);
     CHECK(core.io.lent_count(BufferGroup::client) == 0);
     CHECK(core.io.lent_count(BufferGroup::backend) == 0);
     CHECK(core.chunks.lent_count() == 0);

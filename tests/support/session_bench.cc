@@ -474,7 +474,8 @@ BenchCore::BenchCore(SessionBench& bench, CoreId id)
       keys(random),
       pools(PoolsContext{net, timers, bench.clock, *this, keys, random, bench.transfers_count},
             1000),
-      sessions(bench.shared, pools, net, 20'000) {}
+      sessions(bench.shared, pools, net, 20'000),
+      collector(pools, *this) {}
 
 BenchCore::~BenchCore() {
   ASSERT(io.lent_count(BufferGroup::client) == 0);
@@ -495,7 +496,8 @@ void BenchCore::send(CoreId to, const Message& message) noexcept {
 
 void BenchCore::deliver(const Message& message) {
   io.tell_ended_sends();
-  const bool taken = pools.on_message(message) || sessions.on_message(message);
+  const bool taken =
+      pools.on_message(message) || sessions.on_message(message) || collector.on_message(message);
   ASSERT(taken);
 }
 

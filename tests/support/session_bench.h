@@ -20,6 +20,7 @@
 #include "helios/net/stream.h"
 #include "helios/pool/pool_registry.h"
 #include "helios/pool/pools.h"
+#include "helios/pool/statistics_collector.h"
 #include "helios/runtime/timer_wheel.h"
 #include "helios/session/sessions.h"
 #include "helios/wire/crypto.h"
@@ -232,6 +233,7 @@ class BenchCore final : public Postbox {
   KeyDerivation keys;
   Pools pools;
   Sessions sessions;
+  StatisticsCollector collector;
   // Timers that are not a session's or backend's: the sweep of the pools.
   [[nodiscard]] size_t timers_count() const { return timers.size(); }
 };

@@ -166,6 +166,22 @@ def test_the_books_are_right():
     assert cluster.check_bank() == 200
 
 
+@runner.cases(("mixed",), ("select-1=3", "insert=1"))
+def test_latency_by_script(*scripts):
+    """Each of several scripts, and each part of a built-in one, has its own latencies; one alone has none."""
+    words = [word for script in scripts for word in ("--script", script)]
+    result = load(target_of("direct"), *BENCH, *words, "--clients", 8, duration="2s")
+    check_good(result)
+    parts = {entry["script"]: entry["latency"] for entry in result["by_script"]}
+    assert sum(latency["count"] for latency in parts.values()) == result["transactions"], result
+    if scripts == ("mixed",):
+        assert list(parts) == ["mixed 1 ms", "mixed 500 ms"], result
+        assert parts["mixed 1 ms"]["min"] >= 1e6 and parts["mixed 500 ms"]["min"] >= 500e6, result
+    else:
+        assert list(parts) == ["select-1", "insert"] and all(part["count"] for part in parts.values()), result
+        assert "by_script" not in load(target_of("direct"), *BENCH, "--clients", 1)
+
+
 @runner.timeout(90)
 def test_rate():
     """An open loop sends at its rate, and says how many found nobody to serve them."""

@@ -137,9 +137,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // to another.
   void recover(const char* reason, bool clean_up) noexcept;
   // Ends the lease and the connection. A server that is busy gets a cancel request first. Note:
-  // on_backend_lost is not called. `mid_message`: the last message to the server was sent in part
-  // only.
-  void close(const char* reason, bool mid_message = false) noexcept;
+  // on_backend_lost is not called. `text`: for the log. `mid_message`: the last message to the
+  // server was sent in part only.
+  void close(const char* text, CloseReason reason = CloseReason::failed,
+             bool mid_message = false) noexcept;
 
   // --- For Pools ---
 
@@ -220,7 +221,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool is_recoverable() const noexcept;
   [[nodiscard]] bool is_batch_open() const noexcept;
   void go_on_recovering() noexcept;
-  void start_closing(bool mid_message) noexcept;
+  void start_closing(CloseReason reason, bool mid_message) noexcept;
+  Lessee* end_lease() noexcept;
+  void count_end(CloseReason reason) noexcept;
   void end() noexcept;
 
   Pools& pools_;
@@ -247,6 +250,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;
   Nanoseconds expires_at_ = never;
+  Nanoseconds leased_at_ = 0;
   std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;
   SocketAddress address_;

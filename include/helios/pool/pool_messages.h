@@ -29,6 +29,10 @@ enum class MessageKind : uint16_t {
   node_returned,
   // words[0] = Node*: a place at its gate is yours.
   place,
+  // Send me a copy of your statistics. words[0]: to be sent back.
+  statistics_wanted,
+  // Answer. words[0]: as in the question; words[1] = Statistics*.
+  statistics,
   // Session. words[0] = CancelRequest*, words[1] = session.
   cancel,
   cancel_done,
@@ -38,6 +42,8 @@ enum class MessageKind : uint16_t {
   drain,    // Finish transactions, then stop.
   stop,     // Stop at once.
   settled,  // Another core has nothing left; look whether all have.
+  // Main thread. Write the statistics of all cores to the log. No words.
+  log_statistics,
 };
 
 namespace want_flags {

@@ -19,6 +19,7 @@
 #include "helios/pool/parameters.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/slice.h"
+#include "helios/pool/statistics.h"
 #include "helios/runtime/mailbox.h"
 #include "helios/runtime/timer_wheel.h"
 #include "helios/wire/crypto.h"
@@ -71,19 +72,6 @@ struct WelcomeNews {
   ParameterList welcome;
 };
 
-struct PoolsCounters {
-  uint64_t connects = 0;
-  uint64_t connect_failures = 0;
-  uint64_t closes = 0;
-  uint64_t moves_out = 0;
-  uint64_t moves_in = 0;
-  uint64_t cancels = 0;
-  uint64_t violations = 0;
-  uint64_t late_ends = 0;   // Servers that did not close in time.
-  uint64_t trials = 0;      // Connects that tried whether a node is back.
-  uint64_t recoveries = 0;  // Backends whose client went in the middle of something.
-};
-
 class Pools final : public SlicePort {
  public:
   Pools(const PoolsContext& context, uint32_t backends_max) noexcept;
@@ -122,7 +110,9 @@ class Pools final : public SlicePort {
     return backends_.used_count() == 0 && cancellers_.empty() && finished_cancellers_.empty();
   }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
-  [[nodiscard]] const PoolsCounters& counters() const noexcept { return counters_; }
+  // A copy of what this core's pools have counted and hold now. Walks all backends: for people, not
+  // for the path of a query.
+  [[nodiscard]] Statistics statistics() noexcept;
 
   // --- For Backend, Canceller and Session ---
 
@@ -134,7 +124,6 @@ class Pools final : public SlicePort {
     writer_.clear();
     return writer_;
   }
-  [[nodiscard]] PoolsCounters& counters() noexcept { return counters_; }
   [[nodiscard]] Nanoseconds now() noexcept { return context_.clock.now(); }
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
   // A backend of this pool that is released has to close, because another pool wants its place in
@@ -199,10 +188,10 @@ class Pools final : public SlicePort {
   void tell_limit_freed() noexcept;
   void on_limit_freed() noexcept;
   void on_backend_arrived(const Message& message) noexcept;
-  void fail_waiters(PoolEntry& entry, const PoolError& error) noexcept;
   Nanoseconds open_spares(Slice& slice, Nanoseconds now) noexcept;
   void start_replacements(Nanoseconds now) noexcept;
   void start_replacement(Backend& backend, Nanoseconds now) noexcept;
+  void fail_waiters(PoolEntry& entry, const PoolError& error, WaitFailure reason) noexcept;
   void sweep(Nanoseconds now) noexcept;
   void sweep_pool(PoolEntry& entry, Nanoseconds now) noexcept;
   static void on_sweep(void* self) noexcept;
@@ -222,10 +211,10 @@ class Pools final : public SlicePort {
   std::vector<SlabId> finished_;
   std::vector<Canceller*> cancellers_;
   std::vector<Canceller*> finished_cancellers_;
-  PoolsCounters counters_;
   std::vector<Node*> watched_;  // Down, as far as this core knows: it tries them again.
   // What each node's names stood for at the last sweep.
   std::unordered_map<const Node*, Resolution> addresses_;
+  Statistics gone_;  // Of pools that are forgotten.
   Timer sweep_timer_;
   Timer retry_timer_;
   Timer watch_timer_;

@@ -49,6 +49,7 @@
 #include "helios/base/intrusive_list.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_spec.h"
+#include "helios/pool/statistics.h"
 #include "helios/runtime/mailbox.h"
 
 namespace helios {
@@ -126,6 +127,10 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
   [[nodiscard]] Waiter* take_oldest_waiter() noexcept;
   [[nodiscard]] size_t waiters_count() const noexcept { return waiters_.size(); }
+  // `never`: nobody waits.
+  [[nodiscard]] Nanoseconds oldest_waiting_since() noexcept {
+    return waiters_.empty() ? never : waiters_.front()->waiting_since;
+  }
   // Somebody waits, here or (as far as this core was told) elsewhere.
   [[nodiscard]] bool has_waiters() const noexcept { return !waiters_.empty() || wishes_count_ > 0; }
 
@@ -210,6 +215,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   Nanoseconds used_at = 0;
   // Since when it has neither sessions nor backends. Kept by its owner.
   Nanoseconds unused_since = 0;
+  // The slice counts those who queue; everything else is counted where it happens.
+  PoolCounters counters;
 
  private:
   // What this core knows about another with respect to this pool.

@@ -12,13 +12,19 @@
 namespace helios {
 
 enum class Signal : uint8_t {
-  terminate,  // SIGTERM.
-  interrupt,  // SIGINT.
-  hangup,     // SIGHUP: reload the configuration.
+  terminate,   // SIGTERM.
+  interrupt,   // SIGINT.
+  hangup,      // SIGHUP: reload the configuration.
+  statistics,  // SIGUSR1: write statistics to the log.
 };
 
-// Blocks SIGTERM, SIGINT, SIGHUP and SIGPIPE in the calling thread and in those that it makes from
-// now on. A write to a closed socket or pipe then ends in EPIPE.
+// It asks the program to end.
+[[nodiscard]] constexpr bool is_stop(Signal signal) noexcept {
+  return signal == Signal::terminate || signal == Signal::interrupt;
+}
+
+// Blocks SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGPIPE in the calling thread and in those that it
+// makes from now on. A write to a closed socket or pipe then ends in EPIPE.
 void block_signals() noexcept;
 
 // Waits until one of them comes (SIGPIPE is of no interest), or came since block_signals. Nothing

@@ -134,7 +134,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void try_leave() noexcept;
   void drop_ambiguous() noexcept;
   void end(const char* reason) noexcept;
-  void leave_queue() noexcept;
+  void leave_queue(WaitFailure reason) noexcept;
   void start_leaving() noexcept;
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;

@@ -40,9 +40,6 @@ struct SessionsCounters {
   uint64_t accepted = 0;
   uint64_t logged_in = 0;
   uint64_t refused = 0;
-  uint64_t waits = 0;
-  uint64_t wait_timeouts = 0;
-  uint64_t waits_refused = 0;  // max_waiters waited already.
 };
 
 class Sessions {

@@ -1,0 +1,163 @@
+#include "helios/pool/statistics.h"
+
+#include <algorithm>
+
+#include "helios/base/assert.h"
+#include "helios/pool/pools.h"
+
+namespace helios {
+
+const char* to_text(WaitFailure failure) noexcept {
+  switch (failure) {
+    case WaitFailure::timed_out:
+      return "timed out";
+    case WaitFailure::node_error:
+      return "node's error";
+    case WaitFailure::client_left:
+      return "client left";
+    case WaitFailure::shutting_down:
+      return "shutting down";
+  }
+  UNREACHABLE("wait failure");
+}
+
+const char* to_text(CloseReason reason) noexcept {
+  switch (reason) {
+    case CloseReason::idle:
+      return "idle";
+    case CloseReason::lifetime:
+      return "lifetime";
+    case CloseReason::failed:
+      return "failed";
+    case CloseReason::dropped:
+      return "dropped";
+    case CloseReason::made_room:
+      return "made room";
+    case CloseReason::shutting_down:
+      return "shutting down";
+  }
+  UNREACHABLE("close reason");
+}
+
+void PoolCounters::add(const PoolCounters& other) noexcept {
+  at_once += other.at_once;
+  waited += other.waited;
+  waiters_max = std::max(waiters_max, other.waiters_max);
+  failures.add(other.failures);
+  connects += other.connects;
+  connect_failures += other.connect_failures;
+  closes.add(other.closes);
+  tests += other.tests;
+  tests_failed += other.tests_failed;
+  waits_refused += other.waits_refused;
+  trials += other.trials;
+  recoveries += other.recoveries;
+  resets += other.resets;
+  moves_in += other.moves_in;
+  moves_out += other.moves_out;
+  cancels += other.cancels;
+  violations += other.violations;
+  late_ends += other.late_ends;
+  wait_time.merge(other.wait_time);
+  connect_time.merge(other.connect_time);
+  use_time.merge(other.use_time);
+}
+
+void PoolGauges::add(const PoolGauges& other) noexcept {
+  connecting += other.connecting;
+  leased += other.leased;
+  idle += other.idle;
+  settling += other.settling;
+  closing += other.closing;
+  permits_free += other.permits_free;
+  waiters += other.waiters;
+  clients += other.clients;
+  oldest_wait = std::max(oldest_wait, other.oldest_wait);
+  oldest_backend = std::max(oldest_backend, other.oldest_backend);
+  newest_backend = std::min(newest_backend, other.newest_backend);
+}
+
+void Statistics::add(const std::string& key, const PoolStatistics& pool) {
+  NodeStatistics& node = nodes[pool.node->name];
+  node.node = pool.node;
+  node.figures.add(pool.figures);
+  total.add(pool.figures);
+  const auto [known, is_new] = pools.try_emplace(key, pool);
+  if (!is_new) known->second.figures.add(pool.figures);
+}
+
+void Statistics::add_gone(const Node& node, const PoolCounters& counters) {
+  NodeStatistics& known = nodes[node.name];
+  known.node = &node;
+  known.figures.counters.add(counters);
+  total.counters.add(counters);
+}
+
+void Statistics::merge(const Statistics& other) {
+  for (const auto& [key, pool] : other.pools) {
+    const auto [known, is_new] = pools.try_emplace(key, pool);
+    if (!is_new) known->second.figures.add(pool.figures);
+  }
+  for (const auto& [name, node] : other.nodes) {
+    const auto [known, is_new] = nodes.try_emplace(name, node);
+    if (!is_new) known->second.figures.add(node.figures);
+  }
+  total.add(other.total);
+}
+
+namespace {
+
+uint64_t& gauge_of(PoolGauges& gauges, const Backend& backend) noexcept {
+  if (backend.state() == Backend::State::closing) return gauges.closing;
+  if (!backend.was_ready()) return gauges.connecting;
+  if (backend.state() == Backend::State::leased) return gauges.leased;
+  if (backend.state() == Backend::State::idle) return gauges.idle;
+  return gauges.settling;
+}
+
+// What the slice knows; the backends come on top.
+PoolGauges gauges_of(Slice& slice, Nanoseconds now) noexcept {
+  PoolGauges gauges;
+  gauges.permits_free = slice.permits_free();
+  gauges.waiters = slice.waiters_count();
+  gauges.clients = slice.sessions_count;
+  if (gauges.waiters > 0) gauges.oldest_wait = now - slice.oldest_waiting_since();
+  return gauges;
+}
+
+void count(PoolGauges& gauges, const Backend& backend, Nanoseconds now) noexcept {
+  if (backend.state() == Backend::State::ended) return;  // Its permit is free, or has moved on.
+  ++gauge_of(gauges, backend);
+  const Nanoseconds age = now - backend.created_at;
+  gauges.oldest_backend = std::max(gauges.oldest_backend, age);
+  gauges.newest_backend = std::min(gauges.newest_backend, age);
+}
+
+std::string settings_text(const std::vector<NamedValue>& settings) {
+  std::string text;
+  for (const auto& [name, value] : settings) text += (text.empty() ? "" : ",") + name + "=" + value;
+  return text;
+}
+
+}  // namespace
+
+Statistics Pools::statistics() noexcept {
+  const Nanoseconds time = now();
+  std::unordered_map<const Slice*, PoolGauges> gauges;
+  for (auto& [key, entry] : entries_) gauges[&entry->slice] = gauges_of(entry->slice, time);
+  backends_.for_each([&](Backend& backend) { count(gauges[&backend.slice()], backend, time); });
+  Statistics all = gone_;
+  for (auto& [key, entry] : entries_) {
+    const Slice& slice = entry->slice;
+    const PoolSpec& spec = slice.spec();
+    all.add(key, {spec.user,
+                  spec.database,
+                  settings_text(spec.login.parameters),
+                  spec.node,
+                  spec.limits.max_connections,
+                  {gauges[&slice], slice.counters}});
+  }
+  return all;
+}
+
+}  // namespace helios

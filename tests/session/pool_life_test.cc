@@ -1,0 +1,172 @@
+// How long backends live, and how they end.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+BenchOptions with_backends(uint32_t max_connections) {
+  BenchOptions options;
+  options.limits.max_connections = max_connections;
+  options.limits.test_after = 0;
+  options.limits.max_lifetime = 0;
+  options.limits.idle_timeout = 0;
+  return options;
+}
+
+// So many backends, idle at the end.
+std::vector<TestClient> open_backends(SessionBench& bench, size_t count) {
+  std::vector<TestClient> clients;
+  for (size_t i = 0; i < count; ++i) clients.emplace_back(bench, 0, "me");
+  for (TestClient& client : clients) client.query("BEGIN");
+  for (TestClient& client : clients) client.query("COMMIT");
+  REQUIRE(bench.slice().idle_count() == count);
+  return clients;
+}
+
+void pass_seconds(SessionBench& bench, int count) {
+  for (int i = 0; i < count; ++i) bench.advance(seconds(1));
+}
+
+bool said_terminate(const ServerSession& session) {
+  return !session.log.empty() && session.log.back().tag == 'X';
+}
+
+TEST_CASE("a drain keeps count of backends that are out, and closes them when they come back") {
+  SessionBench bench(with_backends(4));
+  std::vector<TestClient> clients = open_backends(bench, 3);
+  clients[0].query("BEGIN");
+  bench.start_drain();
+  const PoolGauges during = bench.pools().statistics().total.gauges;
+  CHECK(during.leased == 1);
+  CHECK(during.total() == 1);
+  CHECK(bench.node.limit.taken() == 1);
+  clients[0].query("COMMIT");
+  const PoolGauges after = bench.pools().statistics().total.gauges;
+  CHECK(after.leased == 0);
+  CHECK(after.total() == 0);
+  CHECK(bench.node.limit.taken() == 0);
+  for (const auto& session : bench.server.sessions()) CHECK(said_terminate(*session));
+}
+
+TEST_CASE("an end that the pool decides on begins with Terminate") {
+  const auto check = [](const BenchOptions& options,
+                        const std::function<void(SessionBench&)>& act) {
+    SessionBench bench(options);
+    const std::vector<TestClient> clients = open_backends(bench, 2);
+    act(bench);
+    REQUIRE(bench.server.open_sessions().empty());
+    for (const auto& session : bench.server.sessions()) CHECK(said_terminate(*session));
+  };
+  BenchOptions options = with_backends(2);
+  SUBCASE("idle_timeout") {
+    options.limits.idle_timeout = seconds(3);
+    check(options, [](SessionBench& bench) { pass_seconds(bench, 5); });
+  }
+  SUBCASE("max_lifetime") {
+    options.limits.max_lifetime = seconds(3);
+    check(options, [](SessionBench& bench) { pass_seconds(bench, 5); });
+  }
+  SUBCASE("shutting down") {
+    check(options, [](SessionBench& bench) { bench.start_drain(); });
+  }
+}
+
+TEST_CASE("backends that were made together do not end together") {
+  BenchOptions options = with_backends(20);
+  options.limits.max_lifetime = seconds(100);
+  SessionBench bench(options);
+  const std::vector<TestClient> clients = open_backends(bench, 20);
+  size_t most_at_once = 0;
+  pass_seconds(bench, 89);
+  CHECK(bench.slice().backends_count() == 20);
+  for (int i = 0; i < 12; ++i) {
+    const size_t before = bench.slice().backends_count();
+    pass_seconds(bench, 1);
+    most_at_once = std::max(most_at_once, before - bench.slice().backends_count());
+  }
+  CHECK(bench.slice().backends_count() == 0);
+  CHECK(most_at_once < 10);
+}
+
+TEST_CASE("a timeout of 0 is off: nothing is closed, however long it was idle") {
+  SessionBench bench(with_backends(3));
+  std::vector<TestClient> clients = open_backends(bench, 3);
+  bench.advance(seconds(86'400));
+  pass_seconds(bench, 3);
+  CHECK(bench.slice().idle_count() == 3);
+  clients[0].query("mine");
+  CHECK(clients[0].take_tags() == "CZCZTDCZ");
+  CHECK(bench.server.sessions().size() == 3);
+}
+
+TEST_CASE("the minimum is made, kept when others are closed, and replaced when it is lost") {
+  BenchOptions options = with_backends(5);
+  options.limits.min_connections = 2;
+  options.limits.idle_timeout = seconds(5);
+  SessionBench bench(options);
+  {
+    TestClient first(bench, 0, "me");
+    pass_seconds(bench, 2);
+    CHECK(bench.slice().idle_count() == 2);
+  }
+  std::vector<TestClient> clients = open_backends(bench, 4);
+  pass_seconds(bench, 10);
+  CHECK(bench.slice().idle_count() == 2);
+  bench.server.open_sessions()[0]->reset();
+  bench.settle();
+  pass_seconds(bench, 2);
+  CHECK(bench.slice().idle_count() == 2);
+}
+
+TEST_CASE("a backend whose server has gone while it was idle is never handed out") {
+  for (const bool by_reset : {false, true}) {
+    SessionBench bench(with_backends(1));
+    TestClient client(bench, 0, "me");
+    ServerSession& gone = bench.server.only();
+    by_reset ? gone.reset() : gone.end();
+    bench.settle();
+    CHECK(bench.slice().idle_count() == 0);
+    CHECK(bench.node.limit.taken() == 0);
+    client.query("mine");
+    CHECK(client.take_tags() == "TDCZ");
+    CHECK(bench.server.sessions().size() == 2);
+  }
+}
+
+TEST_CASE("a reset that fails, or is not answered, closes the backend") {
+  for (const bool is_answered : {false, true}) {
+    BenchOptions options = with_backends(1);
+    options.limits.mode = LeaseMode::session;
+    SessionBench bench(options);
+    TestClient client(bench, 0, "me");
+    client.query("a");
+    ServerSession& server = bench.server.only();
+    server.is_silent = true;
+    client.write(frame('X', {}));
+    REQUIRE(server.log.back().body == std::string("DISCARD ALL\0", 12));
+    if (is_answered) {
+      server.write(error_reply("ERROR", "53200", "out of memory") + ready());
+      bench.settle();
+    } else {
+      pass_seconds(bench, 31);
+    }
+    CHECK(bench.slice().idle_count() == 0);
+    CHECK_FALSE(server.is_open());
+    TestClient other(bench, 0, "me");
+    other.query("mine");
+    CHECK(other.take_tags() == "TDCZ");
+    CHECK(bench.server.only().process_id() != server.process_id());
+  }
+}
+
+}  // namespace
+}  // namespace helios
