@@ -390,6 +390,7 @@ TEST_CASE("statement mode refuses transaction blocks") {
   other.query("mine");
   CHECK(other.take_tags() == "TDCZ");
   CHECK(bench.server.only().status() == 'I');
+  CHECK(bench.server.sessions().size() == 1);  // It was rolled back.
 }
 
 TEST_CASE("parameters follow a client, in one send with its own request") {

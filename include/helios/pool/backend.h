@@ -5,7 +5,7 @@
 // login     | the server's login messages       | preparing; idle or leased (by the slice), ended
 // preparing | the replies of connect_query      | idle or leased (by the slice), closing
 // idle      | a lessee; unasked messages        | leased, testing, moving, closing
-// leased    | the lessee                        | give_back, close, the server's end
+// leased    | the lessee                        | give_back, recover, close, the server's end
 // recovering| replies to a client that has gone, | as give_back, closing
 //           | then to ROLLBACK                  |
 // cleaning  | the replies of DISCARD ALL        | idle or leased, closing

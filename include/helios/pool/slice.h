@@ -190,7 +190,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] bool is_used() const noexcept { return sessions_count > 0 || users_count_ > 0; }
   // Fewer backends than the minimum of a pool that is used.
   [[nodiscard]] bool lacks_backends() const noexcept {
-    return is_used() && backends_count_ + connecting_count_ < minimum();
+    const uint32_t count = backends_count_ + connecting_count_;
+    // Asked in every turn in which somebody waits: most pools have enough on one core alone.
+    return count < spec_->limits.min_connections && is_used() && count < minimum();
   }
   // After a failed connect: no other one begins before. 0 or past when there is nothing to wait
   // for.
