@@ -113,7 +113,7 @@ class BorrowCore final : public SlicePort, public MessageHandler {
   [[nodiscard]] bool borrow_from(BorrowCore& lender, Nanoseconds now) noexcept {
     constexpr int turns_max = 8;
     lease_ = nullptr;
-    slice_.enqueue(waiter_, now);
+    (void)slice_.enqueue(waiter_, now);
     for (int i = 0; i < turns_max && lease_ == nullptr; ++i) {
       turn(now);
       lender.turn(now);
@@ -138,6 +138,8 @@ class BorrowCore final : public SlicePort, public MessageHandler {
     leaving_ = &backend;
     leaving_to_ = to;
   }
+  void close(Slice&, PooledBackend&) noexcept override {}
+  void on_reserve_freed(Slice&) noexcept override {}
   void activate(Slice&) noexcept override { is_active_ = true; }
 
  private:
@@ -151,8 +153,9 @@ class BorrowCore final : public SlicePort, public MessageHandler {
     (void)PoolSpecRef::take_word(message.words[0]);
     if (kind == MessageKind::want)
       slice_.on_want(message.from, message.count, static_cast<Nanoseconds>(message.words[1]),
-                     message.words[2] != 0);
-    if (kind == MessageKind::promise) slice_.on_promise(message.from, message.count);
+                     message.words[2]);
+    if (kind == MessageKind::promise)
+      slice_.on_promise(message.from, message.count, static_cast<uint32_t>(message.words[1]));
   }
   void send_backend() noexcept {
     Message message;
@@ -184,7 +187,7 @@ void pool_borrow(benchmark::State& state) {
   BorrowCore here(system, 0, waker, ref);
   BorrowCore there(system, 1, waker, ref);
   FakeBackend backend;
-  here.slice().warm_up(0);
+  (void)here.slice().warm_up(0);
   here.slice().on_connected(backend, 0);
   bool is_good = true;
   BorrowCore* asker = &there;

@@ -14,7 +14,8 @@ enum class MessageKind : uint16_t {
   // granted to an earlier wish and have not left yet.
   promise,
   unpromise,  // One promised grant will not come.
-  permits,    // `count` bare permits are yours now; they were dealt to core words[1].
+  permits,    // `count` bare permits are yours now; they were dealt to core words[1], or are
+              // the reserve's (reserve_home).
   use,        // I have clients of this pool (`count` 1), or none any more (0).
   // words[0] = BackendTransfer*: a live connection is yours now, and its permit.
   backend,
