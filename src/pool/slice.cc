@@ -108,7 +108,7 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer
   // before it comes.
   const uint32_t before = peer.wish_count;
   uint32_t idle = static_cast<uint32_t>(idle_.size());
-  uint32_t spare = permits_free_;
+  uint32_t spare = lendable_permits();
   if (connecting_count_ < waiters_.size()) {
     const uint32_t own = static_cast<uint32_t>(waiters_.size()) - connecting_count_;
     spare -= is_before_local(peer) ? 0 : std::min(spare, own);
@@ -302,7 +302,7 @@ void Slice::serve_wishes() noexcept {
     if (!is_before_local(*peer)) return;
     if (!idle_.empty()) {
       grant_backend(*peer, *idle_.pop_front());
-    } else if (permits_free_ > 0) {
+    } else if (lendable_permits() > 0) {
       grant_permit(*peer);
     } else {
       return;

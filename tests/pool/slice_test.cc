@@ -387,6 +387,38 @@ TEST_CASE("a core without permits is sent a bare one when nothing is idle") {
   }
 }
 
+TEST_CASE("while a shared limit is full no bare permit takes the place of a backend") {
+  TestCores cores(2, 3);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter own;
+  cores[0].has_room = cores[1].has_room = false;
+  cores[0]->enqueue(own, start);
+  cores[0].pump(start);
+  cores[0]->remove(own);
+  TestWaiter waiters[2];
+  for (TestWaiter& waiter : waiters) cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  CHECK(cores[0]->permits_free() == 1);
+  cores[0]->release(backend, start + 1);
+  REQUIRE(cores[0].moves.size() == 1);
+  cores.settle(start + 1);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[1].hand_overs[0].waiter == &waiters[0]);
+  // With room again the permit is lent.
+  cores[0].has_room = cores[1].has_room = true;
+  cores[0]->on_limit_freed();
+  TestWaiter third;
+  cores[1]->enqueue(third, start + 2);
+  cores[1]->on_limit_freed();
+  cores.settle(start + 2);
+  CHECK(cores[0]->permits_free() == 0);
+  CHECK(cores[1].connects == 2);
+  for (TestWaiter* waiter : {&waiters[1], &third}) cores[1]->remove(*waiter);
+  for (int i = 0; i < 2; ++i) cores[1]->on_connect_failed(start + 2);
+  cores[1].end({&backend});
+}
+
 TEST_CASE("a waiter on one core is served by a backend that is freed on another") {
   for (const CoreId count : {CoreId{2}, CoreId{8}}) {
     TestCores cores(count, 1);

@@ -192,6 +192,11 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
     return static_cast<CoreId>(&peer - peers_.data());
   }
+  // While a shared limit is full a bare permit helps nobody, and would take the wish for a backend
+  // off the record.
+  [[nodiscard]] uint32_t lendable_permits() const noexcept {
+    return is_limit_full_ ? 0 : permits_free_;
+  }
   [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
   [[nodiscard]] uint32_t needed_count() const noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
