@@ -110,6 +110,11 @@ class Pools final : public SlicePort {
   }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
   [[nodiscard]] const PoolsCounters& counters() const noexcept { return counters_; }
+  // Calls visit(Backend&) for each; it may not end one. For statistics and tests.
+  template <typename Visit>
+  void for_each_backend(Visit visit) noexcept {
+    backends_.for_each(visit);
+  }
 
   // --- For Backend, Canceller and Session ---
 
