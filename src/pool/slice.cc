@@ -107,13 +107,8 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, bool answer
   // The promise goes first: messages of a pair arrive in order, so the asker knows of each grant
   // before it comes.
   const uint32_t before = peer.wish_count;
-  uint32_t idle = static_cast<uint32_t>(idle_.size());
-  uint32_t spare = lendable_permits();
-  if (connecting_count_ < waiters_.size()) {
-    const uint32_t own = static_cast<uint32_t>(waiters_.size()) - connecting_count_;
-    spare -= is_before_local(peer) ? 0 : std::min(spare, own);
-  }
-  const uint32_t promised = std::min(before, idle + spare);
+  const uint32_t idle = static_cast<uint32_t>(idle_.size());
+  const uint32_t promised = std::min(before, idle + spare_permits(peer));
   send(from, MessageKind::promise, promised);
   for (uint32_t i = 0; i < promised; ++i) {
     if (!idle_.empty()) {
@@ -224,6 +219,15 @@ bool Slice::is_before_local(const Peer& peer) noexcept {
   return local == nullptr || peer.wish_oldest < local->waiting_since - fairness_bound;
 }
 
+// While a shared limit is full a bare permit helps nobody, and would take the wish for a backend
+// off the record.
+uint32_t Slice::spare_permits(const Peer& peer) noexcept {
+  if (is_limit_full_) return 0;
+  const uint32_t waiting = static_cast<uint32_t>(waiters_.size());
+  if (waiting <= connecting_count_ || is_before_local(peer)) return permits_free_;
+  return permits_free_ - std::min(permits_free_, waiting - connecting_count_);
+}
+
 // Backends that waiters here need and that are not on their way.
 uint32_t Slice::needed_count() const noexcept {
   uint32_t coming = connecting_count_;
@@ -296,13 +300,13 @@ void Slice::receive_grants(Peer& peer, uint32_t count) noexcept {
   peer.told_count -= std::min(peer.told_count, count);
 }
 
-// What is idle or free here goes to waiters elsewhere that come before ours.
+// What is idle or free here goes to waiters elsewhere that come before ours, and what ours do not
+// need to any.
 void Slice::serve_wishes() noexcept {
   for (Peer* peer = oldest_wish(); peer != nullptr; peer = oldest_wish()) {
-    if (!is_before_local(*peer)) return;
     if (!idle_.empty()) {
       grant_backend(*peer, *idle_.pop_front());
-    } else if (lendable_permits() > 0) {
+    } else if (spare_permits(*peer) > 0) {
       grant_permit(*peer);
     } else {
       return;

@@ -419,6 +419,27 @@ TEST_CASE("while a shared limit is full no bare permit takes the place of a back
   cores[1].end({&backend});
 }
 
+TEST_CASE("a permit that older waiters do not need goes to a younger one elsewhere") {
+  TestCores cores(2, 3);
+  cores[0].has_room = cores[1].has_room = false;
+  TestWaiter older;
+  TestWaiter younger[2];
+  cores[0]->enqueue(older, start);
+  for (TestWaiter& waiter : younger) cores[1]->enqueue(waiter, start + 1);
+  cores.settle(start + 1);
+  cores[0].has_room = cores[1].has_room = true;
+  cores[0]->on_limit_freed();
+  cores[1]->on_limit_freed();
+  cores.settle(start + 1);
+  cores.settle(start + 1);
+  CHECK(cores[0].connects == 1);
+  CHECK(cores[1].connects == 2);
+  cores[0]->remove(older);
+  for (TestWaiter& waiter : younger) cores[1]->remove(waiter);
+  cores[0]->on_connect_failed(start);
+  for (int i = 0; i < 2; ++i) cores[1]->on_connect_failed(start);
+}
+
 TEST_CASE("a waiter on one core is served by a backend that is freed on another") {
   for (const CoreId count : {CoreId{2}, CoreId{8}}) {
     TestCores cores(count, 1);

@@ -192,11 +192,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
     return static_cast<CoreId>(&peer - peers_.data());
   }
-  // While a shared limit is full a bare permit helps nobody, and would take the wish for a backend
-  // off the record.
-  [[nodiscard]] uint32_t lendable_permits() const noexcept {
-    return is_limit_full_ ? 0 : permits_free_;
-  }
+  // Permits that may go to this core: all when its waiter comes first, else those that waiters here
+  // do not need.
+  [[nodiscard]] uint32_t spare_permits(const Peer& peer) noexcept;
   [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
   [[nodiscard]] uint32_t needed_count() const noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
