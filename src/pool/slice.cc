@@ -143,6 +143,8 @@ void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
   peers_[home].held_count += count;
   permits_free_ += count;
   receive_grants(peers_[from], count);
+  // A loan that only comes home was taken off no wish.
+  if (home == postbox_.core()) peers_[from].renewed = true;
   port_.activate(*this);
 }
 
@@ -341,8 +343,8 @@ void Slice::ask_others() noexcept {
     if (i == postbox_.core()) continue;
     if (!wanting) {
       if (peer.told && !(ask_in_flight_ && asked_ == i)) {
-        // After a renewal the other side may have more on record than we think: a grant may have
-        // been under way.
+        // After a renewal, or when a permit came home, the other side may have more on record than
+        // we think: a grant may have been under way.
         if (peer.told_count > 0 || peer.renewed) tell(peer, 0, false);
         peer.told = false;
         peer.renewed = false;

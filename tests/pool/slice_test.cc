@@ -632,6 +632,32 @@ TEST_CASE("a renewal that crosses a grant leaves no wish behind") {
   cores[1].end({&backend});
 }
 
+TEST_CASE("a loan that comes home while a wish is on its way leaves no wish behind") {
+  TestCores cores(2, 1);
+  TestWaiter borrower;
+  cores[1]->enqueue(borrower, start);
+  cores.settle(start);
+  REQUIRE(cores[1]->connecting_count() == 1);
+  cores[1]->remove(borrower);
+  cores[1]->on_connect_failed(start);
+  cores.settle(start);
+  TestWaiter waiter;
+  cores[0]->enqueue(waiter, start);
+  cores[0].pump(start);
+  REQUIRE(cores[0].outbox.size() == 1);
+  cores[1]->give_back_loans();
+  cores.deliver(cores[1], start);
+  // It serves the waiter: nothing is wanted any more when the wish arrives.
+  cores[0].pump(start);
+  CHECK(cores[0].connects == 1);
+  cores[0]->remove(waiter);
+  cores.settle(start);
+  cores[0]->on_connect_failed(start);
+  cores.settle(start);
+  CHECK(cores[0]->is_pristine());
+  CHECK(cores[1]->is_pristine());
+}
+
 TEST_CASE("a waiter is pumped again when the backend it counted on goes to an older one") {
   TestCores cores(2, 2);
   TestBackend leased;

@@ -180,7 +180,8 @@ class Slice : public ListNode<ActiveSliceTag> {
     Nanoseconds told_oldest = never;
     // Grants that it promised and that have not come.
     uint32_t promised_count = 0;
-    // A renewal went out since it was asked.
+    // A renewal went out, or a permit came home, since it was asked: it may have more on record
+    // than we think.
     bool renewed = false;
     // Permits that we hold, in whatever form, and that were dealt to it. (Debts between pairs of
     // cores would not do: they can form a circle in which nobody has anything to give back.)
