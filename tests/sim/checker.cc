@@ -9,6 +9,9 @@ namespace {
 
 using namespace test;
 
+// What is to end with a sweep ends with the next one.
+constexpr Nanoseconds sweep_max = seconds(1) + milliseconds(1);
+
 bool is_queued(Session& session) {
   return static_cast<ListNode<WaiterTag>&>(session).is_linked();
 }
@@ -40,6 +43,7 @@ Checker::Checker(SessionBench& bench, const Settings& settings, const SharedLimi
   for (const PoolSettings& pool : settings.pools)
     keys_.push_back(
         pool_key("d" + std::to_string(pool.database), "u" + std::to_string(pool.user), {}));
+  room_since_.assign(keys_.size(), never);
   coming_by_mail_.assign(settings.cores, std::vector<uint32_t>(keys_.size()));
   for (CoreId id = 0; id < settings.cores; ++id) {
     cores_[id].parts.resize(keys_.size());
@@ -56,6 +60,7 @@ void Checker::after_turn(CoreId id) {
   note_covered();
   check_queue(id, served, before);
   check_fairness(id, served);
+  check_room();
   check_permits();
   check_limits();
 }
@@ -95,6 +100,7 @@ void Checker::look_at_backends(CoreId id) {
     if (backend.state() == Backend::State::ended) return;
     const size_t pool = pool_of_key(backend.slice().spec().key);
     ++counts[pool];
+    check_age(backend, settings_.pools[pool].limits);
     if (backend.state() == Backend::State::moving)
       ++cores_[id].parts[pool].moving_to[backend.moving_to()];
   });
@@ -103,6 +109,19 @@ void Checker::look_at_backends(CoreId id) {
     if (part.connecting + part.backends != counts[pool])
       fail_("a slice has lost count of its backends");
   }
+}
+
+// The sweep finds what is idle for too long or too old.
+void Checker::check_age(Backend& backend, const PoolLimits& limits) {
+  if (backend.state() != Backend::State::idle || !backend.is_linked()) return;
+  const Nanoseconds patience = sweep_max + settings_.hop_max();
+  const Nanoseconds now = bench_.clock.now();
+  // A slow login may outlast it.
+  const Nanoseconds end = std::max(backend.created_at + limits.max_lifetime, backend.idle_since);
+  if (limits.max_lifetime > 0 && now - end > patience) fail_("a backend has outlived max_lifetime");
+  const bool may_stay = limits.idle_timeout == 0 || limits.min_connections > 0;
+  if (!may_stay && now - backend.idle_since > limits.idle_timeout + patience)
+    fail_("a backend is idle beyond idle_timeout");
 }
 
 // Who waits now, and who has got a backend since the last time. Who was never seen waiting got one
@@ -228,6 +247,46 @@ double Checker::excess_hops() const {
   return static_cast<double>(excess_max_) / static_cast<double>(settings_.hop_max());
 }
 
+// --- Waiting in vain ---
+
+bool Checker::has_room(size_t pool) const {
+  const PoolSettings& settings = settings_.pools[pool];
+  uint32_t idle = 0;
+  uint32_t free = 0;
+  for (const CoreFacts& facts : cores_) {
+    idle += facts.parts[pool].idle;
+    free += facts.parts[pool].free;
+  }
+  if (idle > 0) return true;
+  const Limit* limits[] = {&nodes_[settings_.node_of[settings.database]]->node.limit,
+                           shared_.databases[settings.database].get(),
+                           shared_.users[settings.user].get()};
+  return free > 0 && std::all_of(std::begin(limits), std::end(limits), [](const Limit* limit) {
+           return limit == nullptr || limit->has_room();
+         });
+}
+
+// Nobody waits while a backend is idle or could be connected, wherever that is, but until the cores
+// have told each other, as above. A node that has failed is left alone for a second at most, and
+// then tried by one connect, which may take its time.
+void Checker::check_room() {
+  const Nanoseconds now = bench_.clock.now();
+  const Nanoseconds news_max = 2 * settings_.cores * settings_.hop_max() + Slice::fairness_bound;
+  for (size_t pool = 0; pool < keys_.size(); ++pool)
+    room_since_[pool] = has_room(pool) ? std::min(room_since_[pool], now) : never;
+  for (CoreId id = 0; id < settings_.cores; ++id) {
+    for (const Waiting& one : cores_[id].waiting) {
+      if (one.uncovered_since == never || room_since_[one.pool] == never) continue;
+      const Nanoseconds since = std::max(one.uncovered_since, room_since_[one.pool]);
+      const Nanoseconds pause =
+          settings_.has_faults ? seconds(1) + settings_.pools[one.pool].limits.connect_timeout : 0;
+      if (now - since > news_max + pause)
+        fail_("a waiter of pool " + std::to_string(one.pool) + " on core " + std::to_string(id) +
+              " has waited for " + in_ms(now - since) + " although there is room");
+    }
+  }
+}
+
 // --- Permits and limits ---
 
 uint32_t Checker::held_count(size_t pool) const {
@@ -273,6 +332,9 @@ void Checker::check_limits() {
 }
 
 void Checker::after_node(size_t number) {
+  // A core that stops at once cuts its connections, and the others may not have stopped yet.
+  for (CoreId id = 0; id < settings_.cores; ++id)
+    if (bench_.core(id).pools.is_stopped()) return;
   // There can be too many only when another has come.
   if (std::exchange(logins_seen_[number], nodes_[number]->server.logins_count) ==
       nodes_[number]->server.logins_count)

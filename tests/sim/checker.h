@@ -77,6 +77,9 @@ class Checker {
   void check_queue(CoreId id, const std::vector<Served>& served,
                    const std::vector<Waiting>& before);
   void check_fairness(CoreId id, const std::vector<Served>& served);
+  void check_room();
+  [[nodiscard]] bool has_room(size_t pool) const;
+  void check_age(Backend& backend, const PoolLimits& limits);
   void check_permits();
   void check_limits();
   [[nodiscard]] uint32_t dealt(CoreId core, uint32_t total) const;
@@ -93,6 +96,7 @@ class Checker {
   std::vector<uint32_t> posted_backends_, posted_permits_;  // By pool.
   std::vector<std::vector<uint32_t>> coming_by_mail_;       // By core and pool.
   std::vector<uint64_t> logins_seen_;                       // By node.
+  std::vector<Nanoseconds> room_since_;                     // By pool; `never` while there is none.
   Nanoseconds excess_max_ = 0;
 };
 
