@@ -67,6 +67,7 @@ void Pools::on_node_failed(Node& node, const Slice* failed) noexcept {
 }
 
 void Pools::on_node_returned(const Node& node) noexcept {
+  std::erase(watched_, &node);
   for (auto& [key, entry] : entries_)
     if (entry->slice.spec().node == &node) entry->slice.on_limit_freed();
 }
@@ -101,6 +102,7 @@ void Pools::schedule_watch() noexcept {
 void Pools::on_watch(void* self) noexcept {
   Pools& pools = *static_cast<Pools*>(self);
   auto& watched = pools.watched_;
+  // One that is up again was told, but for one whose name changed meanwhile.
   std::erase_if(watched, [](const Node* node) { return !node->health.is_down(); });
   if (pools.draining_ || watched.empty()) return;
   for (const Node* node : watched)

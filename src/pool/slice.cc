@@ -144,13 +144,8 @@ void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t fl
   // The promise goes first: messages of a pair arrive in order, so the asker knows of each grant
   // before it comes.
   const uint32_t before = peer.wish_count;
-  uint32_t idle = static_cast<uint32_t>(idle_.size());
-  uint32_t spare = peer.wish_takes_permits ? permits_free_ : 0;
-  if (connecting_count_ < waiters_.size()) {
-    const uint32_t own = static_cast<uint32_t>(waiters_.size()) - connecting_count_;
-    spare -= is_before_local(peer) ? 0 : std::min(spare, own);
-  }
-  const uint32_t promised = std::min(before, idle + spare);
+  const uint32_t idle = static_cast<uint32_t>(idle_.size());
+  const uint32_t promised = std::min(before, idle + spare_permits(peer));
   send(from, MessageKind::promise, promised, peer.moving_count);
   for (uint32_t i = 0; i < promised; ++i) {
     if (!idle_.empty()) {
@@ -303,6 +298,15 @@ bool Slice::is_before_local(const Peer& peer) noexcept {
   return local == nullptr || peer.wish_oldest < local->waiting_since - fairness_bound;
 }
 
+// While a shared limit is full a bare permit helps nobody, and would take the wish for a backend
+// off the record.
+uint32_t Slice::spare_permits(const Peer& peer) noexcept {
+  if (is_limit_full_ || !peer.wish_takes_permits) return 0;
+  const uint32_t waiting = static_cast<uint32_t>(waiters_.size());
+  if (waiting <= connecting_count_ || is_before_local(peer)) return permits_free_;
+  return permits_free_ - std::min(permits_free_, waiting - connecting_count_);
+}
+
 // Backends that waiters here need and that are not on their way.
 uint32_t Slice::needed_count() const noexcept {
   uint32_t coming = connecting_count_;
@@ -384,15 +388,18 @@ void Slice::receive_grants(Peer& peer, uint32_t count) noexcept {
   peer.told_count -= std::min(peer.told_count, count);
 }
 
-// What is idle or free here goes to waiters elsewhere that come before ours.
+// What is idle or free here goes to waiters elsewhere that come before ours, and what ours do not
+// need to any.
 void Slice::serve_wishes() noexcept {
   while (!idle_.empty() || permits_free_ > 0) {
     Peer* peer = oldest_wish(idle_.empty() ? Grant::permit : Grant::backend);
-    if (peer == nullptr || !is_before_local(*peer)) return;
+    if (peer == nullptr) return;
     if (!idle_.empty()) {
       grant_backend(*peer, *idle_.pop_front());
-    } else {
+    } else if (spare_permits(*peer) > 0) {
       grant_permit(*peer);
+    } else {
+      return;
     }
   }
 }
@@ -452,8 +459,8 @@ void Slice::ask_others() noexcept {
     if (i == postbox_.core()) continue;
     if (!wanting) {
       if (peer.told && !(ask_in_flight_ && asked_ == i)) {
-        // After a renewal the other side may have more on record than we think: a grant may have
-        // been under way.
+        // After a renewal, or when a permit came home, the other side may have more on record than
+        // we think: a grant may have been under way.
         if (peer.told_count > 0 || peer.renewed) tell(peer, 0, false);
         peer.told = false;
         peer.renewed = false;

@@ -478,6 +478,59 @@ TEST_CASE("a core without permits is sent a bare one when nothing is idle") {
   }
 }
 
+TEST_CASE("while a shared limit is full no bare permit takes the place of a backend") {
+  TestCores cores(2, 3);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter own;
+  cores[0].has_room = cores[1].has_room = false;
+  cores[0]->enqueue(own, start);
+  cores[0].pump(start);
+  cores[0]->remove(own);
+  TestWaiter waiters[2];
+  for (TestWaiter& waiter : waiters) cores[1]->enqueue(waiter, start);
+  cores.settle(start);
+  CHECK(cores[0]->permits_free() == 1);
+  cores[0]->release(backend, start + 1);
+  REQUIRE(cores[0].moves.size() == 1);
+  cores.settle(start + 1);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[1].hand_overs[0].waiter == &waiters[0]);
+  // With room again the permit is lent.
+  cores[0].has_room = cores[1].has_room = true;
+  cores[0]->on_limit_freed();
+  TestWaiter third;
+  cores[1]->enqueue(third, start + 2);
+  cores[1]->on_limit_freed();
+  cores.settle(start + 2);
+  CHECK(cores[0]->permits_free() == 0);
+  CHECK(cores[1].connects == 2);
+  for (TestWaiter* waiter : {&waiters[1], &third}) cores[1]->remove(*waiter);
+  for (int i = 0; i < 2; ++i) cores[1]->on_connect_failed(start + 2);
+  cores[1].end({&backend});
+}
+
+TEST_CASE("a permit that older waiters do not need goes to a younger one elsewhere") {
+  TestCores cores(2, 3);
+  cores[0].has_room = cores[1].has_room = false;
+  TestWaiter older;
+  TestWaiter younger[2];
+  cores[0]->enqueue(older, start);
+  for (TestWaiter& waiter : younger) cores[1]->enqueue(waiter, start + 1);
+  cores.settle(start + 1);
+  cores[0].has_room = cores[1].has_room = true;
+  cores[0]->on_limit_freed();
+  cores[1]->on_limit_freed();
+  cores.settle(start + 1);
+  cores.settle(start + 1);
+  CHECK(cores[0].connects == 1);
+  CHECK(cores[1].connects == 2);
+  cores[0]->remove(older);
+  for (TestWaiter& waiter : younger) cores[1]->remove(waiter);
+  cores[0]->on_connect_failed(start);
+  for (int i = 0; i < 2; ++i) cores[1]->on_connect_failed(start);
+}
+
 TEST_CASE("a waiter on one core is served by a backend that is freed on another") {
   for (const CoreId count : {CoreId{2}, CoreId{8}}) {
     TestCores cores(count, 1);
@@ -668,6 +721,32 @@ TEST_CASE("a renewal that crosses a grant leaves no wish behind") {
   cores.settle(start);
   CHECK_FALSE(cores[0]->has_waiters());
   cores[1].end({&backend});
+}
+
+TEST_CASE("a loan that comes home while a wish is on its way leaves no wish behind") {
+  TestCores cores(2, 1);
+  TestWaiter borrower;
+  cores[1]->enqueue(borrower, start);
+  cores.settle(start);
+  REQUIRE(cores[1]->connecting_count() == 1);
+  cores[1]->remove(borrower);
+  cores[1]->on_connect_failed(start);
+  cores.settle(start);
+  TestWaiter waiter;
+  cores[0]->enqueue(waiter, start);
+  cores[0].pump(start);
+  REQUIRE(cores[0].outbox.size() == 1);
+  cores[1]->give_back_loans();
+  cores.deliver(cores[1], start);
+  // It serves the waiter: nothing is wanted any more when the wish arrives.
+  cores[0].pump(start);
+  CHECK(cores[0].connects == 1);
+  cores[0]->remove(waiter);
+  cores.settle(start);
+  cores[0]->on_connect_failed(start);
+  cores.settle(start);
+  CHECK(cores[0]->is_pristine());
+  CHECK(cores[1]->is_pristine());
 }
 
 TEST_CASE("a waiter is pumped again when the backend it counted on goes to an older one") {

@@ -53,10 +53,15 @@ uint64_t SimRandom::next() noexcept {
 
 // ---------------------------------------------------------------- SimNetwork: scripted peers
 
+bool SimNetwork::is_open(int fd) const noexcept {
+  const int index = fd - FakeIo::first_fd;
+  return index >= 0 && static_cast<size_t>(index) < sockets_.size() &&
+         sockets_[static_cast<size_t>(index)].is_open;
+}
+
 SimNetwork::Socket& SimNetwork::at(int fd) {
-  auto found = sockets_.find(fd);
-  ASSERT(found != sockets_.end());  // Not open: used after close, or never opened.
-  return found->second;
+  ASSERT(is_open(fd));  // Used after close, or never opened.
+  return sockets_[static_cast<size_t>(fd - FakeIo::first_fd)];
 }
 
 const SimNetwork::Socket& SimNetwork::at(int fd) const {
@@ -66,13 +71,13 @@ const SimNetwork::Socket& SimNetwork::at(int fd) const {
 // The lowest free number, as the kernel does: a descriptor used after close soon meets another
 // socket.
 int SimNetwork::make_fd(int family) {
-  int fd = FakeIo::first_fd;
-  for (const auto& entry : sockets_) {
-    if (entry.first != fd) break;
-    ++fd;
-  }
-  sockets_[fd].family = family;
-  return fd;
+  size_t index = 0;
+  while (index < sockets_.size() && sockets_[index].is_open) ++index;
+  if (index == sockets_.size()) sockets_.emplace_back();
+  sockets_[index].is_open = true;
+  sockets_[index].family = family;
+  ++open_count_;
+  return FakeIo::first_fd + static_cast<int>(index);
 }
 
 int SimNetwork::listen(const sockaddr* address, socklen_t size) {
@@ -91,7 +96,7 @@ int SimNetwork::connect(const sockaddr* address, socklen_t size) {
   int fd = make_fd(address->sa_family);
   int error = connect_to(fd, address_key(address, size));
   if (error == 0) return fd;
-  sockets_.erase(fd);
+  forget(fd);
   return -error;
 }
 
@@ -102,8 +107,9 @@ int SimNetwork::connect_tcp(uint16_t port) {
 
 int SimNetwork::connect_to(int fd, const std::string& address) {
   std::vector<int> listeners;
-  for (const auto& [number, socket] : sockets_)
-    if (socket.listening && socket.address == address) listeners.push_back(number);
+  for (size_t i = 0; i < sockets_.size(); ++i)
+    if (sockets_[i].listening && sockets_[i].address == address)
+      listeners.push_back(FakeIo::first_fd + static_cast<int>(i));
   if (listeners.empty()) return ECONNREFUSED;
   int listener = listeners[random_.below(listeners.size())];
   int other = make_fd(at(fd).family);
@@ -121,7 +127,7 @@ int SimNetwork::accept(int listen_fd) {
   ASSERT(listener.listening);
   if (listener.accept_queue.empty()) return -EAGAIN;
   int fd = listener.accept_queue.front();
-  listener.accept_queue.pop_front();
+  listener.accept_queue.erase(listener.accept_queue.begin());
   return fd;
 }
 
@@ -155,8 +161,7 @@ bool SimNetwork::is_at_end(int fd) const {
 }
 
 void SimNetwork::end_inbox_of(int fd) {
-  auto found = sockets_.find(fd);
-  if (found != sockets_.end()) found->second.inbox_ended = true;
+  if (is_open(fd)) at(fd).inbox_ended = true;
 }
 
 void SimNetwork::shutdown_write(int fd) {
@@ -169,7 +174,7 @@ void SimNetwork::close(int fd) {
   Socket& socket = at(fd);
   for (FakeIo* core : cores_)
     for (const FakeIo::Op& op : core->ops_) ASSERT(op.fd != fd);  // Closed with an op in flight.
-  std::deque<int> queue = socket.accept_queue;
+  const std::vector<int> queue = socket.accept_queue;
   for (int waiting : queue) {  // Connections that nobody accepted are reset.
     reset(waiting);
     close(waiting);
@@ -180,13 +185,34 @@ void SimNetwork::close(int fd) {
     end_inbox_of(socket.peer);
     at(socket.peer).peer = -1;
   }
-  sockets_.erase(fd);
+  forget(fd);
+}
+
+void SimNetwork::forget(int fd) {
+  at(fd) = Socket();
+  --open_count_;
 }
 
 void SimNetwork::reset(int fd) {
   Socket& socket = at(fd);
   socket.error = ECONNRESET;
-  if (socket.peer >= 0) at(socket.peer).error = ECONNRESET;
+  socket.was_reset = true;
+  if (socket.peer < 0) return;
+  at(socket.peer).error = ECONNRESET;
+  at(socket.peer).was_reset = true;
+}
+
+void SimNetwork::set_answering(uint16_t port, bool is_answering) {
+  const sockaddr_in address = loopback(port);
+  const std::string key = address_key(reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const auto found = std::find(silent_addresses_.begin(), silent_addresses_.end(), key);
+  if (found != silent_addresses_.end()) silent_addresses_.erase(found);
+  if (!is_answering) silent_addresses_.push_back(key);
+}
+
+bool SimNetwork::is_silent(const std::string& address) const {
+  return std::find(silent_addresses_.begin(), silent_addresses_.end(), address) !=
+         silent_addresses_.end();
 }
 
 // ---------------------------------------------------------------- SimNetwork: steps
@@ -207,6 +233,47 @@ FakeIo* SimNetwork::step() {
     if (try_op(*io, index)) return io;
   }
   return nullptr;
+}
+
+bool SimNetwork::step(FakeIo& io) {
+  const size_t count = io.ops_.size();
+  if (count == 0) return false;
+  const size_t start = random_.below(count);
+  for (size_t i = 0; i < count; ++i)
+    if (try_op(io, (start + i) % count)) return true;
+  return false;
+}
+
+bool SimNetwork::is_ready(const FakeIo& io) const {
+  for (size_t i = 0; i < io.ops_.size(); ++i)
+    if (can_op(io, i)) return true;
+  return false;
+}
+
+// What try_op would say, less the faults that it may cause.
+bool SimNetwork::can_op(const FakeIo& io, size_t op_index) const {
+  const FakeIo::Op& op = io.ops_[op_index];
+  if (op.cancelling) return true;
+  if (op.ended_size > 0) return false;
+  const Socket& socket = at(op.fd);
+  switch (op.kind) {
+    case OpKind::accept:
+      return !socket.accept_queue.empty();
+    case OpKind::recv:
+      if (socket.inbox.empty()) return socket.error != 0 || socket.inbox_ended;
+      // A starved receive wakes the core, and it gets to know which sends have ended.
+      return io.has_free_buffer(op.group) || io.has_untold_sends();
+    case OpKind::send:
+      return socket.error != 0 || socket.shut_write || socket.peer < 0 ||
+             at(socket.peer).inbox.size() < options_.socket_buffer_size;
+    case OpKind::connect:
+      return !is_silent(op.address);
+    case OpKind::poll:
+      return socket.poll_ready;
+    case OpKind::none:
+      break;
+  }
+  UNREACHABLE("an op without a kind");
 }
 
 // Delivers an event of this op if one can happen now.
@@ -233,6 +300,7 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
       done = try_send(io, op_index, socket);
       break;
     case OpKind::connect: {
+      if (is_silent(op.address)) break;
       bool refused = random_.percent(options_.connect_refused_percent);
       int error = refused ? ECONNREFUSED : connect_to(op.fd, op.address);
       io.deliver(op_index, -error, More::no);
@@ -253,7 +321,7 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
 bool SimNetwork::try_accept(FakeIo& io, size_t op_index, Socket& socket) {
   if (socket.accept_queue.empty()) return false;
   int fd = socket.accept_queue.front();
-  socket.accept_queue.pop_front();
+  socket.accept_queue.erase(socket.accept_queue.begin());
   io.deliver(op_index, fd, random_more());
   return true;
 }
@@ -514,6 +582,10 @@ void FakeIo::deliver(size_t op_index, int res, More more) {
   event.more = more == More::yes;
   if (!event.more) ops_.erase(ops_.begin() + static_cast<ptrdiff_t>(op_index));
   targets_[op.target.index].target->on_io(event);
+}
+
+bool FakeIo::has_untold_sends() const {
+  return std::any_of(ops_.begin(), ops_.end(), [](const Op& op) { return op.ended_size > 0; });
 }
 
 void FakeIo::tell_ended_sends() {

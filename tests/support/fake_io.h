@@ -17,7 +17,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,6 +39,10 @@ class SimRandom {
   // 0 <= result < bound. Requires: bound > 0.
   [[nodiscard]] uint64_t below(uint64_t bound) noexcept { return next() % bound; }
   [[nodiscard]] bool percent(uint32_t chance) noexcept { return below(100) < chance; }
+  // 0 <= result <= bound, for durations.
+  [[nodiscard]] int64_t up_to(int64_t bound) noexcept {
+    return static_cast<int64_t>(below(static_cast<uint64_t>(bound) + 1));
+  }
 
  private:
   uint64_t state_;
@@ -66,6 +69,10 @@ class SimNetwork {
   // Delivers one event that can happen now, chosen at random. Returns whose it was; nullptr when
   // nothing can happen.
   FakeIo* step();
+  // The same for one core: false when nothing can happen there.
+  bool step(FakeIo& io);
+  // Something can happen on this core now.
+  [[nodiscard]] bool is_ready(const FakeIo& io) const;
   // Steps until nothing can happen; `end_of_turn(FakeIo&)` runs after each step. Returns the number
   // of steps, at most `steps_max`.
   template <typename EndOfTurn>
@@ -82,6 +89,9 @@ class SimNetwork {
   // SO_REUSEPORT.
   [[nodiscard]] int listen(const sockaddr* address, socklen_t size);
   [[nodiscard]] int listen_tcp(uint16_t port);  // On 127.0.0.1.
+  // Whether connect ops to this port of 127.0.0.1 are answered at all, be it by a refusal. They are
+  // unless told otherwise.
+  void set_answering(uint16_t port, bool is_answering);
 
   // Scripted peers. All return at once.
   // A connected descriptor; -ECONNREFUSED when nobody listens.
@@ -90,6 +100,10 @@ class SimNetwork {
   // The next connection of a listening descriptor that no accept op serves; -EAGAIN when there is
   // none.
   [[nodiscard]] int accept(int listen_fd);
+  // accept() would return a connection.
+  [[nodiscard]] bool has_pending(int listen_fd) const {
+    return !at(listen_fd).accept_queue.empty();
+  }
   // Two connected descriptors.
   [[nodiscard]] std::pair<int, int> make_pair(int family = AF_INET);
   // Takes all bytes, whatever the socket buffer's size; -EPIPE or -ECONNRESET when nobody can get
@@ -104,18 +118,21 @@ class SimNetwork {
   void close(int fd);
   // Both ends fail with ECONNRESET, after what has arrived was read.
   void reset(int fd);
+  // reset() ended this connection: neither end needs to let go of it any more.
+  [[nodiscard]] bool was_reset(int fd) const { return at(fd).was_reset; }
   // Makes a poll op on this descriptor fire once.
   void signal(int fd) { at(fd).poll_ready = true; }
 
   // The descriptor is open (and not closed since).
-  [[nodiscard]] bool is_open(int fd) const { return sockets_.count(fd) != 0; }
-  [[nodiscard]] size_t open_count() const noexcept { return sockets_.size(); }
+  [[nodiscard]] bool is_open(int fd) const noexcept;
+  [[nodiscard]] size_t open_count() const noexcept { return open_count_; }
   // A descriptor that is not connected to anything: for scripts.
   [[nodiscard]] int make_fd(int family);
 
  private:
   friend class FakeIo;
   struct Socket {
+    bool is_open = false;
     int family = AF_INET;
     int peer = -1;           // The other end; -1 when there is none (any more).
     bool connected = false;  // Was connected once.
@@ -123,16 +140,19 @@ class SimNetwork {
     bool inbox_ended = false;  // The other end sends nothing any more.
     bool shut_write = false;
     bool poll_ready = false;
+    bool was_reset = false;
     int error = 0;        // The connection was reset.
     std::string address;  // Of a listening socket, or the one that was connected to.
     std::string inbox;    // Arrived, not yet received.
     std::string sent;     // Everything this socket ever sent (scripted only).
-    std::deque<int> accept_queue;
+    std::vector<int> accept_queue;
   };
 
   [[nodiscard]] Socket& at(int fd);
   [[nodiscard]] const Socket& at(int fd) const;
   [[nodiscard]] int connect_to(int fd, const std::string& address);
+  [[nodiscard]] bool is_silent(const std::string& address) const;
+  [[nodiscard]] bool can_op(const FakeIo& io, size_t op_index) const;
   [[nodiscard]] bool try_op(FakeIo& io, size_t op_index);
   [[nodiscard]] bool try_accept(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] bool try_recv(FakeIo& io, size_t op_index, Socket& socket);
@@ -142,10 +162,13 @@ class SimNetwork {
     return random_.percent(options_.multishot_end_percent) ? More::no : More::yes;
   }
   void end_inbox_of(int fd);
+  void forget(int fd);
 
   SimOptions options_;
   SimRandom random_;
-  std::map<int, Socket> sockets_;
+  std::deque<Socket> sockets_;  // By descriptor, from FakeIo::first_fd on.
+  size_t open_count_ = 0;
+  std::vector<std::string> silent_addresses_;
   std::vector<FakeIo*> cores_;
 };
 
@@ -259,6 +282,7 @@ class FakeIo final : public Io {
   [[nodiscard]] Buffer& buffer_at(BufferRef ref);
   // Takes `count` bytes of a send's parts.
   [[nodiscard]] static std::string take_parts(const Op& op, size_t count);
+  [[nodiscard]] bool has_untold_sends() const;
   // A whole send whose notice is lazy: the kernel has taken it, and its owner hears of it before
   // the next event of this core, whatever that is.
   void end_untold(size_t op_index, size_t size) { ops_[op_index].ended_size = size; }

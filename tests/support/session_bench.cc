@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 
 #include "helios/base/assert.h"
@@ -149,14 +150,22 @@ ServerSession::ServerSession(SimNetwork& network, int fd, uint32_t process_id)
   parameters_ = {{"server_version", "15.0"}, {"client_encoding", "UTF8"},
                  {"DateStyle", "ISO, MDY"},  {"application_name", ""},
                  {"TimeZone", "UTC"},        {"standard_conforming_strings", "on"}};
+  defaults_ = parameters_;
 }
 
 void ServerSession::write(std::string_view bytes) {
-  if (is_open()) network_.write(fd_, bytes);
+  if (!is_open()) return;
+  if (sends_pieces_) {
+    outbox_ += bytes;
+  } else {
+    network_.write(fd_, bytes);
+  }
 }
 
 void ServerSession::end() {
-  if (is_open()) network_.close(std::exchange(fd_, -1));
+  if (!is_open()) return;
+  if (!outbox_.empty()) network_.write(fd_, std::exchange(outbox_, {}));
+  network_.close(std::exchange(fd_, -1));
 }
 
 void ServerSession::reset() {
@@ -224,29 +233,99 @@ bool ScriptedServer::pump() {
   return is_busy;
 }
 
-bool ScriptedServer::pump_one(ServerSession& session) {
+bool ScriptedServer::is_held(const ServerSession& session) const {
   const bool holds_login = holds_logins || logins_left == 0;
-  if (session.is_deaf || (session.kind_ == ServerSession::Kind::fresh && holds_login)) return false;
+  return session.is_deaf || (session.kind_ == ServerSession::Kind::fresh && holds_login);
+}
+
+bool ScriptedServer::pump_one(ServerSession& session) {
+  if (is_held(session)) return false;
+  bool is_busy = read(session);
+  is_busy |= send_piece(session);
+  while (session.is_open() && session.outbox_.empty() && work(session)) is_busy = true;
+  return is_busy;
+}
+
+bool ScriptedServer::read(ServerSession& session) {
   const std::string bytes = network_.read(session.fd_);
   session.inbox_ += bytes;
+  if (session.kind_ != ServerSession::Kind::session) return !bytes.empty();
+  for (WireMessage& message : take_messages(session.inbox_)) {
+    if (pace == nullptr) session.log.push_back(message);
+    if (!session.is_silent) session.waiting_.push_back(std::move(message));
+  }
+  return !bytes.empty();
+}
+
+bool ScriptedServer::send_piece(ServerSession& session) {
+  std::string& outbox = session.outbox_;
+  if (outbox.empty() || pace->clock.now() < session.outbox_due_) return false;
+  const size_t size = 1 + pace->random.below(outbox.size());
+  network_.write(session.fd_, outbox.substr(0, size));
+  outbox.erase(0, size);
+  session.outbox_due_ = pace->clock.now() + pace->random.up_to(pace->piece_max);
+  return true;
+}
+
+ScriptedServer::Work ScriptedServer::next_work(const ServerSession& session) const {
+  const bool is_cancel = session.kind_ == ServerSession::Kind::cancel;
+  if (session.is_done_) return Work::end;
   if (session.kind_ == ServerSession::Kind::fresh && session.inbox_.size() >= 4 &&
-      session.inbox_.size() >= int32_at(session.inbox_, 0)) {
+      session.inbox_.size() >= int32_at(session.inbox_, 0))
+    return Work::startup;
+  if (!session.waiting_.empty()) return Work::message;
+  const bool may_end = !holds_ends && !(is_cancel && holds_cancels);
+  return may_end && network_.is_at_end(session.fd_) ? Work::end : Work::none;
+}
+
+Nanoseconds ScriptedServer::duration_of(const ServerSession& session, Work work) const {
+  if (work == Work::startup) return pace->random.up_to(pace->login_max);
+  const bool is_end = work == Work::end || session.waiting_.front().tag == 'X';
+  return pace->random.up_to(is_end ? pace->close_max : pace->work_max);
+}
+
+// Does the next thing, when its time has come.
+bool ScriptedServer::work(ServerSession& session) {
+  const Work next = next_work(session);
+  if (next == Work::none) return false;
+  if (pace != nullptr) {
+    if (session.due_ == never) session.due_ = pace->clock.now() + duration_of(session, next);
+    if (pace->clock.now() < session.due_) return false;
+    session.due_ = never;
+    session.sends_pieces_ = pace->random.percent(pace->pieces_percent);
+  }
+  if (next == Work::startup) {
     const std::string packet = session.inbox_.substr(0, int32_at(session.inbox_, 0));
     session.inbox_.erase(0, packet.size());
     on_startup(session, packet);
+    if (session.is_open()) read(session);
+  } else if (next == Work::message) {
+    const WireMessage message = std::move(session.waiting_.front());
+    session.waiting_.pop_front();
+    on_message(session, message);
+  } else {
+    session.end();
   }
-  if (session.is_open() && session.kind_ == ServerSession::Kind::session) {
-    for (const WireMessage& message : take_messages(session.inbox_)) {
-      session.log.push_back(message);
-      if (session.is_open() && !session.is_silent) on_message(session, message);
+  return true;
+}
+
+Nanoseconds ScriptedServer::next_due() const {
+  if (listen_fd_ >= 0 && network_.has_pending(listen_fd_)) return 0;
+  Nanoseconds next = never;
+  for (const auto& session : sessions_) {
+    if (!session->is_open() || is_held(*session)) continue;
+    if (!network_.peek(session->fd_).empty()) return 0;
+    if (!session->outbox_.empty()) {
+      next = std::min(next, session->outbox_due_);
+    } else if (next_work(*session) != Work::none) {
+      next = std::min(next, session->due_ == never ? 0 : session->due_);
     }
   }
-  if (session.is_open() && network_.is_at_end(session.fd_) && !holds_ends &&
-      !(session.kind_ == ServerSession::Kind::cancel && holds_cancels)) {
-    session.end();
-    return true;
-  }
-  return !bytes.empty();
+  return next;
+}
+
+void ScriptedServer::forget_ended() {
+  std::erase_if(sessions_, [](const auto& session) { return !session->is_open(); });
 }
 
 void ScriptedServer::on_startup(ServerSession& session, std::string_view packet) {
@@ -254,7 +333,8 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     session.kind_ = ServerSession::Kind::cancel;
     session.cancelled_process_id = int32_at(packet, 8);
     session.cancelled_key = packet.substr(12);
-    if (!holds_cancels) session.end();
+    if (obeys_cancels) cancel(session.cancelled_process_id, session.cancelled_key);
+    if (!holds_cancels) session.is_done_ = true;
     return;
   }
   if (!login_error.empty()) {
@@ -262,7 +342,15 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     return session.end();
   }
   if (logins_left != SIZE_MAX) --logins_left;
+  for (size_t at = 8; at < packet.size() && packet[at] != '\0';) {
+    const std::string name = first_text(packet.substr(at));
+    const std::string value = first_text(packet.substr(at + name.size() + 1));
+    at += name.size() + value.size() + 2;
+    if (name == "user") session.user_ = value;
+    if (name == "database") session.database_ = value;
+  }
   session.kind_ = ServerSession::Kind::session;
+  ++logins_count;
   std::string answer = frame('R', int32(0));
   for (const auto& [name, value] : session.parameters_)
     answer += frame('S', zero_ended(name) + zero_ended(value));
@@ -270,16 +358,38 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
   session.write(answer + ready() + after_login);
 }
 
-void ScriptedServer::on_message(ServerSession& session, const WireMessage& message) {
-  if (message.tag == 'X') {
-    if (!holds_ends) session.end();
-    return;
+// The session stops what it is doing. An idle one does not notice.
+void ScriptedServer::cancel(uint32_t process_id, std::string_view key) {
+  for (const auto& session : sessions_) {
+    if (!session->is_open() || session->kind_ != ServerSession::Kind::session) continue;
+    if (session->process_id_ != process_id || session->cancel_key_ != key) continue;
+    session->is_cancelled_ = session->due_ != never || session->copying_;
   }
+}
+
+void ScriptedServer::answer_cancelled(ServerSession& session, const WireMessage& message) {
+  if (session.copying_) return end_copy(session, true);
+  if (message.tag != 'Q') return fail(session, "57014", "canceling statement due to user request");
+  if (session.status_ == 'T') session.status_ = 'E';
+  session.write(error_reply("ERROR", "57014", "canceling statement due to user request") +
+                ready(session.status_));
+}
+
+void ScriptedServer::on_message(ServerSession& session, const WireMessage& message) {
+  const bool is_cancelled = std::exchange(session.is_cancelled_, false);
+  if (message.tag == 'X') {
+    if (holds_ends) return;
+    return session.end();
+  }
+  if (is_cancelled && session.copying_) return answer_cancelled(session, message);
   if (session.copying_) {
+    session.copied_count_ += message.tag == 'd' ? 1 : 0;
     if (message.tag == 'c' || message.tag == 'f') end_copy(session, message.tag == 'f');
     return;
   }
   if (session.skipping_ && message.tag != 'S') return;
+  if (is_cancelled && std::string_view("QPBDEC").find(message.tag) != std::string_view::npos)
+    return answer_cancelled(session, message);
   switch (message.tag) {
     case 'Q':
       return on_query(session, first_text(message.body));
@@ -325,7 +435,22 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   if (begins_with(text, "FAIL")) return fail_with("22012", "division by zero");
   if (text == "DISCARD ALL" || text == "DEALLOCATE ALL") {
     session.statements_.clear();
-    return complete(text);
+    std::string answer;
+    for (auto& [name, value] : session.parameters_) {
+      const std::string& initial = session.defaults_.at(name);
+      if (text != "DISCARD ALL" || value == initial) continue;
+      value = initial;
+      answer += frame('S', zero_ended(name) + zero_ended(value));
+    }
+    return answer + complete(text);
+  }
+  if (begins_with(text, "WHO "))
+    return echo(std::string(text) + " is " + session.parameters_["application_name"]);
+  if (begins_with(text, "COPYOUT ")) {
+    std::string answer = frame('H', std::string(3, '\0'));
+    const unsigned long count = std::strtoul(std::string(text.substr(8)).c_str(), nullptr, 10);
+    for (unsigned long i = 0; i < count; ++i) answer += frame('d', text);
+    return answer + frame('c', {}) + complete("COPY " + std::to_string(count));
   }
   if (begins_with(text, "PREPARE ")) {
     session.statements_[std::string(text.substr(8, text.find(' ', 8) - 8))] = text;
@@ -355,6 +480,7 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   }
   if (text == "COPYIN") {
     session.copying_ = true;
+    session.copied_count_ = 0;
     session.copy_is_extended_ = false;
     return frame('G', std::string(3, '\0'));
   }
@@ -387,6 +513,7 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
       const std::string text = session.bound_;
       if (begins_with(text, "FAIL")) return fail(session);
       std::string answer = run(session, text);
+      if (answer[0] == 'E') session.skipping_ = true;
       if (session.copying_) session.copy_is_extended_ = true;
       // Execute does not describe its rows.
       if (answer[0] == 'T') answer.erase(0, int32_at(answer, 1) + 1);
@@ -403,18 +530,19 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
   }
 }
 
-void ScriptedServer::fail(ServerSession& session) {
+void ScriptedServer::fail(ServerSession& session, std::string_view code, std::string_view message) {
   session.skipping_ = true;
   if (session.status_ == 'T') session.status_ = 'E';
-  session.write(error_reply("ERROR", "22012", "division by zero"));
+  session.write(error_reply("ERROR", code, message));
 }
 
 void ScriptedServer::end_copy(ServerSession& session, bool failed) {
   session.copying_ = false;
+  if (failed && session.status_ == 'T') session.status_ = 'E';
   if (!failed) {
-    session.write(complete("COPY 1"));
+    session.write(complete("COPY " + std::to_string(session.copied_count_)));
   } else if (session.copy_is_extended_) {
-    return fail(session);
+    return fail(session, "57014", "COPY from stdin failed");
   } else {
     session.write(error_reply("ERROR", "57014", "COPY from stdin failed"));
   }
@@ -459,6 +587,7 @@ PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view 
   spec->database_clients = database_clients;
   spec->user_clients = user_clients;
   spec->shared = registry.shared_of(spec->key, limits);
+  if (adapt) adapt(*spec);
   return PoolSpecRef(spec);
 }
 
@@ -467,14 +596,15 @@ PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view 
 BenchCore::BenchCore(SessionBench& bench, CoreId id)
     : bench_(bench),
       id_(id),
+      mailbox_(bench.mailboxes_, id, *this),
       io(bench.options.buffers_count, &bench.network),
       net{io, chunks, flush_list},
       timers(bench.clock.now()),
       random(bench.options.network.seed * 64 + id),
       keys(random),
       pools(PoolsContext{net, timers, bench.clock, *this, keys, random, bench.transfers_count},
-            1000),
-      sessions(bench.shared, pools, net, 20'000),
+            bench.options.backends_max),
+      sessions(bench.shared, pools, net, bench.options.sessions_max),
       collector(pools, *this) {}
 
 BenchCore::~BenchCore() {
@@ -491,7 +621,10 @@ void BenchCore::send(CoreId to, const Message& message) noexcept {
   ASSERT(to != id_);
   Message copy = message;
   copy.from = id_;
-  bench_.mail_[{id_, to}].push_back(copy);
+  Nanoseconds due = bench_.clock.now();
+  if (bench_.options.mail_max > 0) due += bench_.network.random().up_to(bench_.options.mail_max);
+  bench_.letters(id_, to).push_back({copy, due, false});
+  if (bench_.on_sent) bench_.on_sent(to, copy);
 }
 
 void BenchCore::deliver(const Message& message) {
@@ -499,6 +632,29 @@ void BenchCore::deliver(const Message& message) {
   const bool taken =
       pools.on_message(message) || sessions.on_message(message) || collector.on_message(message);
   ASSERT(taken);
+}
+
+// Exactly what was sent, in the order in which it was sent.
+void BenchCore::on_message(const Message& message) noexcept {
+  std::deque<Letter>& letters = bench_.letters(message.from, id_);
+  ASSERT(!letters.empty());
+  ASSERT(letters.front().is_posted);
+  ASSERT(std::memcmp(&letters.front().message, &message, sizeof(message)) == 0);
+  letters.pop_front();
+  deliver(message);
+}
+
+void BenchCore::wake(CoreId peer) noexcept {
+  bench_.core(peer).is_woken_ = true;
+}
+
+bool BenchCore::fall_asleep() noexcept {
+  is_woken_ = false;
+  return mailbox_.prepare_sleep();
+}
+
+void BenchCore::wake_up() noexcept {
+  mailbox_.awake();
 }
 
 // The same order as CoreServer::on_turn_end.
@@ -522,7 +678,9 @@ SessionBench::SessionBench(BenchOptions bench_options)
       node(node_options(options), resolver),
       directory(node, options.limits),
       shared{directory, options.clients_max, options.login_timeout, {1}, {2}, {}},
-      server(network, server_port) {
+      server(network, server_port),
+      mailboxes_(options.cores_count),
+      mail_(size_t{options.cores_count} * options.cores_count) {
   set_log_level(LogLevel::error);
   resolver.start();
   for (CoreId id = 0; id < options.cores_count; ++id)
@@ -534,17 +692,49 @@ SessionBench::~SessionBench() {
 }
 
 bool SessionBench::deliver_one() {
-  std::vector<std::pair<CoreId, CoreId>> ways;
-  for (const auto& [way, messages] : mail_)
-    if (!messages.empty()) ways.push_back(way);
+  std::vector<size_t> ways;
+  for (size_t way = 0; way < mail_.size(); ++way)
+    if (!mail_[way].empty() && mail_[way].front().due <= clock.now()) ways.push_back(way);
   if (ways.empty()) return false;
-  const auto way = ways[network.random().below(ways.size())];
-  std::deque<Message>& messages = mail_[way];
-  const Message message = messages.front();
-  messages.pop_front();
-  core(way.second).deliver(message);
-  core(way.second).end_turn();
+  const size_t way = ways[network.random().below(ways.size())];
+  const Message message = mail_[way].front().message;
+  mail_[way].pop_front();
+  const CoreId to = static_cast<CoreId>(way % options.cores_count);
+  core(to).deliver(message);
+  core(to).end_turn();
   return true;
+}
+
+// Letters of one pair of cores arrive in order: one that comes late holds up those behind it.
+void SessionBench::post_mail() {
+  ASSERT(options.has_mailboxes);
+  for (CoreId from = 0; from < options.cores_count; ++from) {
+    for (CoreId to = 0; to < options.cores_count; ++to) {
+      for (Letter& letter : letters(from, to)) {
+        if (letter.is_posted) continue;
+        if (letter.due > clock.now()) break;
+        letter.is_posted = true;
+        core(from).mailbox_.send(to, letter.message);
+      }
+    }
+    core(from).mailbox_.flush();
+  }
+}
+
+Nanoseconds SessionBench::next_mail() const {
+  Nanoseconds next = never;
+  for (const std::deque<Letter>& way : mail_) {
+    for (const Letter& letter : way) {
+      if (letter.is_posted) continue;
+      next = std::min(next, letter.due);
+      break;
+    }
+  }
+  return next;
+}
+
+size_t SessionBench::deliver_mail(CoreId to) {
+  return core(to).mailbox_.drain(core(to));
 }
 
 bool SessionBench::step() {

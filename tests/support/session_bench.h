@@ -62,6 +62,18 @@ struct WireMessage {
 // Field `code` of an ErrorResponse or NoticeResponse; empty when it has none.
 [[nodiscard]] std::string field_of(const WireMessage& error, char code);
 
+// How long a scripted server takes for what it does, by chance up to these. Without a pace it does
+// everything at once.
+struct ServerPace {
+  Clock& clock;
+  SimRandom& random;
+  Nanoseconds login_max = 0;
+  Nanoseconds work_max = 0;     // For each message.
+  Nanoseconds close_max = 0;    // After Terminate, or after our end of file.
+  uint32_t pieces_percent = 0;  // Answers that are sent in pieces...
+  Nanoseconds piece_max = 0;    // ...with up to this between two of them.
+};
+
 // One connection to the scripted server, seen from the server.
 class ServerSession {
  public:
@@ -77,6 +89,9 @@ class ServerSession {
   [[nodiscard]] char status() const { return status_; }
   [[nodiscard]] bool is_batch_open() const { return batch_open_; }
   [[nodiscard]] const std::map<std::string, std::string>& parameters() const { return parameters_; }
+  // As the start-up packet named them.
+  [[nodiscard]] const std::string& user() const { return user_; }
+  [[nodiscard]] const std::string& database() const { return database_; }
 
   // Everything that came behind the login, whether it was answered or not.
   std::vector<WireMessage> log;
@@ -106,8 +121,19 @@ class ServerSession {
   uint32_t process_id_;
   Kind kind_ = Kind::fresh;
   std::string cancel_key_;
+  std::string user_;
+  std::string database_;
   std::string inbox_;
+  std::deque<WireMessage> waiting_;  // Received and not yet answered.
+  Nanoseconds due_ = never;          // When the next thing is done, once it is known.
+  std::string outbox_;               // The rest of an answer that goes out in pieces.
+  Nanoseconds outbox_due_ = 0;
+  bool sends_pieces_ = false;
+  bool is_done_ = false;  // Nothing comes any more but the end of the connection.
+  bool is_cancelled_ = false;
+  uint32_t copied_count_ = 0;
   std::map<std::string, std::string> parameters_;
+  std::map<std::string, std::string> defaults_;
   std::map<std::string, std::string> statements_;
   std::string bound_;  // Text of the statement bound last.
   char status_ = 'I';
@@ -119,13 +145,18 @@ class ServerSession {
 
 // A server that knows enough of PostgreSQL for these tests. Statements it understands: BEGIN,
 // COMMIT, ROLLBACK, SET name='value', DISCARD ALL, PREPARE, DEALLOCATE, FAIL (an error), COPYIN,
-// LONG n (a row of n bytes); everything else comes back as one row with its text.
+// COPYOUT n (n rows with this text), LONG n (a row of n bytes), WHO (a row with the text and the
+// session's application_name); everything else comes back as one row with its text.
 class ScriptedServer {
  public:
   explicit ScriptedServer(SimNetwork& network, uint16_t port);
 
   // Accepts, reads and answers what is there. True when something happened.
   bool pump();
+  // With a pace: when there is something to do for pump(); `never` when only others can tell.
+  [[nodiscard]] Nanoseconds next_due() const;
+  // Connections that have ended are kept for tests that ask what was sent; this forgets them.
+  void forget_ended();
 
   [[nodiscard]] std::vector<std::unique_ptr<ServerSession>>& sessions() { return sessions_; }
   // The connections that are sessions of PostgreSQL and open, in the order of their making.
@@ -151,15 +182,32 @@ class ScriptedServer {
   bool holds_ends = false;
   // Behind the login's ReadyForQuery, in the same bytes.
   std::string after_login;
+  // Everything takes its time. Null: none.
+  const ServerPace* pace = nullptr;
+  // Cancel requests end what their session is doing, as in PostgreSQL.
+  bool obeys_cancels = false;
+  // Sessions that have logged in since the beginning.
+  uint64_t logins_count = 0;
 
  private:
+  // What a session has to do next.
+  enum class Work : uint8_t { none, startup, message, end };
   bool pump_one(ServerSession& session);
+  [[nodiscard]] bool is_held(const ServerSession& session) const;
+  bool read(ServerSession& session);
+  bool send_piece(ServerSession& session);
+  bool work(ServerSession& session);
+  [[nodiscard]] Work next_work(const ServerSession& session) const;
+  [[nodiscard]] Nanoseconds duration_of(const ServerSession& session, Work work) const;
+  void cancel(uint32_t process_id, std::string_view key);
+  void answer_cancelled(ServerSession& session, const WireMessage& message);
   void on_startup(ServerSession& session, std::string_view packet);
   void on_message(ServerSession& session, const WireMessage& message);
   void on_query(ServerSession& session, std::string_view text);
   [[nodiscard]] std::string run(ServerSession& session, std::string_view text);
   void on_extended(ServerSession& session, const WireMessage& message);
-  void fail(ServerSession& session);
+  void fail(ServerSession& session, std::string_view code = "22012",
+            std::string_view message = "division by zero");
   void end_copy(ServerSession& session, bool failed);
 
   SimNetwork& network_;
@@ -185,6 +233,8 @@ class BenchDirectory final : public Directory {
   std::shared_ptr<Limit> database_clients;
   std::shared_ptr<Limit> user_clients;
   mutable PoolRegistry registry;
+  // Changes what every pool is made of: its node, its limits.
+  std::function<void(PoolSpec&)> adapt;
 
  private:
   Node& node_;
@@ -199,6 +249,14 @@ struct BenchOptions {
   NodeOptions node = scripted_node();
   ResolverOptions resolver;
   uint32_t buffers_count = 64;
+  // Of each core.
+  uint32_t sessions_max = 20'000;
+  uint32_t backends_max = 1000;
+  // A message between cores is under way for up to this.
+  Nanoseconds mail_max = 0;
+  // Messages take the way through real mailboxes (post_mail, deliver_mail), after the time above.
+  // Without them step() delivers one wherever it likes.
+  bool has_mailboxes = false;
   Nanoseconds login_timeout = seconds(60);
   PoolLimits limits;
   // What the network does to the bytes. By default nothing.
@@ -206,7 +264,7 @@ struct BenchOptions {
 };
 
 // A core: everything that server/core_server.h has, less the listeners.
-class BenchCore final : public Postbox {
+class BenchCore final : public Postbox, public Waker, public MessageHandler {
  public:
   BenchCore(SessionBench& bench, CoreId id);
   ~BenchCore() override;
@@ -214,14 +272,24 @@ class BenchCore final : public Postbox {
   void end_turn();
   [[nodiscard]] bool has_work() const;
   void deliver(const Message& message);
+  // The core goes to sleep, as in Core: false when there is mail.
+  [[nodiscard]] bool fall_asleep() noexcept;
+  void wake_up() noexcept;
+  // Somebody has woken it.
+  [[nodiscard]] bool is_woken() const noexcept { return is_woken_; }
 
   [[nodiscard]] CoreId core() const noexcept override { return id_; }
   [[nodiscard]] CoreId cores_count() const noexcept override;
   void send(CoreId to, const Message& message) noexcept override;
+  void wake(CoreId peer) noexcept override;
+  void on_message(const Message& message) noexcept override;
 
  private:
+  friend class SessionBench;
   SessionBench& bench_;
   CoreId id_;
+  Mailbox mailbox_;
+  bool is_woken_ = false;
 
  public:
   FakeIo io;
@@ -236,6 +304,13 @@ class BenchCore final : public Postbox {
   StatisticsCollector collector;
   // Timers that are not a session's or backend's: the sweep of the pools.
   [[nodiscard]] size_t timers_count() const { return timers.size(); }
+};
+
+// A message between cores, from when it is sent until it is delivered.
+struct Letter {
+  Message message;
+  Nanoseconds due = 0;     // Not there before.
+  bool is_posted = false;  // It is in a mailbox.
 };
 
 class SessionBench {
@@ -258,6 +333,20 @@ class SessionBench {
   void begin_drain();  // Does not.
   // No session and no backend is left.
   [[nodiscard]] bool is_empty();
+  // Puts what is due into the mailboxes, which wake those who sleep.
+  void post_mail();
+  // When post_mail() has something to do; `never` when there is none.
+  [[nodiscard]] Nanoseconds next_mail() const;
+  // What is in the mailbox of this core, as much as a turn takes. Returns how many there were. The
+  // caller ends the turn.
+  size_t deliver_mail(CoreId to);
+  // Calls visit(to, letter) for everything that is under way.
+  template <typename Visit>
+  void for_each_letter(Visit visit) const {
+    for (size_t way = 0; way < mail_.size(); ++way)
+      for (const Letter& letter : mail_[way])
+        visit(static_cast<CoreId>(way % options.cores_count), letter);
+  }
 
   [[nodiscard]] BenchCore& core(CoreId id = 0) { return *cores_[id]; }
   [[nodiscard]] Pools& pools() { return cores_[0]->pools; }
@@ -275,14 +364,20 @@ class SessionBench {
   SessionsShared shared;
   std::atomic<uint32_t> transfers_count{0};
   ScriptedServer server;
+  // Is told of each message between cores when it is sent. May be empty.
+  std::function<void(CoreId to, const Message& message)> on_sent;
 
  private:
   friend class BenchCore;
   friend class TestClient;
+  [[nodiscard]] std::deque<Letter>& letters(CoreId from, CoreId to) {
+    return mail_[size_t{from} * options.cores_count + to];
+  }
   bool deliver_one();
 
+  MailboxSystem mailboxes_;
   std::vector<std::unique_ptr<BenchCore>> cores_;
-  std::map<std::pair<CoreId, CoreId>, std::deque<Message>> mail_;
+  std::vector<std::deque<Letter>> mail_;  // One for each ordered pair of cores.
   bool finished_ = false;
 };
 

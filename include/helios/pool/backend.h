@@ -87,6 +87,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
 
   [[nodiscard]] State state() const noexcept { return state_; }
   [[nodiscard]] Slice& slice() const noexcept { return slice_; }
+  // Requires: moving.
+  [[nodiscard]] CoreId moving_to() const noexcept { return moving_to_; }
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
   [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
   [[nodiscard]] const std::string& cancel_key() const noexcept { return cancel_key_; }

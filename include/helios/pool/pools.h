@@ -113,6 +113,11 @@ class Pools final : public SlicePort {
   // A copy of what this core's pools have counted and hold now. Walks all backends: for people, not
   // for the path of a query.
   [[nodiscard]] Statistics statistics() noexcept;
+  // Calls visit(Backend&) for each; it may not end one. For statistics and tests.
+  template <typename Visit>
+  void for_each_backend(Visit visit) noexcept {
+    backends_.for_each(visit);
+  }
 
   // --- For Backend, Canceller and Session ---
 

@@ -252,6 +252,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
     return static_cast<CoreId>(&peer - peers_.data());
   }
+  // Permits that may go to this core: all when its waiter comes first, else those that waiters here
+  // do not need.
+  [[nodiscard]] uint32_t spare_permits(const Peer& peer) noexcept;
   [[nodiscard]] bool is_before_local(const Peer& peer) noexcept;
   [[nodiscard]] uint32_t& held_count_of(CoreId home) noexcept {
     return home == reserve_home ? reserve_held_ : peers_[home].held_count;

@@ -50,6 +50,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void start(int fd, int family) noexcept;
 
   [[nodiscard]] State state() const noexcept { return state_; }
+  // The pool that serves this client; nullptr until it has logged in. Valid until it is ending.
+  [[nodiscard]] PoolEntry* pool() noexcept { return pool_; }
   [[nodiscard]] bool is_destroyable() const noexcept {
     return state_ == State::ending && backend_ == nullptr &&
            stream_.state() == Stream::State::closed;

@@ -64,6 +64,11 @@ class Sessions {
   [[nodiscard]] bool is_draining() const noexcept { return draining_; }
   [[nodiscard]] bool is_empty() const noexcept { return sessions_.used_count() == 0; }
   [[nodiscard]] uint32_t count() const noexcept { return sessions_.used_count(); }
+  // Calls visit(Session&) for each; it may not end one. For statistics and tests.
+  template <typename Visit>
+  void for_each(Visit visit) noexcept {
+    sessions_.for_each(visit);
+  }
 
   // --- For Session ---
 

@@ -1,0 +1,305 @@
+#include "tests/sim/client.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace helios::sim {
+namespace {
+
+using namespace test;
+
+// What a client may be told as its last word, when something has gone wrong elsewhere.
+bool is_excuse(const std::string& code) {
+  for (const char* known : {"53300", "08006", "57P01", "57P03"})
+    if (code == known) return true;
+  return false;
+}
+
+}  // namespace
+
+Client::Client(ClientHost& host, uint32_t number, size_t pool)
+    : host_(host),
+      number_(number),
+      pool_(pool),
+      visits_left_(1 + static_cast<uint32_t>(host.random().below(3))),
+      reads_slowly_(host.random().percent(15)),
+      next_act_(host.now() + host.random().up_to(host.settings().think_max)) {}
+
+std::string Client::describe() const {
+  std::string text = "client " + std::to_string(number_) + " \"" + mark_ + "\" of pool " +
+                     std::to_string(pool_) + (is_welcome_ ? "" : ", not welcome yet") +
+                     ", status " + status_ + ", " + std::to_string(replies_.size()) +
+                     " answers due";
+  if (!replies_.empty() && !replies_.front().expected.empty()) {
+    const WireMessage& next = replies_.front().expected.front();
+    text += std::string(", next ") + next.tag + " \"" + next.body.substr(0, 60) + "\"";
+  }
+  return text;
+}
+
+void Client::fail(const std::string& what) {
+  host_.fail(what + " (" + describe() + ")");
+}
+
+bool Client::has_input() const {
+  const SimNetwork& network = host_.network();
+  return fd_ >= 0 && (!network.peek(fd_).empty() || network.is_at_end(fd_));
+}
+
+Nanoseconds Client::next_time() const {
+  if (is_finished()) return never;
+  return has_input() ? std::min(next_read_, next_act_) : next_act_;
+}
+
+Nanoseconds Client::waits_since() const {
+  const bool is_idle = is_welcome_ && replies_.empty() && !has_said_goodbye_;
+  if (fd_ < 0 || is_idle || !outbox_.empty() || has_input()) return never;
+  // It is the client's turn.
+  if (!has_said_goodbye_ && !script_.empty() && script_.front().continues) return never;
+  return progress_at_;
+}
+
+void Client::act() {
+  if (has_input() && next_read_ <= host_.now()) return read();
+  next_act_ = host_.now() + 1;
+  if (fd_ < 0) return connect();
+  if (host_.random().below(1'000) < 4) return close(host_.random().percent(40));
+  work();
+}
+
+void Client::end() {
+  visits_left_ = 0;
+  if (fd_ >= 0) close(false);
+}
+
+void Client::connect() {
+  if (host_.is_closing_time()) visits_left_ = 0;
+  if (visits_left_ == 0) return;
+  --visits_left_;
+  const Settings& settings = host_.settings();
+  const PoolSettings& pool = settings.pools[pool_];
+  SimRandom& random = host_.random();
+  mark_ = "c" + std::to_string(number_) + "." + std::to_string(++visits_count_) + "-";
+  writer_.emplace(random, mark_, pool.limits.mode);
+  facts_ = {};
+  std::vector<std::pair<std::string, std::string>> parameters;
+  if (random.percent(50)) {
+    facts_.application_name = mark_ + "first";
+    parameters.emplace_back("application_name", facts_.application_name);
+  }
+  inbox_.clear();
+  outbox_ = startup_packet("u" + std::to_string(pool.user), "d" + std::to_string(pool.database),
+                           parameters);
+  script_.clear();
+  replies_.clear();
+  key_.clear();
+  units_left_ = 1 + static_cast<uint32_t>(random.below(settings.units_max));
+  status_ = 'I';
+  pipelines_ = random.percent(40);
+  is_welcome_ = has_cancelled_ = was_forbidden_ = false;
+  has_said_goodbye_ = has_failed_ = is_told_ = false;
+  asked_at_ = progress_at_ = host_.now();
+  fd_ = host_.connect();
+  host_.note("client connects", number_, visits_count_);
+}
+
+bool Client::may_begin_step() const {
+  return !script_.empty() && (script_.front().continues || replies_.empty() || pipelines_);
+}
+
+void Client::work() {
+  if (!outbox_.empty()) return send_some();
+  if (!is_welcome_ || has_said_goodbye_) return dawdle();
+  const bool has_time = !host_.is_closing_time() && units_left_ > 0;
+  if (script_.empty() && has_time && (replies_.empty() || pipelines_)) {
+    --units_left_;
+    script_ = writer_->next(facts_, replies_.empty());
+    was_forbidden_ |= writer_->is_forbidden();
+  }
+  if (!may_begin_step()) {
+    if (!script_.empty() || !replies_.empty()) return dawdle();
+    return leave(host_.random().percent(60));
+  }
+  if (replies_.empty()) asked_at_ = host_.now();
+  outbox_ = std::move(script_.front().bytes);
+  for (Reply& reply : script_.front().replies) replies_.push_back(std::move(reply));
+  script_.pop_front();
+  const bool is_last = script_.empty() && (units_left_ == 0 || host_.is_closing_time());
+  if (is_last && host_.random().percent(20)) {
+    outbox_ += frame('X', {});
+    has_said_goodbye_ = true;
+  }
+  send_some();
+}
+
+// Sends all that is to be sent, or a part of it, be it half a message.
+void Client::send_some() {
+  SimRandom& random = host_.random();
+  const size_t size = random.percent(60) ? outbox_.size() : 1 + random.below(outbox_.size());
+  host_.note("client sends", number_, size);
+  static_cast<void>(host_.network().write(fd_, outbox_.substr(0, size)));
+  outbox_.erase(0, size);
+  progress_at_ = host_.now();
+  const Nanoseconds pause = random.percent(5) ? milliseconds(10) : microseconds(100);
+  next_act_ = host_.now() + random.up_to(pause);
+}
+
+// Waits, and does not know for how long.
+void Client::dawdle() {
+  SimRandom& random = host_.random();
+  next_act_ = host_.now() + random.up_to(milliseconds(20) + host_.settings().think_max);
+  if (replies_.empty() || key_.empty() || !random.percent(4)) return;
+  std::string key = key_;
+  if (random.percent(20)) {
+    key.back() ^= 1;  // Somebody else's guess: nothing may come of it.
+  } else {
+    has_cancelled_ = true;
+  }
+  host_.note("client cancels", number_);
+  host_.send_cancel(key);
+}
+
+void Client::leave(bool with_goodbye) {
+  if (!with_goodbye) return close(false);
+  has_said_goodbye_ = true;
+  outbox_ = frame('X', {});
+  send_some();
+}
+
+void Client::close(bool by_reset) {
+  host_.note(by_reset ? "client resets" : "client closes", number_, replies_.size());
+  if (by_reset) host_.network().reset(fd_);
+  host_.network().close(std::exchange(fd_, -1));
+  next_act_ = host_.now() + host_.random().up_to(host_.settings().think_max + milliseconds(1));
+}
+
+void Client::read() {
+  const std::string bytes = host_.network().read(fd_);
+  host_.note("client reads", number_, bytes.size(), std::hash<std::string>{}(bytes));
+  if (!bytes.empty()) progress_at_ = host_.now();
+  if (reads_slowly_) next_read_ = host_.now() + host_.random().up_to(milliseconds(5));
+  inbox_ += bytes;
+  const bool had_to_wait = !replies_.empty() || !is_welcome_;
+  for (const WireMessage& message : take_messages(inbox_)) on_message(message);
+  if (host_.network().is_at_end(fd_)) return on_end();
+  // Free to go on: it thinks about it first.
+  if (had_to_wait && replies_.empty() && is_welcome_) {
+    const Nanoseconds thought = host_.random().up_to(host_.settings().think_max);
+    next_act_ = std::min(next_act_, host_.now() + thought);
+  }
+}
+
+// The pooler has ended the connection. Half a message may have come before.
+void Client::on_end() {
+  if (host_.is_calm() && !is_told_ && !has_said_goodbye_)
+    fail("a client was cut off without a reason");
+  close(false);
+}
+
+void Client::on_message(const WireMessage& message) {
+  if (is_told_) return fail("something came behind the last word");
+  switch (message.tag) {
+    case 'S':
+      return on_parameter(message);
+    case 'E':
+      return on_error(message);
+    case 'Z':
+      return on_ready(message.body[0]);
+    case 'R':
+    case 'K':
+      if (is_welcome_) return fail("a part of a login came behind it");
+      if (message.tag == 'K') key_ = message.body;
+      return;
+    default:
+      break;
+  }
+  if (replies_.empty()) return fail(std::string("nobody asked for ") + message.tag);
+  std::deque<WireMessage>& expected = replies_.front().expected;
+  if (has_failed_ || expected.empty()) return fail(std::string("too much: ") + message.tag);
+  if (message.tag != expected.front().tag || message.body != expected.front().body)
+    return fail(std::string("not its own: ") + message.tag + " \"" + message.body.substr(0, 60) +
+                "\"");
+  expected.pop_front();
+}
+
+void Client::on_parameter(const WireMessage& message) {
+  const std::string_view body = message.body;
+  constexpr std::string_view name("application_name\0", 17);
+  if (body.substr(0, name.size()) != name) {
+    if (is_welcome_) fail("a parameter changed that nobody touches");
+    return;
+  }
+  const std::string_view value = body.substr(name.size(), body.size() - name.size() - 1);
+  const std::string* wanted = &facts_.application_name;
+  if (is_welcome_ && !replies_.empty() && replies_.front().effect == Reply::Effect::rename)
+    wanted = &replies_.front().text;
+  if (value != *wanted) fail("not its own application_name: " + std::string(value));
+}
+
+void Client::on_error(const WireMessage& message) {
+  const std::string code = field_of(message, 'C');
+  if (field_of(message, 'V') == "FATAL") return on_fatal(code, field_of(message, 'M'));
+  if (replies_.empty()) return fail("an error that it did not make: " + code);
+  if (has_failed_) return fail("two errors in one answer");
+  has_failed_ = true;
+  const Reply& reply = replies_.front();
+  const bool is_aborted = status_ == 'E' && reply.effect != Reply::Effect::end;
+  const bool is_due = code == reply.error || (is_aborted && code == "25P02");
+  if (!is_due && !(has_cancelled_ && code == "57014")) fail("not its own error: " + code);
+}
+
+void Client::on_fatal(const std::string& code, const std::string& message) {
+  host_.note("client is told", number_, std::hash<std::string>{}(code));
+  is_told_ = true;
+  if (was_forbidden_ && code == "0A000") return;
+  if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);
+  if (host_.is_calm() && code != "53300") fail("a last word although nothing happened: " + code);
+  const bool is_timeout = message.find("query_wait_timeout: no server") == 0;
+  if (is_timeout && host_.now() - asked_at_ < limits().acquire_timeout)
+    fail("told too early that nothing became free in time");
+}
+
+void Client::on_ready(char status) {
+  if (!is_welcome_) {
+    is_welcome_ = true;
+    if (status != 'I') fail("welcome in a transaction");
+    return;
+  }
+  if (replies_.empty()) return fail("ready although nothing was asked");
+  Reply reply = std::move(replies_.front());
+  replies_.pop_front();
+  ++replies_count_;
+  if (std::exchange(has_failed_, false)) {
+    if (status_ == 'T') status_ = 'E';
+  } else {
+    if (!reply.error.empty()) fail("an error was left out");
+    if (!reply.expected.empty()) fail("a part of an answer was left out");
+    apply(reply);
+  }
+  if (status != status_) fail(std::string("not its own transaction: ready ") + status);
+}
+
+void Client::apply(const Reply& reply) {
+  switch (reply.effect) {
+    case Reply::Effect::none:
+      return;
+    case Reply::Effect::begin:
+      status_ = 'T';
+      return;
+    case Reply::Effect::end:
+      status_ = 'I';
+      return;
+    case Reply::Effect::rename:
+      facts_.application_name = reply.text;
+      return;
+    case Reply::Effect::prepare:
+      facts_.statement = reply.text;
+      facts_.is_by_query = reply.text == "PREPARE";
+      return;
+    case Reply::Effect::deallocate:
+      facts_.statement.clear();
+      return;
+  }
+}
+
+}  // namespace helios::sim

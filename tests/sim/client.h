@@ -1,0 +1,114 @@
+// A simulated client: logs in, works, leaves in any manner, and comes back.
+//
+// It checks every byte that it receives against what its script says. It acts when its time has
+// come and reads when something has arrived; the simulation asks next_time() and calls act().
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+
+#include "helios/base/clock.h"
+#include "tests/sim/script.h"
+#include "tests/sim/settings.h"
+#include "tests/support/fake_io.h"
+
+namespace helios::sim {
+
+// The world of a client, which the simulation makes.
+class ClientHost {
+ public:
+  [[nodiscard]] virtual const Settings& settings() const = 0;
+  [[nodiscard]] virtual SimNetwork& network() = 0;
+  [[nodiscard]] virtual SimRandom& random() = 0;
+  [[nodiscard]] virtual Nanoseconds now() = 0;
+  // A new connection to the pooler: the client's end of it.
+  [[nodiscard]] virtual int connect() = 0;
+  // Sends a cancel request on a connection of its own. `key`: the body of BackendKeyData.
+  virtual void send_cancel(const std::string& key) = 0;
+  // Who leaves does not come back, and no new work is begun.
+  [[nodiscard]] virtual bool is_closing_time() = 0;
+  // Nothing may go wrong but what clients do themselves.
+  [[nodiscard]] virtual bool is_calm() = 0;
+  // Something that must not be: the first one counts.
+  virtual void fail(std::string text) = 0;
+  // For the trace.
+  virtual void note(const char* what, uint64_t a, uint64_t b = 0, uint64_t c = 0) = 0;
+
+ protected:
+  ~ClientHost() = default;
+};
+
+class Client {
+ public:
+  Client(ClientHost& host, uint32_t number, size_t pool);
+
+  // When act() is to be called; `never` when it is finished.
+  [[nodiscard]] Nanoseconds next_time() const;
+  // Reads what has come, or does one thing of its choice.
+  void act();
+  // Leaves without a word, and stays away.
+  void end();
+
+  [[nodiscard]] bool is_finished() const { return fd_ < 0 && visits_left_ == 0; }
+  // Since when it waits for a sign of life of the pooler; `never` when it does not.
+  [[nodiscard]] Nanoseconds waits_since() const;
+  [[nodiscard]] size_t pool() const { return pool_; }
+  [[nodiscard]] std::string describe() const;
+  [[nodiscard]] uint64_t replies_count() const { return replies_count_; }
+
+ private:
+  [[nodiscard]] const PoolLimits& limits() const { return host_.settings().pools[pool_].limits; }
+  [[nodiscard]] bool has_input() const;
+  [[nodiscard]] bool may_begin_step() const;
+  void fail(const std::string& what);
+  void connect();
+  void work();
+  void send_some();
+  void dawdle();
+  void leave(bool with_goodbye);
+  void close(bool by_reset);
+  void read();
+  void on_end();
+  void on_message(const test::WireMessage& message);
+  void on_parameter(const test::WireMessage& message);
+  void on_error(const test::WireMessage& message);
+  void on_fatal(const std::string& code, const std::string& message);
+  void on_ready(char status);
+  void apply(const Reply& reply);
+
+  ClientHost& host_;
+  const uint32_t number_;
+  const size_t pool_;
+  uint32_t visits_left_;
+  uint32_t visits_count_ = 0;
+  bool reads_slowly_;
+  uint64_t replies_count_ = 0;
+  Nanoseconds next_act_;
+  Nanoseconds next_read_ = 0;
+
+  // Of this visit.
+  int fd_ = -1;
+  std::string mark_;
+  std::string inbox_;
+  std::string outbox_;
+  std::deque<Step> script_;
+  std::deque<Reply> replies_;  // Begun and not yet complete.
+  std::optional<Scriptwriter> writer_;
+  SessionFacts facts_;
+  std::string key_;
+  uint32_t units_left_ = 0;
+  char status_ = 'I';
+  bool is_welcome_ = false;
+  bool pipelines_ = false;
+  bool has_cancelled_ = false;
+  bool was_forbidden_ = false;
+  bool has_said_goodbye_ = false;
+  bool has_failed_ = false;   // The server's answer under way had an error.
+  bool is_told_ = false;      // FATAL has come: nothing may follow.
+  Nanoseconds asked_at_ = 0;  // The begin of the visit, or of what was asked when nothing was due.
+  Nanoseconds progress_at_ = 0;
+};
+
+}  // namespace helios::sim

@@ -1,0 +1,210 @@
+// Runs seeds of the simulator: many, or one with its trace.
+//
+// The seed that runs is written out even when an assertion of the pooler ends the process.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cinttypes>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "tests/sim/simulation.h"
+
+namespace helios::sim {
+namespace {
+
+constexpr const char* usage =
+    R"(usage: tools/sim [--seeds N] [--first S]
+       tools/sim --seed N [--quiet]
+       tools/sim --check-replay [--seeds N] [--first S]
+
+Runs the whole pooler in simulated time, between simulated clients and nodes, on simulated cores in
+one thread. A seed decides everything: cores, pools, limits, the order of events, what breaks.
+
+  --seeds N        run N seeds (default 300)
+  --first S        the first of them (default 1)
+  --seed N         run this one, and print its settings, every event and the pooler's log
+  --quiet          with --seed: no events, only how it ended and the hash of its trace
+  --check-replay   run each seed twice: the traces must be the same
+  --help           this text
+
+The last line is "N passed, N failed". A seed that fails prints itself, its settings and what went
+wrong. Exit status: 0 all passed, 1 something failed, 2 wrong usage.
+)";
+
+struct Arguments {
+  uint64_t seeds_count = 300;
+  uint64_t first = 1;
+  std::optional<uint64_t> seed;
+  bool is_quiet = false;
+  bool checks_replay = false;
+};
+
+[[noreturn]] void refuse(const char* problem, const char* what) {
+  fprintf(stderr, "sim: %s: %s\n\n%s", problem, what, usage);
+  exit(2);
+}
+
+uint64_t read_number(const char* option, const char* text) {
+  if (text == nullptr) refuse("needs a number", option);
+  char* end = nullptr;
+  const uint64_t number = strtoull(text, &end, 10);
+  if (*text < '0' || *text > '9' || *end != '\0') refuse("is no number", text);
+  return number;
+}
+
+Arguments read_arguments(char** words) {
+  Arguments arguments;
+  for (++words; *words != nullptr; ++words) {
+    const std::string word = *words;
+    if (word == "--help" || word == "-h") {
+      fputs(usage, stdout);
+      exit(0);
+    } else if (word == "--quiet") {
+      arguments.is_quiet = true;
+    } else if (word == "--check-replay") {
+      arguments.checks_replay = true;
+    } else if (word == "--seeds" || word == "--first" || word == "--seed") {
+      const uint64_t number = read_number(word.c_str(), words[1]);
+      if (word == "--seeds") arguments.seeds_count = number;
+      if (word == "--first") arguments.first = number;
+      if (word == "--seed") arguments.seed = number;
+      ++words;
+    } else {
+      refuse("unknown argument", word.c_str());
+    }
+  }
+  return arguments;
+}
+
+// --- The seed that runs, for the last words of the process ---
+
+char last_words[4096];
+
+void on_abort(int) {
+  static_cast<void>(!write(STDERR_FILENO, last_words, strlen(last_words)));
+  signal(SIGABRT, SIG_DFL);
+  raise(SIGABRT);
+}
+
+void name_running(const std::string& settings) {
+  snprintf(last_words, sizeof(last_words), "FAILED, the process ends here: %s\n", settings.c_str());
+}
+
+// The bench of the sessions' tests, on which the simulator stands, speaks through doctest.
+void on_doctest_failure(const doctest::AssertData& data) {
+  if (!data.m_failed) return;
+  fprintf(stderr, "%s:%d: %s\n", data.m_file, data.m_line, data.m_expr);
+  abort();
+}
+
+struct Outcome {
+  bool passed = false;
+  uint64_t trace_hash = 0;
+  Tally tally;
+};
+
+Outcome run_seed(uint64_t seed, bool prints) {
+  const std::string settings = Settings(seed).describe();
+  name_running(settings);
+  if (prints) printf("%s\n", settings.c_str());
+  setvbuf(stdout, nullptr, prints ? _IOLBF : _IOFBF, BUFSIZ);
+  auto simulation = std::make_unique<Simulation>(seed, prints);
+  const std::string& error = simulation->run();
+  Outcome outcome;
+  outcome.tally = simulation->tally();
+  outcome.trace_hash = simulation->trace_hash();
+  outcome.passed = error.empty();
+  if (outcome.passed) return outcome;
+  printf("FAILED: %s\n  what: %s\n  replay: tools/sim --seed %" PRIu64 "\n", settings.c_str(),
+         error.c_str(), seed);
+  fflush(stdout);
+  // Its cores are in no state to be destroyed.
+  static_cast<void>(simulation.release());
+  return outcome;
+}
+
+int run_one(uint64_t seed, bool prints) {
+  const Outcome outcome = run_seed(seed, prints);
+  printf("seed %" PRIu64 ": %s, trace %016" PRIx64 "\n", seed, outcome.passed ? "passed" : "failed",
+         outcome.trace_hash);
+  return outcome.passed ? 0 : 1;
+}
+
+// --- Many ---
+
+void show_progress(uint64_t done, uint64_t all, uint64_t failed) {
+  if (isatty(STDERR_FILENO) == 0) return;
+  fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " seeds, %" PRIu64 " failed ", done, all, failed);
+  if (done == all) fputs("\n", stderr);
+}
+
+bool replays(uint64_t seed, const Outcome& first) {
+  if (run_seed(seed, false).trace_hash == first.trace_hash) return true;
+  printf("FAILED: seed %" PRIu64 " went another way the second time\n", seed);
+  return false;
+}
+
+// Seeds that happen to do nothing would show nothing.
+bool covers_everything(const Tally& tally) {
+  bool is_good = true;
+  const auto need = [&](const char* what, uint64_t count) {
+    if (count > 0) return;
+    printf("FAILED: these seeds show nothing of %s\n", what);
+    is_good = false;
+  };
+  need("answers", tally.replies);
+  need("waiters", tally.waits);
+  need("wait time-outs", tally.wait_timeouts);
+  need("failed connects", tally.connect_failures);
+  need("backends that move", tally.moves);
+  need("cancel requests", tally.cancels);
+  need("faults", tally.faults);
+  return is_good;
+}
+
+int run_many(const Arguments& arguments) {
+  const auto begin = std::chrono::steady_clock::now();
+  Tally total;
+  uint64_t failed = 0;
+  for (uint64_t i = 0; i < arguments.seeds_count; ++i) {
+    const uint64_t seed = arguments.first + i;
+    const Outcome outcome = run_seed(seed, false);
+    const bool is_good = outcome.passed && (!arguments.checks_replay || replays(seed, outcome));
+    failed += is_good ? 0 : 1;
+    total.add(outcome.tally);
+    show_progress(i + 1, arguments.seeds_count, failed);
+  }
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+  printf("%" PRIu64 " turns, %" PRIu64 " answers, %" PRIu64 " waits (%" PRIu64 " in vain), %" PRIu64
+         " connects (%" PRIu64 " in vain), %" PRIu64 " moves, %" PRIu64 " cancel requests, %" PRIu64
+         " faults; overtaken by the bound and %.1f hops; %.1f s\n",
+         total.turns, total.replies, total.waits, total.wait_timeouts, total.connects,
+         total.connect_failures, total.moves, total.cancels, total.faults, total.excess_hops,
+         spent.count());
+  if (arguments.seeds_count >= 20 && !covers_everything(total)) ++failed;
+  printf("%" PRIu64 " passed, %" PRIu64 " failed\n",
+         arguments.seeds_count - std::min(failed, arguments.seeds_count), failed);
+  return failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace helios::sim
+
+int main(int, char** words) {
+  using namespace helios::sim;
+  const Arguments arguments = read_arguments(words);
+  doctest::Context context;
+  context.setAsDefaultForAssertsOutOfTestCases();
+  context.setAssertHandler(&on_doctest_failure);
+  signal(SIGABRT, on_abort);
+  if (arguments.seed) return run_one(*arguments.seed, !arguments.is_quiet);
+  return run_many(arguments);
+}

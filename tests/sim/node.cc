@@ -1,0 +1,164 @@
+#include "tests/sim/node.h"
+
+#include <algorithm>
+
+namespace helios::sim {
+namespace {
+
+using namespace test;
+
+constexpr uint16_t first_port = 6000;
+
+NodeOptions options_of(const Settings& settings, size_t number) {
+  NodeOptions options;
+  options.name = "node" + std::to_string(number);
+  options.label = "127.0.0.1";
+  options.hosts = {"127.0.0.1"};
+  options.port = static_cast<uint16_t>(first_port + number);
+  options.max_connections = settings.node_max[number];
+  options.cores_count = settings.cores;
+  return options;
+}
+
+}  // namespace
+
+SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& settings, size_t number)
+    : node(options_of(settings, number), bench.resolver),
+      server(bench.network, static_cast<uint16_t>(first_port + number)),
+      bench_(bench),
+      random_(random),
+      port_(static_cast<uint16_t>(first_port + number)),
+      pace_{bench.clock,        random_,
+            settings.login_max, settings.work_max,
+            settings.close_max, settings.piece_max > 0 ? 30U : 0U,
+            settings.piece_max} {
+  server.pace = &pace_;
+  server.obeys_cancels = true;
+}
+
+Nanoseconds SimNode::next_time() const {
+  Nanoseconds next = std::min(server.next_due(), well_at_);
+  for (const auto& [process_id, until] : deaf_) next = std::min(next, until);
+  return next;
+}
+
+void SimNode::act() {
+  const Nanoseconds now = bench_.clock.now();
+  if (well_at_ <= now) end_trouble();
+  wake_deaf(now);
+  static_cast<void>(server.pump());
+}
+
+const char* SimNode::begin_fault() {
+  if (trouble_ == Trouble::none && random_.percent(30)) return begin_trouble();
+  return begin_session_fault();
+}
+
+ServerSession* SimNode::any_session() {
+  const std::vector<ServerSession*> open = server.open_sessions();
+  return open.empty() ? nullptr : open[random_.below(open.size())];
+}
+
+const char* SimNode::begin_session_fault() {
+  ServerSession* session = any_session();
+  if (session == nullptr) return "nothing befalls node";
+  switch (random_.below(4)) {
+    case 0:
+      session->end();
+      return "hang-up at node";
+    case 1:
+      say_farewell(*session);
+      return "farewell at node";
+    case 2:
+      session->reset();
+      return "reset at node";
+    default:
+      session->is_deaf = true;
+      deaf_.emplace_back(session->process_id(), bench_.clock.now() + random_.up_to(deaf_max));
+      return "deafness at node";
+  }
+}
+
+void SimNode::say_farewell(ServerSession& session) {
+  session.write(
+      error_reply("FATAL", "57P01", "terminating connection due to administrator command"));
+  session.end();
+  ++farewells_count_;
+}
+
+const char* SimNode::begin_trouble() {
+  constexpr int64_t lengths_ms[] = {5, 100, 1'500};
+  well_at_ = bench_.clock.now() + random_.up_to(milliseconds(lengths_ms[random_.below(3)]));
+  switch (random_.below(5)) {
+    case 0:
+      trouble_ = Trouble::down;
+      server.stop_listening();
+      return "refusals at node";
+    case 1:
+      trouble_ = Trouble::silent;
+      bench_.network.set_answering(port_, false);
+      return "silence at node";
+    case 2:
+      trouble_ = Trouble::holding;
+      server.holds_logins = true;
+      return "held logins at node";
+    case 3:
+      trouble_ = Trouble::refusing;
+      server.login_error = error_reply("FATAL", "53300", "sorry, too many clients already");
+      return "refused logins at node";
+    default:
+      trouble_ = Trouble::down;
+      restart();
+      return "restart of node";
+  }
+}
+
+// Its connections end at once, in one of the ways in which a server goes.
+void SimNode::restart() {
+  const bool by_reset = random_.percent(30);
+  const bool with_farewell = random_.percent(60);
+  for (const auto& session : server.sessions()) {
+    if (!session->is_open()) continue;
+    if (by_reset) {
+      session->reset();
+      continue;
+    }
+    if (with_farewell && session->kind() == ServerSession::Kind::session) {
+      say_farewell(*session);
+    } else {
+      session->end();
+    }
+  }
+  server.stop_listening();
+}
+
+void SimNode::end_trouble() {
+  const bool was_down = trouble_ == Trouble::down;
+  server.start_listening();
+  bench_.network.set_answering(port_, true);
+  server.holds_logins = false;
+  server.login_error.clear();
+  trouble_ = Trouble::none;
+  well_at_ = never;
+  if (!was_down || !random_.percent(40)) return;
+  // It listens before it is ready.
+  trouble_ = Trouble::refusing;
+  server.login_error = error_reply("FATAL", "57P03", "the database system is starting up");
+  well_at_ = bench_.clock.now() + random_.up_to(milliseconds(50));
+}
+
+void SimNode::wake_deaf(Nanoseconds now) {
+  for (const auto& [process_id, until] : deaf_) {
+    if (until > now) continue;
+    for (const auto& session : server.sessions())
+      if (session->process_id() == process_id) session->is_deaf = false;
+  }
+  std::erase_if(deaf_, [&](const auto& entry) { return entry.second <= now; });
+}
+
+void SimNode::recover() {
+  for (int i = 0; i < 2 && trouble_ != Trouble::none; ++i) end_trouble();
+  wake_deaf(never);
+}
+
+}  // namespace helios::sim

@@ -1,0 +1,142 @@
+#include "tests/sim/settings.h"
+
+#include <initializer_list>
+
+namespace helios::sim {
+namespace {
+
+uint32_t between(SimRandom& random, uint32_t low, uint32_t high) {
+  return low + static_cast<uint32_t>(random.below(high - low + 1));
+}
+
+template <typename T>
+T one_of(SimRandom& random, std::initializer_list<T> values) {
+  return values.begin()[random.below(values.size())];
+}
+
+// None in half of the cases.
+uint32_t maybe_limit(SimRandom& random, uint32_t max) {
+  return random.percent(50) ? 0 : between(random, 1, max);
+}
+
+LeaseMode draw_mode(SimRandom& random) {
+  const uint64_t chance = random.below(10);
+  if (chance < 7) return LeaseMode::transaction;
+  return chance < 9 ? LeaseMode::session : LeaseMode::statement;
+}
+
+PoolLimits draw_limits(SimRandom& random) {
+  PoolLimits limits;
+  limits.mode = draw_mode(random);
+  limits.max_connections = between(random, 1, 8);
+  limits.min_connections = random.percent(60) ? 0 : between(random, 0, limits.max_connections);
+  limits.idle_timeout = milliseconds(one_of(random, {0, 5, 50, 1'000, 300'000}));
+  limits.max_lifetime = milliseconds(one_of(random, {0, 20, 200, 3'000, 1'800'000}));
+  limits.acquire_timeout = milliseconds(one_of(random, {20, 200, 2'000, 30'000}));
+  limits.connect_timeout = milliseconds(one_of(random, {200, 1'000, 15'000}));
+  limits.test_after = milliseconds(one_of(random, {0, 1, 20, 500, 30'000}));
+  return limits;
+}
+
+const char* to_text(LeaseMode mode) {
+  switch (mode) {
+    case LeaseMode::session:
+      return "session";
+    case LeaseMode::transaction:
+      return "transaction";
+    case LeaseMode::statement:
+      return "statement";
+  }
+  return "";
+}
+
+std::string in_ms(Nanoseconds duration) {
+  return std::to_string(static_cast<double>(duration) / 1e6) + " ms";
+}
+
+}  // namespace
+
+Settings::Settings(uint64_t first_seed) : seed(first_seed) {
+  SimRandom random(seed);
+  cores = static_cast<CoreId>(between(random, 1, 8));
+  for (uint32_t i = between(random, 1, 2); i > 0; --i)
+    node_max.push_back(random.percent(30) ? 0 : between(random, 1, 12));
+  for (uint32_t i = between(random, 1, 3); i > 0; --i) {
+    node_of.push_back(random.below(node_max.size()));
+    database_max.push_back(maybe_limit(random, 8));
+  }
+  for (uint32_t i = between(random, 1, 2); i > 0; --i) user_max.push_back(maybe_limit(random, 8));
+  for (size_t database = 0; database < node_of.size(); ++database)
+    for (size_t user = 0; user < user_max.size(); ++user)
+      pools.push_back({database, user, draw_limits(random)});
+
+  clients_count = between(random, 2, 24);
+  clients_max = random.percent(15) ? between(random, 1, clients_count) : 1'000;
+  units_max = between(random, 1, 12);
+  buffers_count = one_of(random, {3U, 6U, 16U});
+  is_lopsided = random.percent(25);
+  turn_max = microseconds(one_of(random, {20, 100, 400}));
+  stall_max = random.percent(30) ? milliseconds(one_of(random, {2, 15})) : 0;
+  mail_max = microseconds(one_of(random, {1, 50, 300, 3'000}));
+  login_max = microseconds(one_of(random, {100, 2'000, 40'000}));
+  work_max = microseconds(one_of(random, {20, 500, 10'000}));
+  close_max = microseconds(one_of(random, {10, 1'000, 30'000, 800'000}));
+  piece_max = microseconds(one_of(random, {0, 200, 2'000}));
+  think_max = microseconds(one_of(random, {0, 500, 20'000, 500'000}));
+
+  has_faults = random.percent(60);
+  fault_every = milliseconds(one_of(random, {3, 30, 300}));
+  drains_early = random.percent(15);
+  is_forgotten = !drains_early && random.percent(15);
+
+  // Else their last backends would stay for ever.
+  for (PoolSettings& pool : pools)
+    if (is_forgotten) pool.limits.idle_timeout = milliseconds(one_of(random, {5, 50, 1'000}));
+
+  network.seed = random.next();
+  network.short_send_percent = one_of(random, {0U, 20U, 60U});
+  network.short_recv_percent = one_of(random, {0U, 20U, 60U});
+  network.multishot_end_percent = one_of(random, {0U, 5U, 50U});
+  network.socket_buffer_size = one_of<size_t>(random, {700, 4'096, 16'384});
+  if (!has_faults) return;
+  network.connect_refused_percent = one_of(random, {0U, 5U, 50U});
+  network.reset_per_mille = one_of(random, {0U, 0U, 1U, 5U});
+}
+
+std::string Settings::describe() const {
+  const auto number = [](uint64_t value) { return std::to_string(value); };
+  std::string text = "seed " + number(seed) + ": " + number(cores) + " cores, " +
+                     number(clients_count) + " clients (at most " + number(clients_max) + ")" +
+                     (is_lopsided ? " on one of them" : "") + ", up to " + number(units_max) +
+                     " units each, " + number(buffers_count) + " buffers";
+  text += "\n  turn " + in_ms(turn_max) + ", stall " + in_ms(stall_max) + ", mail " +
+          in_ms(mail_max) + ", think " + in_ms(think_max);
+  text += "\n  login " + in_ms(login_max) + ", work " + in_ms(work_max) + ", close " +
+          in_ms(close_max) + ", between pieces " + in_ms(piece_max);
+  text += "\n  network: short sends " + number(network.short_send_percent) + " %, short receives " +
+          number(network.short_recv_percent) + " %, multishot ends " +
+          number(network.multishot_end_percent) + " %, refused " +
+          number(network.connect_refused_percent) + " %, resets " +
+          number(network.reset_per_mille) + " per mille, " + number(network.socket_buffer_size) +
+          " bytes under way";
+  text += has_faults ? "\n  a fault every " + in_ms(fault_every) : "\n  no faults";
+  if (drains_early) text += ", drains early";
+  if (is_forgotten) text += ", pools are forgotten";
+  for (size_t i = 0; i < node_max.size(); ++i)
+    text += "\n  node " + number(i) + ": at most " + number(node_max[i]);
+  for (size_t i = 0; i < user_max.size(); ++i)
+    text += "\n  user u" + number(i) + ": at most " + number(user_max[i]);
+  for (const PoolSettings& pool : pools) {
+    const PoolLimits& limits = pool.limits;
+    text += "\n  pool d" + number(pool.database) + "/u" + number(pool.user) + " on node " +
+            number(node_of[pool.database]) + ": " + to_text(limits.mode) + ", " +
+            number(limits.min_connections) + " to " + number(limits.max_connections) +
+            " (database at most " + number(database_max[pool.database]) + "), idle " +
+            in_ms(limits.idle_timeout) + ", life " + in_ms(limits.max_lifetime) + ", acquire " +
+            in_ms(limits.acquire_timeout) + ", connect " + in_ms(limits.connect_timeout) +
+            ", test after " + in_ms(limits.test_after);
+  }
+  return text;
+}
+
+}  // namespace helios::sim

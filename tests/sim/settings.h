@@ -1,0 +1,54 @@
+// What a seed decides before anything moves: cores, pools and their limits, how slow and how
+// unreliable everything is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "helios/pool/pool_spec.h"
+#include "helios/runtime/mailbox.h"
+#include "tests/support/fake_io.h"
+
+namespace helios::sim {
+
+struct PoolSettings {
+  size_t database = 0;
+  size_t user = 0;
+  PoolLimits limits;
+};
+
+struct Settings {
+  explicit Settings(uint64_t seed);
+  [[nodiscard]] std::string describe() const;
+
+  // The longest time from the moment when a message is sent, or something happens to a socket,
+  // until the core that it concerns has dealt with it.
+  [[nodiscard]] Nanoseconds hop_max() const { return mail_max + turn_max + stall_max; }
+
+  uint64_t seed;
+  CoreId cores;
+  std::vector<uint32_t> node_max;                // Of each node; 0: no limit.
+  std::vector<size_t> node_of;                   // By database.
+  std::vector<uint32_t> database_max, user_max;  // 0: no limit.
+  std::vector<PoolSettings> pools;               // One for each database and user.
+  uint32_t clients_count;
+  uint32_t clients_max;  // max_clients of the pooler.
+  uint32_t units_max;    // Units of work of a client.
+  uint32_t buffers_count;
+  SimOptions network;
+
+  Nanoseconds turn_max;   // From one turn of a core to the next.
+  Nanoseconds stall_max;  // What a turn may come late, now and then. 0: never.
+  Nanoseconds mail_max;
+  Nanoseconds login_max, work_max, close_max, piece_max;  // Of a node's sessions.
+  Nanoseconds think_max;                                  // Of clients between units.
+
+  bool has_faults;          // Otherwise only clients misbehave.
+  bool is_lopsided;         // All clients on one core.
+  Nanoseconds fault_every;  // Mean time between two faults of a node.
+  bool drains_early;        // In the middle of the work.
+  bool is_forgotten;        // When all have left, nothing happens until every pool is forgotten.
+};
+
+}  // namespace helios::sim

@@ -1,0 +1,122 @@
+// The whole pooler in one thread: real sessions, pools and backends on simulated cores, between
+// simulated clients and nodes, in simulated time. Everything follows from the seed.
+//
+// Whose time has come acts next: a core does a turn, a node answers, a client does what it likes,
+// something breaks. After each act the invariants are checked (checker.h); clients check what they
+// receive (client.h). The first failure ends the run.
+//
+// A run: the day (clients come, work and go), closing time (those who are there finish), rest
+// (every backend goes idle), drain (nothing is left).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/sim/checker.h"
+#include "tests/sim/client.h"
+#include "tests/sim/node.h"
+#include "tests/sim/settings.h"
+#include "tests/support/session_bench.h"
+
+namespace helios::sim {
+
+// What a run did: to see that runs do what they are for.
+struct Tally {
+  uint64_t turns = 0;
+  uint64_t replies = 0;
+  uint64_t waits = 0;
+  uint64_t wait_timeouts = 0;
+  uint64_t connects = 0;
+  uint64_t connect_failures = 0;
+  uint64_t moves = 0;
+  uint64_t cancels = 0;
+  uint64_t faults = 0;
+  double excess_hops = 0;  // The largest of a run.
+
+  void add(const Tally& other);
+};
+
+class Simulation final : public ClientHost {
+ public:
+  // `prints`: every event goes to stdout, and the pooler's log to stderr.
+  Simulation(uint64_t seed, bool prints);
+
+  // Runs to the end. Returns what went wrong first; empty when nothing did. Note: when something
+  // did, the cores are in no state to be destroyed; the simulation must be leaked.
+  [[nodiscard]] const std::string& run();
+
+  // Of every event with its time: the same for the same seed.
+  [[nodiscard]] uint64_t trace_hash() const { return trace_hash_; }
+  [[nodiscard]] Tally tally();
+
+ private:
+  // --- ClientHost ---
+  [[nodiscard]] const Settings& settings() const override { return settings_; }
+  [[nodiscard]] SimNetwork& network() override { return bench_.network; }
+  [[nodiscard]] SimRandom& random() override { return random_; }
+  [[nodiscard]] Nanoseconds now() override { return bench_.clock.now(); }
+  [[nodiscard]] int connect() override;
+  void send_cancel(const std::string& key) override;
+  [[nodiscard]] bool is_closing_time() override { return is_closing_time_; }
+  [[nodiscard]] bool is_calm() override { return !settings_.has_faults && !settings_.drains_early; }
+  void fail(std::string text) override;
+  void note(const char* what, uint64_t a, uint64_t b, uint64_t c) override;
+
+  // A core's place in the schedule.
+  struct CoreSchedule {
+    Nanoseconds next_turn = 0;     // Not before.
+    bool sleeps = false;           // Until something wakes it.
+    Nanoseconds drain_at = never;  // When it gets to know that the process ends...
+    Nanoseconds stop_at = never;   // ...and that it ends at once.
+    std::vector<int> arrivals;     // Clients that have connected and are not accepted yet.
+  };
+  // A cancel request on its way.
+  struct Asker {
+    int fd;
+    Nanoseconds since;
+  };
+
+  [[nodiscard]] static test::BenchOptions options_of(const Settings& settings);
+  void adapt(PoolSpec& spec) const;
+  void make_limits();
+
+  // Lets whose turn it is act, until `is_over` holds. Fails when that takes longer than `patience`.
+  template <typename IsOver>
+  void run_until(const char* what, Nanoseconds patience, IsOver is_over);
+  void step();
+  void run_turn(CoreId id);
+  [[nodiscard]] Nanoseconds next_turn(CoreId id);
+  void begin_fault();
+  void check_patience();
+  void look_after_askers();
+
+  void run_day();
+  void close_the_day();
+  void come_to_rest();
+  void drain();
+  void check_nothing_is_left();
+  void schedule_drain();
+
+  const Settings settings_;
+  SimRandom random_;
+  const bool prints_;
+  std::string error_;
+  uint64_t trace_hash_ = 0xcbf29ce484222325ULL;
+  uint64_t steps_count_ = 0;
+  uint64_t faults_count_ = 0;
+  bool is_closing_time_ = false;
+  SharedLimits shared_;
+  test::SessionBench bench_;
+  std::vector<std::unique_ptr<SimNode>> nodes_;
+  std::vector<CoreSchedule> schedules_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  std::vector<Asker> askers_;
+  std::unique_ptr<Checker> checker_;
+  Nanoseconds next_fault_ = never;
+  CoreId only_core_ = 0;
+  Tally tally_;
+};
+
+}  // namespace helios::sim
