@@ -213,6 +213,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool is_recoverable() const noexcept;
   [[nodiscard]] bool is_batch_open() const noexcept;
   void go_on_recovering() noexcept;
+  void cancel_what_runs() noexcept;
   void start_closing(bool mid_message) noexcept;
   void end() noexcept;
 
@@ -238,6 +239,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;
   Nanoseconds expires_at_ = never;
+  Nanoseconds recovery_ends_at_ = 0;
   std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;
   SocketAddress address_;
