@@ -23,6 +23,9 @@ constexpr Nanoseconds replacement_lead_max = seconds(30);
 // How long a server may take to end what a client has left: the cancel request, the rest of the
 // replies and ROLLBACK together. Longer than any of these takes, and short for those who wait.
 constexpr Nanoseconds recovery_timeout = seconds(5);
+// A cancel request may come before the query that it is for, and ends one of several only: another
+// one follows after this time.
+constexpr Nanoseconds cancel_interval = milliseconds(500);
 // How long DISCARD ALL may take before the backend is closed instead.
 constexpr Nanoseconds cleaning_timeout = seconds(30);
 
@@ -327,10 +330,9 @@ void Backend::recover(const char* reason, bool clean_up) noexcept {
   // Nobody sees the answers that are still to come; they may tell of state that stays behind.
   clean_up_ = clean_up || is_busy;
   set_state(State::recovering);
-  pools_.context().timers.schedule(timer_, pools_.now() + recovery_timeout);
+  recovery_ends_at_ = pools_.now() + recovery_timeout;
   if (stream_.is_receive_paused()) stream_.resume_receive();
-  if (is_busy && cancels_in_flight_ == 0 && process_id_ != 0)
-    pools_.start_cancel(*this, nullptr, nullptr);
+  cancel_what_runs();
   if (is_batch_open()) {
     // A Sync alone would commit what the server has done of it, as no client that goes has asked
     // for. After an error the server ignores this ROLLBACK: then nothing is left to undo.
@@ -339,6 +341,17 @@ void Backend::recover(const char* reason, bool clean_up) noexcept {
   }
   choose_drained();
   go_on_recovering();
+}
+
+// Until the server has got to the end of what the client asked for.
+void Backend::cancel_what_runs() noexcept {
+  const Nanoseconds now = pools_.now();
+  if (now >= recovery_ends_at_) return close("what a client left did not end in time");
+  pools_.context().timers.schedule(timer_, std::min(now + cancel_interval, recovery_ends_at_));
+  // A statement of ours is to go on.
+  const bool is_of_client = !ledger_.empty() && !ledger_.is_head_skipped();
+  if (is_of_client && cancels_in_flight_ == 0 && process_id_ != 0)
+    pools_.start_cancel(*this, nullptr, nullptr);
 }
 
 // What is still to come is known, and the server can be brought to its end.
@@ -539,7 +552,7 @@ void Backend::on_timeout(void* self) noexcept {
       return backend.fail_login({std::string(sqlstate::connection_failure),
                                  "connect_query took longer than connect_timeout"});
     case State::recovering:
-      return backend.close("what a client left did not end in time");
+      return backend.cancel_what_runs();
     case State::cleaning:
       return backend.close("DISCARD ALL took too long");
     case State::testing:

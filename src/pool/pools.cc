@@ -132,7 +132,7 @@ bool Pools::connect(Slice& slice) noexcept {
   // Few connects at once; then what the pools share.
   const bool has_place = take_place(entry_of(slice));
   if (!has_place || !take_limits(spec)) {
-    node.health.on_abandoned(*attempt);
+    abandon(node, *attempt);
     if (has_place) give_back_place(node);
     return false;
   }

@@ -80,6 +80,16 @@ void Pools::tell_of_node(MessageKind kind, Node& node) noexcept {
     if (core != context_.postbox.core()) context_.postbox.send(core, message);
 }
 
+// An attempt was allowed and could not begin: there is no room. Other cores may have counted on it.
+void Pools::abandon(Node& node, const NodeAttempt& attempt) noexcept {
+  node.health.on_abandoned(attempt);
+  if (!attempt.is_trial) return;
+  if (!is_watched(node)) watched_.push_back(&node);
+  // Not at once: the next would find no room either.
+  if (!watch_timer_.is_scheduled())
+    context_.timers.schedule(watch_timer_, now() + watch_interval);
+}
+
 void Pools::watch(Node& node) noexcept {
   if (!is_watched(node)) watched_.push_back(&node);
   schedule_watch();

@@ -302,6 +302,31 @@ TEST_CASE("nothing is sent while a cancel request for a client that has gone may
   }
 }
 
+// It may have come before the query.
+TEST_CASE("a cancel request that ends nothing is repeated, but never meets a statement of ours") {
+  SessionBench bench(with_one_backend());
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("BEGIN");
+  server.write(complete("BEGIN") + ready('T'));
+  client.write(query_message("x") + query_message("y"));
+  client.close();
+  CHECK(bench.server.cancels().size() == 1);
+  server.write(cancelled + ready('E'));
+  bench.advance(milliseconds(600));
+  CHECK(bench.server.cancels().size() == 2);
+  server.write(cancelled + ready('E'));
+  bench.settle();
+  CHECK(texts_of(server).back() == "ROLLBACK");
+  for (int i = 0; i < 5; ++i) bench.advance(milliseconds(600));
+  CHECK(bench.server.cancels().size() == 2);
+  server.is_silent = false;
+  server.write(complete("ROLLBACK") + ready());
+  bench.settle();
+  CHECK(is_idle(bench));
+}
+
 TEST_CASE("a server that does not end what a client left is closed after a while") {
   for (const char* where : {"x", "ROLLBACK"}) {
     SessionBench bench(with_one_backend());

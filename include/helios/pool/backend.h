@@ -226,6 +226,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void start_closing(CloseReason reason, bool mid_message) noexcept;
   Lessee* end_lease() noexcept;
   void count_end(CloseReason reason) noexcept;
+  void cancel_what_runs() noexcept;
   void end() noexcept;
 
   Pools& pools_;
@@ -253,6 +254,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   uint32_t cancels_in_flight_ = 0;
   Nanoseconds expires_at_ = never;
   Nanoseconds leased_at_ = 0;
+  Nanoseconds recovery_ends_at_ = 0;
   std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;
   SocketAddress address_;

@@ -163,6 +163,7 @@ class Pools final : public SlicePort {
   void on_node_failed(Node& node, const Slice* failed) noexcept;
   void on_node_returned(const Node& node) noexcept;
   void tell_of_node(MessageKind kind, Node& node) noexcept;
+  void abandon(Node& node, const NodeAttempt& attempt) noexcept;
   void watch(Node& node) noexcept;
   [[nodiscard]] bool is_watched(const Node& node) const noexcept;
   void schedule_watch() noexcept;
