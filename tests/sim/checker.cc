@@ -85,6 +85,7 @@ void Checker::look_at_pools(CoreId id) {
     if (entry == nullptr) continue;
     const Slice& slice = entry->slice;
     part.is_there = true;
+    part.has_failed = entry->failures_count > 0;
     part.free = slice.permits_free();
     part.connecting = slice.connecting_count();
     part.backends = slice.backends_count();
@@ -253,7 +254,9 @@ bool Checker::has_room(size_t pool) const {
   const PoolSettings& settings = settings_.pools[pool];
   uint32_t idle = 0;
   uint32_t free = 0;
+  bool has_failed = false;
   for (const CoreFacts& facts : cores_) {
+    has_failed |= facts.parts[pool].has_failed;
     idle += facts.parts[pool].idle;
     free += facts.parts[pool].free;
   }
@@ -261,14 +264,14 @@ bool Checker::has_room(size_t pool) const {
   const Limit* limits[] = {&nodes_[settings_.node_of[settings.database]]->node.limit,
                            shared_.databases[settings.database].get(),
                            shared_.users[settings.user].get()};
-  return free > 0 && std::all_of(std::begin(limits), std::end(limits), [](const Limit* limit) {
-           return limit == nullptr || limit->has_room();
-         });
+  return free > 0 && !has_failed &&
+         std::all_of(std::begin(limits), std::end(limits),
+                     [](const Limit* limit) { return limit == nullptr || limit->has_room(); });
 }
 
 // Nobody waits while a backend is idle or could be connected, wherever that is, but until the cores
-// have told each other, as above. A node that has failed is left alone for a second at most, and
-// then tried by one connect, which may take its time.
+// have told each other, as above. While connects to a node fail it is tried by one at a time;
+// the first may take its time.
 void Checker::check_room() {
   const Nanoseconds now = bench_.clock.now();
   const Nanoseconds news_max = 2 * settings_.cores * settings_.hop_max() + Slice::fairness_bound;
