@@ -288,10 +288,10 @@ bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
   return true;
 }
 
-bool Pools::has_room(const PoolSpec& spec) const noexcept {
+bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
   const auto limits = limits_of(spec);
-  return std::all_of(limits.begin(), limits.end(), [](const SharedLimit* limit) {
-    return limit == nullptr || limit->has_room();
+  return std::all_of(limits.begin(), limits.end(), [&](const SharedLimit* limit) {
+    return limit == nullptr || limit->has_room_to_spare(pool_number(spec), now());
   });
 }
 
@@ -571,7 +571,7 @@ Nanoseconds Pools::open_spares(Slice& slice, Nanoseconds time) noexcept {
   };
   if (!is_wanted()) return never;
   if (slice.retry_at() > time) return slice.retry_at();
-  while (is_wanted() && has_room(slice.spec()) && slice.warm_up(time))
+  while (is_wanted() && has_room_to_spare(slice.spec()) && slice.warm_up(time))
     slice.wants_successor = false;
   return never;
 }
@@ -620,7 +620,7 @@ void Pools::start_replacement(Backend& backend, Nanoseconds time) noexcept {
   Slice& slice = entry.slice;
   const bool is_possible = slice.is_used() && slice.permits_free() > 0 &&
                            slice.connecting_count() == 0 && slice.retry_at() <= time &&
-                           has_room(slice.spec());
+                           has_room_to_spare(slice.spec());
   if (!is_possible || slice.wants_successor || backends_.find(entry.retiring) != nullptr) return;
   entry.retiring = backends_.id_of(&backend);
   slice.wants_successor = true;

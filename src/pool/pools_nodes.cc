@@ -5,6 +5,7 @@
 // wait, and where nobody waits, for one of its pools all the same, so that the node's return is
 // seen without traffic. All cores are told how an attempt ended.
 #include <algorithm>
+#include <utility>
 
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
@@ -86,8 +87,7 @@ void Pools::abandon(Node& node, const NodeAttempt& attempt) noexcept {
   if (!attempt.is_trial) return;
   if (!is_watched(node)) watched_.push_back(&node);
   // Not at once: the next would find no room either.
-  if (!watch_timer_.is_scheduled())
-    context_.timers.schedule(watch_timer_, now() + watch_interval);
+  if (!watch_timer_.is_scheduled()) context_.timers.schedule(watch_timer_, now() + watch_interval);
 }
 
 void Pools::watch(Node& node) noexcept {
@@ -103,27 +103,29 @@ void Pools::schedule_watch() noexcept {
   Nanoseconds next = never;
   for (const Node* node : watched_) {
     const Nanoseconds retry_at = node->health.retry_at();
-    // An attempt is under way: its end is told.
-    if (retry_at != never) next = std::min(next, std::max(retry_at, now()));
+    // An attempt is under way: its end is told, but who makes it may have no use for the next.
+    next = std::min(next, retry_at != never ? std::max(retry_at, now()) : now() + watch_interval);
   }
   if (next != never && !draining_) context_.timers.schedule(watch_timer_, next);
 }
 
 void Pools::on_watch(void* self) noexcept {
   Pools& pools = *static_cast<Pools*>(self);
-  auto& watched = pools.watched_;
-  // One that is up again was told, but for one whose name changed meanwhile.
-  std::erase_if(watched, [](const Node* node) { return !node->health.is_down(); });
-  if (pools.draining_ || watched.empty()) return;
-  for (const Node* node : watched)
-    if (node->health.retry_at() <= pools.now()) pools.try_node(*node);
+  if (pools.draining_) return;
+  for (Node* node : std::exchange(pools.watched_, {})) {
+    if (!node->health.is_down()) continue;
+    // One that this core has no permit for is another's to watch.
+    const bool is_tried = node->health.retry_at() > pools.now() || pools.try_node(*node);
+    if (is_tried && !pools.is_watched(*node)) pools.watched_.push_back(node);
+  }
+  if (pools.watched_.empty()) return;
   // Until then the attempt has begun, here or elsewhere, or there was nothing to begin it with.
   pools.context_.timers.schedule(pools.watch_timer_, pools.now() + watch_interval);
 }
 
 // Lets one of the pools of this core connect: one with waiters, by its next pump, else the one that
-// was in use last.
-void Pools::try_node(const Node& node) noexcept {
+// was in use last. False: there is none.
+bool Pools::try_node(const Node& node) noexcept {
   Slice* latest = nullptr;
   bool is_wanted = false;
   for (auto& [key, entry] : entries_) {
@@ -136,6 +138,7 @@ void Pools::try_node(const Node& node) noexcept {
       latest = &slice;
   }
   if (!is_wanted && latest != nullptr) (void)latest->warm_up(now());
+  return is_wanted || latest != nullptr;
 }
 
 // A name may come to stand for other machines: connections to those that it has left are replaced,

@@ -42,6 +42,14 @@ bool SharedLimit::give_back(uint64_t pool) {
   return starved_.exchange(0, std::memory_order_relaxed) != 0;
 }
 
+bool SharedLimit::has_room_to_spare(uint64_t pool, Nanoseconds now) const {
+  if (!has_room()) return false;
+  std::lock_guard lock(mutex_);
+  return std::none_of(members_.begin(), members_.end(), [&](const auto& entry) {
+    return entry.first != pool && entry.second.wants_until >= now;
+  });
+}
+
 uint32_t SharedLimit::taken_by(uint64_t pool) const {
   std::lock_guard lock(mutex_);
   const auto found = members_.find(pool);

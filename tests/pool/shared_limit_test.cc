@@ -165,6 +165,20 @@ TEST_CASE("a pool that cannot give one up is passed over for the next") {
   CHECK(limit.give_up(2));
 }
 
+TEST_CASE("there is nothing to spare while another pool wants it") {
+  constexpr Nanoseconds now = seconds(1);
+  SharedLimit limit(2);
+  CHECK(limit.has_room_to_spare(1, now));
+  CHECK(limit.try_take({1}, now));
+  CHECK(limit.try_take({1}, now));
+  CHECK(!limit.has_room_to_spare(1, now));
+  CHECK(!limit.try_take({2}, now));
+  CHECK(limit.give_back(1));
+  CHECK(!limit.has_room_to_spare(1, now));
+  CHECK(limit.has_room_to_spare(2, now));
+  CHECK(limit.has_room_to_spare(1, SharedLimit::want_time + now + 1));
+}
+
 TEST_CASE("pools that have gone are forgotten") {
   SharedLimit limit(1);
   CHECK(limit.try_take({1}, 0));

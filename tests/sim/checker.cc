@@ -85,6 +85,7 @@ void Checker::look_at_pools(CoreId id) {
     if (entry == nullptr) continue;
     const Slice& slice = entry->slice;
     part.is_there = true;
+    part.has_failed = entry->failures_count > 0;
     part.free = slice.permits_free();
     part.connecting = slice.connecting_count();
     part.backends = slice.backends_count();
@@ -254,7 +255,9 @@ bool Checker::has_room(size_t pool) const {
   const PoolSettings& settings = settings_.pools[pool];
   uint32_t idle = 0;
   uint32_t free = 0;
+  bool has_failed = nodes_[settings_.node_of[settings.database]]->node.health.is_down();
   for (const CoreFacts& facts : cores_) {
+    has_failed |= facts.parts[pool].has_failed;
     idle += facts.parts[pool].idle;
     free += facts.parts[pool].free;
   }
@@ -262,15 +265,15 @@ bool Checker::has_room(size_t pool) const {
   const SharedLimit* limits[] = {&nodes_[settings_.node_of[settings.database]]->node.limit,
                                  shared_.databases[settings.database].get(),
                                  shared_.users[settings.user].get()};
-  return free > 0 &&
+  return free > 0 && !has_failed &&
          std::all_of(std::begin(limits), std::end(limits), [](const SharedLimit* limit) {
            return limit == nullptr || limit->has_room();
          });
 }
 
 // Nobody waits while a backend is idle or could be connected, wherever that is, but until the cores
-// have told each other, as above. A node that has failed is left alone for a second at most, and
-// then tried by one connect, which may take its time.
+// have told each other, as above. While connects to a node fail it is tried by one at a time;
+// the first may take its time.
 void Checker::check_room() {
   const Nanoseconds now = bench_.clock.now();
   // What is free may be kept for another pool, as long as that may still come for it.
@@ -400,7 +403,8 @@ std::string Checker::describe() {
               std::to_string(slice.permits_free()) + ", connecting " +
               std::to_string(slice.connecting_count()) + ", backends " +
               std::to_string(slice.backends_count()) + ", idle " +
-              std::to_string(slice.idle_count()) + ", waiters " +
+              std::to_string(slice.idle_count()) + (slice.is_used() ? ", used" : "") +
+              (slice.spec().node->health.is_down() ? ", node down" : "") + ", waiters " +
               std::to_string(slice.waiters_count());
     }
   }

@@ -62,6 +62,7 @@ class Checker {
     uint32_t idle = 0;
     std::vector<uint32_t> moving_to;  // By core.
     bool is_there = false;
+    bool has_failed = false;  // Its last connect.
   };
   struct CoreFacts {
     std::vector<Part> parts;  // By pool.

@@ -167,7 +167,7 @@ class Pools final : public SlicePort {
   void watch(Node& node) noexcept;
   [[nodiscard]] bool is_watched(const Node& node) const noexcept;
   void schedule_watch() noexcept;
-  void try_node(const Node& node) noexcept;
+  bool try_node(const Node& node) noexcept;
   void follow_addresses(Nanoseconds now) noexcept;
   void expire_outdated(const Node& node, const Resolution& resolution, Nanoseconds now) noexcept;
   static void on_watch(void* self) noexcept;
@@ -182,7 +182,8 @@ class Pools final : public SlicePort {
   void leave_gate(PoolEntry& entry) noexcept;
   [[nodiscard]] PoolEntry* first_at_gate(const Node& node) noexcept;
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
-  [[nodiscard]] bool has_room(const PoolSpec& spec) const noexcept;
+  // For connections that nobody waits for.
+  [[nodiscard]] bool has_room_to_spare(const PoolSpec& spec) noexcept;
   [[nodiscard]] static std::array<SharedLimit*, 3> limits_of(const PoolSpec& spec) noexcept;
   void ask_for_room(SharedLimit& limit, uint64_t pool) noexcept;
   void close_if_superfluous(Backend& backend) noexcept;

@@ -76,6 +76,8 @@ class SharedLimit {
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   // At this moment.
   [[nodiscard]] bool has_room() const noexcept { return max_ == 0 || taken() < max_; }
+  // There is room, and no other pool has wanted it of late: for connections that nobody waits for.
+  [[nodiscard]] bool has_room_to_spare(uint64_t pool, Nanoseconds now) const;
   [[nodiscard]] uint32_t max() const noexcept { return max_; }
   [[nodiscard]] uint32_t taken_by(uint64_t pool) const;
 

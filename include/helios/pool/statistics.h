@@ -5,7 +5,8 @@
 // when somebody asks, so that nothing can make them drift. A Statistics is a copy and belongs to
 // whoever has it (statistics_collector.h brings those of all cores together).
 //
-// What holds for each pool, over all cores, while no backend is on its way between two:
+// What holds in total, and for each pool that no core has forgotten, over all cores, while no
+// backend is on its way between two:
 //   leases    at_once + wait_time.count() = use_time.count() + leased
 //   waits     waited = wait_time.count() + failures + waiters
 //   connects  connects = connect_time.count() + connect_failures + connecting
