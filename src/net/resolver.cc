@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -67,6 +68,7 @@ struct Resolver::State {
   std::condition_variable work;    // For the thread: something may be due, or stop.
   std::condition_variable answer;  // For start() and stop(): a lookup or the thread has ended.
   std::vector<Entry> entries;
+  std::atomic<uint64_t> version{1};
   bool started = false;
   bool stopping = false;
   bool running = false;  // The thread has not ended.
@@ -139,6 +141,10 @@ std::shared_ptr<const Resolution> Resolver::snapshot(size_t id) const {
   return state_->entries[id].resolution;
 }
 
+uint64_t Resolver::version() const noexcept {
+  return state_->version.load(std::memory_order_acquire);
+}
+
 void Resolver::refresh_soon(size_t id) {
   std::lock_guard lock(state_->mutex);
   ASSERT(id < state_->entries.size());
@@ -176,6 +182,7 @@ void Resolver::run(const std::shared_ptr<State>& state) {
     // A name that cannot be resolved for a while keeps its last addresses.
     entry.resolution = found.ok() ? make_resolution(found.value(), "")
                                   : make_resolution(entry.resolution->addresses, found.error());
+    state->version.fetch_add(1, std::memory_order_release);
     state->answer.notify_all();
   }
   state->running = false;

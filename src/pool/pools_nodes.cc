@@ -144,17 +144,16 @@ bool Pools::try_node(const Node& node) noexcept {
 // A name may come to stand for other machines: connections to those that it has left are replaced,
 // while they are idle.
 void Pools::follow_addresses(Nanoseconds time) noexcept {
-  std::unordered_map<const Node*, Resolution> current;
   for (auto& [key, entry] : entries_) {
-    const Node* node = entry->slice.spec().node;
-    if (!current.contains(node)) current.emplace(node, node->addresses());
+    const Node& node = *entry->slice.spec().node;
+    KnownAddresses& known = addresses_[&node];
+    const uint64_t version = node.addresses_version();
+    if (known.version == version) continue;
+    Resolution resolution = node.addresses();
+    if (known.version != 0 && known.addresses != resolution.addresses)
+      expire_outdated(node, resolution, time);
+    known = {version, std::move(resolution.addresses)};
   }
-  for (auto& [node, resolution] : current) {
-    const auto before = addresses_.find(node);
-    if (before != addresses_.end() && before->second.addresses != resolution.addresses)
-      expire_outdated(*node, resolution, time);
-  }
-  addresses_ = std::move(current);
 }
 
 void Pools::expire_outdated(const Node& node, const Resolution& resolution,

@@ -59,6 +59,8 @@ class Resolver {
 
   // Never null.
   [[nodiscard]] std::shared_ptr<const Resolution> snapshot(size_t id) const;
+  // Grows with each answer that is published. Without a lock: to see that nothing is new.
+  [[nodiscard]] uint64_t version() const noexcept;
   // A connect to all addresses has failed: look the name up soon. Cheap and idempotent.
   void refresh_soon(size_t id);
 

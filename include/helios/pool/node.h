@@ -33,6 +33,8 @@ struct Node {
   // What the hosts stand for now, as one list. Where there is no address: one without a family, and
   // the reason in `error`. Allocates; for connects and sweeps.
   [[nodiscard]] Resolution addresses() const;
+  // As long as it stays the same addresses() does. Takes no lock.
+  [[nodiscard]] uint64_t addresses_version() const noexcept { return resolver_.version(); }
   // Look the names up again: connects fail.
   void refresh_soon() const;
 

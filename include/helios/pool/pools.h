@@ -220,7 +220,11 @@ class Pools final : public SlicePort {
   std::vector<Canceller*> finished_cancellers_;
   std::vector<Node*> watched_;  // Down, as far as this core knows: it tries them again.
   // What each node's names stood for at the last sweep.
-  std::unordered_map<const Node*, Resolution> addresses_;
+  struct KnownAddresses {
+    uint64_t version = 0;  // Of no answer.
+    std::vector<SocketAddress> addresses;
+  };
+  std::unordered_map<const Node*, KnownAddresses> addresses_;
   Statistics gone_;  // Of pools that are forgotten.
   Timer sweep_timer_;
   Timer retry_timer_;
