@@ -1,0 +1,189 @@
+// When a pool may connect: the gate of its node, and the limits that it shares with others. The
+// order is fixed: gate, node, database, user; who waits holds nothing.
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/pool/pools.h"
+#include "pool/make_message.h"
+
+namespace helios {
+namespace {
+
+// Tells pools apart where a wrong answer costs a connection at most. Never 0.
+uint64_t pool_number(const PoolSpec& spec) noexcept {
+  return std::hash<std::string>{}(spec.key) | 1;
+}
+
+}  // namespace
+
+// --- The gate of a node: few connects at once ---
+
+// Comes before the limits: who waits here holds nothing, and a full limit holds no place.
+bool Pools::take_place(PoolEntry& entry) noexcept {
+  if (std::exchange(entry.has_place, false)) return true;
+  if (entry.is_linked()) return false;
+  Node& node = *entry.slice.spec().node;
+  entry.gate_since = now();
+  // Behind those of this core that wait already.
+  if (first_at_gate(node) == nullptr &&
+      node.gate.try_enter(context_.postbox.core(), entry.gate_since))
+    return true;
+  at_gates_.push_back(entry);
+  return false;
+}
+
+void Pools::give_back_place(Node& node) noexcept {
+  const std::optional<CoreId> core = node.gate.leave();
+  if (!core) return;
+  if (*core == context_.postbox.core()) return on_place(node);
+  Message message = make_message(MessageKind::place);
+  message.words[0] = reinterpret_cast<uint64_t>(&node);
+  context_.postbox.send(*core, message);
+}
+
+// A place is ours: the pool that waits longest gets it, if any still does.
+void Pools::on_place(Node& node) noexcept {
+  PoolEntry* first = first_at_gate(node);
+  if (first == nullptr) {
+    node.gate.withdraw(context_.postbox.core());
+    return give_back_place(node);
+  }
+  grant_place(*first);
+  serve_gate(node);
+}
+
+// The pool connects at the end of the turn; if it needs no backend any more, the place goes on.
+void Pools::grant_place(PoolEntry& entry) noexcept {
+  at_gates_.remove(entry);
+  ASSERT(!entry.has_place);
+  entry.has_place = true;
+  granted_.push_back(&entry);
+  entry.slice.on_limit_freed();
+}
+
+// Takes what is free for those who wait, and says since when the first of the others does.
+void Pools::serve_gate(Node& node) noexcept {
+  while (PoolEntry* first = first_at_gate(node)) {
+    if (!node.gate.try_enter(context_.postbox.core(), first->gate_since)) return;
+    grant_place(*first);
+  }
+  node.gate.withdraw(context_.postbox.core());
+}
+
+void Pools::leave_gate(PoolEntry& entry) noexcept {
+  at_gates_.remove(entry);
+  Node& node = *entry.slice.spec().node;
+  if (first_at_gate(node) == nullptr) node.gate.withdraw(context_.postbox.core());
+}
+
+PoolEntry* Pools::first_at_gate(const Node& node) noexcept {
+  PoolEntry* entry = at_gates_.front();
+  while (entry != nullptr && entry->slice.spec().node != &node) entry = at_gates_.next(*entry);
+  return entry;
+}
+
+// --- Limits ---
+
+// The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
+bool Pools::take_limits(const PoolSpec& spec) noexcept {
+  const LimitClaim claim{pool_number(spec), spec.limits.weight, spec.limits.min_connections};
+  const auto limits = limits_of(spec);
+  size_t taken = 0;
+  for (SharedLimit* limit : limits) {
+    if (limit != nullptr && !limit->try_take(claim, now())) break;
+    ++taken;
+  }
+  if (taken == limits.size()) {
+    spec.shared->connections_count.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  bool tell = false;
+  for (size_t i = 0; i < taken; ++i)
+    tell |= limits[i] != nullptr && limits[i]->give_back(claim.pool);
+  if (tell) tell_limit_freed();
+  ask_for_room(*limits[taken], claim.pool);
+  // What is free may be kept for another pool, which may not come for it.
+  if (!limit_timer_.is_scheduled())
+    context_.timers.schedule(limit_timer_, now() + SharedLimit::retry_interval);
+  return false;
+}
+
+std::array<SharedLimit*, 3> Pools::limits_of(const PoolSpec& spec) noexcept {
+  return {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()};
+}
+
+// A limit is full and a pool starves: an idle backend of another pool makes room, here or on
+// another core.
+void Pools::ask_for_room(SharedLimit& limit, uint64_t pool) noexcept {
+  if (make_room(limit, pool)) return;
+  Message message = make_message(MessageKind::make_room);
+  message.words[0] = reinterpret_cast<uint64_t>(&limit);
+  message.words[1] = pool;
+  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
+    if (core != context_.postbox.core()) context_.postbox.send(core, message);
+}
+
+// Closes the backend that was idle for longest among those of other pools that hold a permit of
+// this limit. (Its own pool's idle backends come to it by lending.)
+bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
+  PooledBackend* oldest = nullptr;
+  for (auto& [key, entry] : entries_) {
+    const PoolSpec& spec = entry->slice.spec();
+    const auto limits = limits_of(spec);
+    if (std::find(limits.begin(), limits.end(), &limit) == limits.end()) continue;
+    if (pool_number(spec) == pool) continue;
+    PooledBackend* candidate = entry->slice.least_recently_used();
+    if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
+      oldest = candidate;
+  }
+  if (oldest == nullptr) return false;
+  static_cast<Backend*>(oldest)->close("makes room for another pool", CloseReason::made_room);
+  return true;
+}
+
+bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
+  const auto limits = limits_of(spec);
+  return std::all_of(limits.begin(), limits.end(), [&](const SharedLimit* limit) {
+    return limit == nullptr || limit->has_room_to_spare(pool_number(spec), now());
+  });
+}
+
+// Read at each release: only what changes rarely, unless a limit is full.
+bool Pools::must_make_room(const Slice& slice) noexcept {
+  for (SharedLimit* limit : limits_of(slice.spec())) {
+    if (limit == nullptr || (!limit->is_wanted_back() && !limit->is_starved())) continue;
+    const uint64_t pool = pool_number(slice.spec());
+    if (limit->give_up(pool)) return true;
+    if (limit->is_starved_by_other(pool) && !slice.has_waiters()) return true;
+  }
+  return false;
+}
+
+void Pools::give_back_limits(const PoolSpec& spec) noexcept {
+  spec.shared->connections_count.fetch_sub(1, std::memory_order_relaxed);
+  bool tell = false;
+  for (SharedLimit* limit : limits_of(spec))
+    tell |= limit != nullptr && limit->give_back(pool_number(spec));
+  if (tell) tell_limit_freed();
+}
+
+void Pools::tell_limit_freed() noexcept {
+  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
+    if (core != context_.postbox.core())
+      context_.postbox.send(core, make_message(MessageKind::limit_freed));
+  on_limit_freed();
+}
+
+void Pools::on_limit_freed() noexcept {
+  for (auto& [key, entry] : entries_) entry->slice.on_limit_freed();
+}
+
+void Pools::on_limit_retry(void* self) noexcept {
+  static_cast<Pools*>(self)->on_limit_freed();
+}
+
+}  // namespace helios
