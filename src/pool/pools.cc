@@ -51,6 +51,7 @@ PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
   auto made = std::make_unique<PoolEntry>(spec, *this, context_.postbox);
   PoolEntry& entry = *made;
   entry.slice.unused_since = now();
+  know_addresses(*spec->node);
   entries_.emplace(spec->key, std::move(made));
   return entry;
 }

@@ -141,17 +141,21 @@ bool Pools::try_node(const Node& node) noexcept {
   return is_wanted || latest != nullptr;
 }
 
+// Of each node that has pools here, from the first on: the sweep then makes nothing new.
+void Pools::know_addresses(const Node& node) noexcept {
+  if (addresses_.contains(&node)) return;
+  const uint64_t version = node.addresses_version();
+  addresses_.emplace(&node, KnownAddresses{version, node.addresses().addresses});
+}
+
 // A name may come to stand for other machines: connections to those that it has left are replaced,
 // while they are idle.
 void Pools::follow_addresses(Nanoseconds time) noexcept {
-  for (auto& [key, entry] : entries_) {
-    const Node& node = *entry->slice.spec().node;
-    KnownAddresses& known = addresses_[&node];
-    const uint64_t version = node.addresses_version();
+  for (auto& [node, known] : addresses_) {
+    const uint64_t version = node->addresses_version();
     if (known.version == version) continue;
-    Resolution resolution = node.addresses();
-    if (known.version != 0 && known.addresses != resolution.addresses)
-      expire_outdated(node, resolution, time);
+    Resolution resolution = node->addresses();
+    if (known.addresses != resolution.addresses) expire_outdated(*node, resolution, time);
     known = {version, std::move(resolution.addresses)};
   }
 }

@@ -168,6 +168,7 @@ class Pools final : public SlicePort {
   [[nodiscard]] bool is_watched(const Node& node) const noexcept;
   void schedule_watch() noexcept;
   bool try_node(const Node& node) noexcept;
+  void know_addresses(const Node& node) noexcept;
   void follow_addresses(Nanoseconds now) noexcept;
   void expire_outdated(const Node& node, const Resolution& resolution, Nanoseconds now) noexcept;
   static void on_watch(void* self) noexcept;
@@ -221,7 +222,7 @@ class Pools final : public SlicePort {
   std::vector<Node*> watched_;  // Down, as far as this core knows: it tries them again.
   // What each node's names stood for at the last sweep.
   struct KnownAddresses {
-    uint64_t version = 0;  // Of no answer.
+    uint64_t version = 0;
     std::vector<SocketAddress> addresses;
   };
   std::unordered_map<const Node*, KnownAddresses> addresses_;
