@@ -109,7 +109,7 @@ def test_table_while_clients_work():
             what="the waiter",
         )
         assert row["backends"] == "1/1" and row["leased"] == "1" and row["free"] == "0", row
-        assert re.fullmatch(r"[\d.]+ (us|ms|s)", row["oldest"]), row
+        assert re.fullmatch(r"[\d.]+ (ns|us|ms|s)", row["oldest"]), row
         assert re.fullmatch(r"([\d.]+ (ns|us|ms|s)/?){3}", row["connect"]), row
         holder.query("commit")
         assert waiter.result() == [["2"]]
