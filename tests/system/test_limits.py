@@ -155,6 +155,49 @@ def test_limits_of_node_database_and_user(cores):
 
 
 @runner.cases(1, 2)
+def test_pools_share_a_full_node_by_weight(cores):
+    """A pool that is always busy gives a second one its part of a full node: three of four by its weight."""
+    user = [
+        {"name": "alice", "auth": "trust"},
+        {"name": "bob", "auth": "trust", "weight": 3},
+    ]
+    cluster = runner.cluster()
+    stop = threading.Event()
+    counts = {"alice": [], "bob": []}
+
+    def work(proxy, name):
+        with proxy.client(name) as client:
+            count = 0
+            while not stop.is_set():
+                client.query("select pg_sleep(0.005)")
+                count += 1
+            counts[name].append(count)
+
+    def held():
+        rows = cluster.run(
+            "select usename || ' ' || count(*) from pg_stat_activity"
+            " where usename in ('alice', 'bob') group by usename order by usename"
+        )
+        return [row[0] for row in rows]
+
+    with runner.fresh_proxy(cores=cores, node={"max_connections": 4}, user=user) as proxy:
+        alice = [threading.Thread(target=work, args=(proxy, "alice")) for _ in range(8)]
+        bob = [threading.Thread(target=work, args=(proxy, "bob")) for _ in range(8)]
+        try:
+            for thread in alice:
+                thread.start()
+            runner.eventually(lambda: held() == ["alice 4"], what="one pool has all")
+            for thread in bob:
+                thread.start()
+            runner.eventually(lambda: held() == ["alice 1", "bob 3"], what="both have their part")
+        finally:
+            stop.set()
+            for thread in alice + bob:
+                thread.join()
+    assert min(counts["alice"] + counts["bob"]) > 0, counts
+
+
+@runner.cases(1, 2)
 def test_waiters_time_out(cores):
     """A client that waits longer than acquire_timeout is told so; the others go on."""
     with runner.fresh_proxy(
