@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "helios/base/assert.h"
+#include "pool/backoff.h"
 
 namespace helios {
 
@@ -36,7 +36,8 @@ bool NodeHealth::on_failure(const NodeAttempt& attempt, const PoolError& error, 
   if (known->failures == 0 || attempt.is_trial) {
     ++known->failures;
     known->failed_at = now;
-    known->retry_at = now + pause_after(known->failures, random);
+    known->retry_at =
+        now + backoff(options_.retry_first, options_.retry_max, known->failures - 1, random);
   }
   const bool is_any_good = std::any_of(known_.begin(), known_.end(),
                                        [](const Known& each) { return each.failures == 0; });
@@ -100,12 +101,6 @@ const NodeHealth::Known* NodeHealth::choose(Nanoseconds now, bool& is_trial) con
   };
   is_trial = bad != nullptr && !is_trial_under_way_ && is_due();
   return is_trial ? bad : good;
-}
-
-Nanoseconds NodeHealth::pause_after(uint32_t failures, uint64_t random) const {
-  const uint32_t doublings = std::min(failures - 1, 20U);
-  const Nanoseconds longest = std::min(options_.retry_max, options_.retry_first << doublings);
-  return longest - static_cast<Nanoseconds>(random % (static_cast<uint64_t>(longest) / 4 + 1));
 }
 
 }  // namespace helios

@@ -7,8 +7,8 @@
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/wire/writer.h"
+#include "pool/backoff.h"
 #include "pool/connect_error.h"
-#include "pool/make_message.h"
 
 namespace helios {
 namespace {
@@ -79,7 +79,7 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
                slice.backends_count() > slice.minimum()) {
       backend.close("idle for too long", CloseReason::idle);
-    } else if (limits.test_after > 0 && time - backend.idle_since > limits.test_after) {
+    } else if (time - backend.idle_since >= limits.test_after) {
       // It comes back through release, which serves the queue.
       backend.start_test();
     } else {
@@ -215,7 +215,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   on_node_answered(backend);
   ++entry.failures_count;
   entry.last_error = connect_error(spec, error);
-  backend.retry_at = now() + pause_after(entry.failures_count);
+  backend.retry_at = now() + backoff(retry_first, retry_max, entry.failures_count, random_number());
   // While other backends live, they serve those who wait. This one is still counted as connecting.
   if (entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
     fail_waiters(entry, entry.last_error, WaitFailure::node_error);
@@ -226,12 +226,6 @@ std::optional<PoolError> Pools::failure_of(const PoolEntry& entry) const {
   if (spec.node->health.is_down()) return connect_error(spec, spec.node->health.last_error());
   if (entry.failures_count > 0) return entry.last_error;
   return std::nullopt;
-}
-
-// Doubled with each failure, less a random quarter.
-Nanoseconds Pools::pause_after(uint32_t failures) noexcept {
-  const Nanoseconds longest = std::min(retry_max, retry_first << std::min(failures, 10U));
-  return longest - static_cast<Nanoseconds>(random_number() % static_cast<uint64_t>(longest / 4));
 }
 
 uint64_t Pools::random_number() noexcept {

@@ -1,5 +1,5 @@
-// When a pool may connect: the gate of its node, and the limits that it shares with others. The
-// order is fixed: gate, node, database, user; who waits holds nothing.
+// When a pool may connect, where its node answers: the gate of the node, and the limits that it
+// shares with others. The order is fixed: gate, node, database, user; who waits holds nothing.
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -8,7 +8,6 @@
 
 #include "helios/base/assert.h"
 #include "helios/pool/pools.h"
-#include "pool/make_message.h"
 
 namespace helios {
 namespace {
@@ -123,8 +122,7 @@ void Pools::ask_for_room(SharedLimit& limit, uint64_t pool) noexcept {
   Message message = make_message(MessageKind::make_room);
   message.words[0] = reinterpret_cast<uint64_t>(&limit);
   message.words[1] = pool;
-  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
-    if (core != context_.postbox.core()) context_.postbox.send(core, message);
+  context_.postbox.send_to_others(message);
 }
 
 // Closes the backend that was idle for longest among those of other pools that hold a permit of
@@ -147,8 +145,9 @@ bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
 
 bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
   const auto limits = limits_of(spec);
+  const uint64_t pool = pool_number(spec);
   return std::all_of(limits.begin(), limits.end(), [&](const SharedLimit* limit) {
-    return limit == nullptr || limit->has_room_to_spare(pool_number(spec), now());
+    return limit == nullptr || limit->has_room_to_spare(pool, now());
   });
 }
 
@@ -165,16 +164,14 @@ bool Pools::must_make_room(const Slice& slice) noexcept {
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
   spec.shared->connections_count.fetch_sub(1, std::memory_order_relaxed);
+  const uint64_t pool = pool_number(spec);
   bool tell = false;
-  for (SharedLimit* limit : limits_of(spec))
-    tell |= limit != nullptr && limit->give_back(pool_number(spec));
+  for (SharedLimit* limit : limits_of(spec)) tell |= limit != nullptr && limit->give_back(pool);
   if (tell) tell_limit_freed();
 }
 
 void Pools::tell_limit_freed() noexcept {
-  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
-    if (core != context_.postbox.core())
-      context_.postbox.send(core, make_message(MessageKind::limit_freed));
+  context_.postbox.send_to_others(make_message(MessageKind::limit_freed));
   on_limit_freed();
 }
 

@@ -11,7 +11,6 @@
 #include "helios/base/log.h"
 #include "helios/pool/pools.h"
 #include "pool/connect_error.h"
-#include "pool/make_message.h"
 
 namespace helios {
 namespace {
@@ -77,8 +76,7 @@ void Pools::on_node_returned(const Node& node) noexcept {
 void Pools::tell_of_node(MessageKind kind, Node& node) noexcept {
   Message message = make_message(kind);
   message.words[0] = reinterpret_cast<uint64_t>(&node);
-  for (CoreId core = 0; core < context_.postbox.cores_count(); ++core)
-    if (core != context_.postbox.core()) context_.postbox.send(core, message);
+  context_.postbox.send_to_others(message);
 }
 
 // An attempt was allowed and could not begin: there is no room. Other cores may have counted on it.

@@ -499,8 +499,7 @@ void Slice::set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept {
 
 void Slice::send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1,
                  uint64_t word2) noexcept {
-  Message message;
-  message.kind = static_cast<uint16_t>(kind);
+  Message message = make_message(kind);
   message.count = count;
   message.words[0] = spec_.to_word();
   message.words[1] = word1;

@@ -8,13 +8,11 @@
 namespace helios {
 
 void StatisticsCollector::collect(Done done, void* context) noexcept {
-  const CoreId cores = postbox_.cores_count();
-  auto job = std::make_unique<Job>(Job{done, context, pools_.statistics(), cores - 1U});
-  Message question;
-  question.kind = static_cast<uint16_t>(MessageKind::statistics_wanted);
+  const uint32_t others_count = postbox_.cores_count() - 1U;
+  auto job = std::make_unique<Job>(Job{done, context, pools_.statistics(), others_count});
+  Message question = make_message(MessageKind::statistics_wanted);
   question.words[0] = reinterpret_cast<uint64_t>(job.get());
-  for (CoreId core = 0; core < cores; ++core)
-    if (core != postbox_.core()) postbox_.send(core, question);
+  postbox_.send_to_others(question);
   jobs_.push_back(std::move(job));
   finish_if_complete(jobs_.size() - 1);
 }
@@ -32,8 +30,7 @@ bool StatisticsCollector::on_message(const Message& message) noexcept {
 }
 
 void StatisticsCollector::answer(const Message& question) noexcept {
-  Message message;
-  message.kind = static_cast<uint16_t>(MessageKind::statistics);
+  Message message = make_message(MessageKind::statistics);
   message.words[0] = question.words[0];
   message.words[1] = reinterpret_cast<uint64_t>(new Statistics(pools_.statistics()));
   postbox_.send(question.from, message);

@@ -30,7 +30,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.max_lifetime = pool.max_lifetime;
   limits.acquire_timeout = pool.acquire_timeout;
   limits.connect_timeout = pool.connect_timeout;
-  limits.test_after = pool.test_on_acquire ? pool.test_after : 0;
+  limits.test_after = pool.test_on_acquire ? pool.test_after : never;
   limits.weight = pool.weight;
   limits.max_waiters = pool.max_waiters;
   limits.reserve_connections = pool.reserve_connections;

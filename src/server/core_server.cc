@@ -71,8 +71,7 @@ void CoreServer::on_accepted(Listener&, int fd, int family) noexcept {
   const CoreId to = draining_ ? context_.id : least_loaded();
   shared_.loads[to].fetch_add(1, std::memory_order_relaxed);
   if (to == context_.id) return sessions_.accept(fd, family);
-  Message message;
-  message.kind = static_cast<uint16_t>(MessageKind::client_socket);
+  Message message = make_message(MessageKind::client_socket);
   message.words[0] = static_cast<uint64_t>(fd);
   message.words[1] = static_cast<uint64_t>(family);
   context_.mailbox.send(to, message);
@@ -162,10 +161,7 @@ bool CoreServer::is_finished() noexcept {
 }
 
 void CoreServer::tell_all(MessageKind kind) noexcept {
-  Message message;
-  message.kind = static_cast<uint16_t>(kind);
-  for (CoreId core = 0; core < context_.mailbox.cores_count(); ++core)
-    if (core != context_.id) context_.mailbox.send(core, message);
+  context_.mailbox.send_to_others(make_message(kind));
 }
 
 }  // namespace helios

@@ -87,9 +87,7 @@ class DeadLetters final : public MessageHandler {
 
 // One core asks the others and writes the table.
 void ask_for_statistics(Mailbox& mailbox) {
-  Message message;
-  message.kind = static_cast<uint16_t>(MessageKind::log_statistics);
-  mailbox.send(0, message);
+  mailbox.send(0, make_message(MessageKind::log_statistics));
   mailbox.flush();
 }
 
@@ -100,9 +98,8 @@ void log_summary(const std::vector<Statistics>& parts) {
 }
 
 void send_to_all(Mailbox& mailbox, MessageKind kind) {
-  Message message;
-  message.kind = static_cast<uint16_t>(kind);
-  for (CoreId core = 0; core < mailbox.cores_count(); ++core) mailbox.send(core, message);
+  for (CoreId core = 0; core < mailbox.cores_count(); ++core)
+    mailbox.send(core, make_message(kind));
   mailbox.flush();
 }
 

@@ -80,8 +80,7 @@ void Sessions::on_cancel_request(Session& asker, uint32_t process_id, ByteSpan k
   auto* job = new CancelJob{process_id, std::string(as_text(key)), pools_.context().postbox.core(),
                             id_of(asker)};
   if (core == pools_.context().postbox.core()) return deliver_cancel(job);
-  Message message;
-  message.kind = static_cast<uint16_t>(MessageKind::cancel);
+  Message message = make_message(MessageKind::cancel);
   message.words[0] = reinterpret_cast<uint64_t>(job);
   pools_.context().postbox.send(static_cast<CoreId>(core), message);
 }
@@ -124,8 +123,7 @@ void Sessions::deliver_cancel(CancelJob* job) noexcept {
 // server does.
 void Sessions::finish_cancel(CancelJob* job) noexcept {
   if (job->asker_core != pools_.context().postbox.core()) {
-    Message message;
-    message.kind = static_cast<uint16_t>(MessageKind::cancel_done);
+    Message message = make_message(MessageKind::cancel_done);
     message.words[0] = word_of(job->asker);
     pools_.context().postbox.send(job->asker_core, message);
   } else if (Session* asker = sessions_.find(job->asker); asker != nullptr) {

@@ -12,17 +12,11 @@ namespace {
 
 using namespace test;
 
-BenchOptions with_backends(uint32_t max_connections) {
-  BenchOptions options;
-  options.limits.max_connections = max_connections;
-  options.limits.test_after = 0;
-  return options;
-}
-
 // Clients that never pause, on a server that answers one query at a time, wherever it is asked.
 class Crowd {
  public:
-  explicit Crowd(size_t clients_count) : bench_(with_backends(4)), answers_(clients_count, 0) {
+  explicit Crowd(size_t clients_count)
+      : bench_(with_ageless_backends(4)), answers_(clients_count, 0) {
     bench_.server.new_is_silent = true;
     for (size_t i = 0; i < clients_count; ++i) clients_.emplace_back(bench_, 0, "me");
     for (size_t i = 0; i < clients_count; ++i) ask(i);
@@ -64,7 +58,7 @@ TEST_CASE("clients that ask again at once starve nobody") {
 }
 
 TEST_CASE("acquire_timeout covers the connect and the login, not the queue alone") {
-  BenchOptions options = with_backends(1);
+  BenchOptions options = with_ageless_backends(1);
   options.limits.acquire_timeout = seconds(3);
   options.limits.connect_timeout = seconds(15);
   SessionBench bench(options);
@@ -82,7 +76,7 @@ TEST_CASE("acquire_timeout covers the connect and the login, not the queue alone
 }
 
 TEST_CASE("a client that leaves while a connect is made for it leaves nothing counted behind") {
-  SessionBench bench(with_backends(1));
+  SessionBench bench(with_ageless_backends(1));
   TestClient client(bench, 0, "me");
   TestClient other(bench, 0, "me");
   bench.server.only().end();
@@ -104,7 +98,7 @@ TEST_CASE("a client that leaves while a connect is made for it leaves nothing co
 }
 
 TEST_CASE("an idle backend that is too old does not cost a connect while a fresh one is there") {
-  BenchOptions options = with_backends(3);
+  BenchOptions options = with_ageless_backends(3);
   options.limits.idle_timeout = 0;
   options.limits.max_lifetime = seconds(100);
   SessionBench bench(options);
@@ -125,7 +119,7 @@ TEST_CASE("an idle backend that is too old does not cost a connect while a fresh
 }
 
 TEST_CASE("a backend that was idle for too long is not handed out, even before the next sweep") {
-  BenchOptions options = with_backends(2);
+  BenchOptions options = with_ageless_backends(2);
   options.limits.idle_timeout = seconds(5);
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
@@ -138,7 +132,7 @@ TEST_CASE("a backend that was idle for too long is not handed out, even before t
 }
 
 TEST_CASE("a backend goes back to the pool that it came from") {
-  SessionBench bench(with_backends(2));
+  SessionBench bench(with_ageless_backends(2));
   TestClient mine(bench, 0, "me");
   TestClient yours(bench, 0, "you");
   mine.query("BEGIN");

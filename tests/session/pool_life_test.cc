@@ -13,15 +13,6 @@ namespace {
 
 using namespace test;
 
-BenchOptions with_backends(uint32_t max_connections) {
-  BenchOptions options;
-  options.limits.max_connections = max_connections;
-  options.limits.test_after = 0;
-  options.limits.max_lifetime = 0;
-  options.limits.idle_timeout = 0;
-  return options;
-}
-
 // So many backends, idle at the end.
 std::vector<TestClient> open_backends(SessionBench& bench, size_t count) {
   std::vector<TestClient> clients;
@@ -32,16 +23,12 @@ std::vector<TestClient> open_backends(SessionBench& bench, size_t count) {
   return clients;
 }
 
-void pass_seconds(SessionBench& bench, int count) {
-  for (int i = 0; i < count; ++i) bench.advance(seconds(1));
-}
-
 bool said_terminate(const ServerSession& session) {
   return !session.log.empty() && session.log.back().tag == 'X';
 }
 
 TEST_CASE("a drain keeps count of backends that are out, and closes them when they come back") {
-  SessionBench bench(with_backends(4));
+  SessionBench bench(with_ageless_backends(4));
   std::vector<TestClient> clients = open_backends(bench, 3);
   clients[0].query("BEGIN");
   bench.start_drain();
@@ -68,14 +55,14 @@ TEST_CASE("an end that the pool decides on begins with Terminate") {
       CHECK(said_terminate(*bench.server.sessions()[i]));
     }
   };
-  BenchOptions options = with_backends(2);
+  BenchOptions options = with_ageless_backends(2);
   SUBCASE("idle_timeout") {
     options.limits.idle_timeout = seconds(3);
-    check(options, [](SessionBench& bench) { pass_seconds(bench, 5); });
+    check(options, [](SessionBench& bench) { bench.advance_in_steps(seconds(5), seconds(1)); });
   }
   SUBCASE("max_lifetime") {
     options.limits.max_lifetime = seconds(3);
-    check(options, [](SessionBench& bench) { pass_seconds(bench, 10); });
+    check(options, [](SessionBench& bench) { bench.advance_in_steps(seconds(10), seconds(1)); });
   }
   SUBCASE("shutting down") {
     check(options, [](SessionBench& bench) { bench.start_drain(); });
@@ -83,7 +70,7 @@ TEST_CASE("an end that the pool decides on begins with Terminate") {
 }
 
 TEST_CASE("backends that were made together do not end together") {
-  BenchOptions options = with_backends(20);
+  BenchOptions options = with_ageless_backends(20);
   options.limits.max_lifetime = seconds(100);
   SessionBench bench(options);
   const std::vector<TestClient> clients = open_backends(bench, 20);
@@ -94,11 +81,11 @@ TEST_CASE("backends that were made together do not end together") {
   };
   ptrdiff_t most_at_once = 0;
   // Replaced in good time: a tenth of the lifetime, and the jitter, ahead.
-  pass_seconds(bench, 79);
+  bench.advance_in_steps(seconds(79), seconds(1));
   CHECK(count_open() == 20);
   for (int i = 0; i < 40; ++i) {
     const ptrdiff_t before = count_open();
-    pass_seconds(bench, 1);
+    bench.advance_in_steps(seconds(1), seconds(1));
     most_at_once = std::max(most_at_once, before - count_open());
   }
   CHECK(count_open() == 0);
@@ -106,10 +93,10 @@ TEST_CASE("backends that were made together do not end together") {
 }
 
 TEST_CASE("a timeout of 0 is off: nothing is closed, however long it was idle") {
-  SessionBench bench(with_backends(3));
+  SessionBench bench(with_ageless_backends(3));
   std::vector<TestClient> clients = open_backends(bench, 3);
   bench.advance(seconds(86'400));
-  pass_seconds(bench, 3);
+  bench.advance_in_steps(seconds(3), seconds(1));
   CHECK(bench.slice().idle_count() == 3);
   clients[0].query("mine");
   CHECK(clients[0].take_tags() == "CZCZTDCZ");
@@ -117,27 +104,27 @@ TEST_CASE("a timeout of 0 is off: nothing is closed, however long it was idle") 
 }
 
 TEST_CASE("the minimum is made, kept when others are closed, and replaced when it is lost") {
-  BenchOptions options = with_backends(5);
+  BenchOptions options = with_ageless_backends(5);
   options.limits.min_connections = 2;
   options.limits.idle_timeout = seconds(5);
   SessionBench bench(options);
   {
     TestClient first(bench, 0, "me");
-    pass_seconds(bench, 2);
+    bench.advance_in_steps(seconds(2), seconds(1));
     CHECK(bench.slice().idle_count() == 2);
   }
   std::vector<TestClient> clients = open_backends(bench, 4);
-  pass_seconds(bench, 10);
+  bench.advance_in_steps(seconds(10), seconds(1));
   CHECK(bench.slice().idle_count() == 2);
   bench.server.open_sessions()[0]->reset();
   bench.settle();
-  pass_seconds(bench, 2);
+  bench.advance_in_steps(seconds(2), seconds(1));
   CHECK(bench.slice().idle_count() == 2);
 }
 
 TEST_CASE("a backend whose server has gone while it was idle is never handed out") {
   for (const bool by_reset : {false, true}) {
-    SessionBench bench(with_backends(1));
+    SessionBench bench(with_ageless_backends(1));
     TestClient client(bench, 0, "me");
     ServerSession& gone = bench.server.only();
     by_reset ? gone.reset() : gone.end();
@@ -152,7 +139,7 @@ TEST_CASE("a backend whose server has gone while it was idle is never handed out
 
 TEST_CASE("a reset that fails, or is not answered, closes the backend") {
   for (const bool is_answered : {false, true}) {
-    BenchOptions options = with_backends(1);
+    BenchOptions options = with_ageless_backends(1);
     options.limits.mode = LeaseMode::session;
     SessionBench bench(options);
     TestClient client(bench, 0, "me");
@@ -165,7 +152,7 @@ TEST_CASE("a reset that fails, or is not answered, closes the backend") {
       server.write(error_reply("ERROR", "53200", "out of memory") + ready());
       bench.settle();
     } else {
-      pass_seconds(bench, 31);
+      bench.advance_in_steps(seconds(31), seconds(1));
     }
     CHECK(bench.slice().idle_count() == 0);
     CHECK_FALSE(server.is_open());

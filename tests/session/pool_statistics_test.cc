@@ -15,16 +15,6 @@ namespace {
 
 using namespace test;
 
-BenchOptions with_backends(uint32_t max_connections, CoreId cores_count = 1) {
-  BenchOptions options;
-  options.cores_count = cores_count;
-  options.limits.max_connections = max_connections;
-  options.limits.test_after = 0;
-  options.limits.max_lifetime = 0;
-  options.limits.idle_timeout = 0;
-  return options;
-}
-
 Statistics statistics_of(SessionBench& bench) {
   Statistics sum;
   for (CoreId core = 0; core < bench.options.cores_count; ++core)
@@ -82,7 +72,7 @@ void check_books(SessionBench& bench) {
 }
 
 TEST_CASE("an acquire is counted as served at once or as waited, and its times are kept") {
-  SessionBench bench(with_backends(1));
+  SessionBench bench(with_ageless_backends(1));
   TestClient holder(bench, 0, "me");
   TestClient waiter(bench, 0, "me");
   const PoolCounters before = counters_of(bench);
@@ -114,7 +104,7 @@ TEST_CASE("an acquire is counted as served at once or as waited, and its times a
 }
 
 TEST_CASE("a wait that ends without a backend is counted by its reason") {
-  BenchOptions options = with_backends(1);
+  BenchOptions options = with_ageless_backends(1);
   options.limits.acquire_timeout = seconds(5);
   SessionBench bench(options);
   TestClient holder(bench, 0, "me");
@@ -139,7 +129,7 @@ TEST_CASE("a wait that ends without a backend is counted by its reason") {
 }
 
 TEST_CASE("connects that fail are counted, with those whom they fail") {
-  SessionBench bench(with_backends(1));
+  SessionBench bench(with_ageless_backends(1));
   bench.server.stop_listening();
   for (int i = 1; i <= 6; ++i) {
     TestClient client(bench);
@@ -155,7 +145,7 @@ TEST_CASE("connects that fail are counted, with those whom they fail") {
 }
 
 TEST_CASE("connect and login have their time") {
-  SessionBench bench(with_backends(1));
+  SessionBench bench(with_ageless_backends(1));
   bench.server.holds_logins = true;
   TestClient client(bench);
   client.write(startup_packet("me", "db"));
@@ -170,7 +160,7 @@ TEST_CASE("connect and login have their time") {
 }
 
 TEST_CASE("every end of a backend is counted by its reason") {
-  BenchOptions options = with_backends(2);
+  BenchOptions options = with_ageless_backends(2);
   CloseReason reason = CloseReason::idle;
   std::function<void(SessionBench&, TestClient&)> act;
   SUBCASE("idle") {
@@ -244,7 +234,7 @@ TEST_CASE("every end of a backend is counted by its reason") {
 }
 
 TEST_CASE("a backend whose server is slow to close is closing, holds its permit, and is counted") {
-  BenchOptions options = with_backends(1);
+  BenchOptions options = with_ageless_backends(1);
   options.limits.idle_timeout = seconds(3);
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
@@ -261,7 +251,7 @@ TEST_CASE("a backend whose server is slow to close is closing, holds its permit,
 }
 
 TEST_CASE("tests before use and those that fail are counted") {
-  BenchOptions options = with_backends(1);
+  BenchOptions options = with_ageless_backends(1);
   options.limits.test_after = seconds(30);
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
@@ -283,7 +273,7 @@ TEST_CASE("tests before use and those that fail are counted") {
 }
 
 TEST_CASE("resets between two leases are counted") {
-  BenchOptions options = with_backends(1);
+  BenchOptions options = with_ageless_backends(1);
   options.limits.mode = LeaseMode::session;
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
@@ -294,7 +284,7 @@ TEST_CASE("resets between two leases are counted") {
 }
 
 TEST_CASE("cancel requests are counted at the pool whose server gets them") {
-  SessionBench bench(with_backends(1));
+  SessionBench bench(with_ageless_backends(1));
   TestClient client(bench, 0, "me");
   bench.server.only().is_silent = true;
   client.query("long");
@@ -303,7 +293,7 @@ TEST_CASE("cancel requests are counted at the pool whose server gets them") {
 }
 
 TEST_CASE("moves between cores are counted on both, and the sums agree") {
-  SessionBench bench(with_backends(1, 2));
+  SessionBench bench(with_ageless_backends(1, 2));
   TestClient here(bench, 0, "me");
   here.query("a");
   TestClient there(bench, 1, "me");
@@ -317,7 +307,7 @@ TEST_CASE("moves between cores are counted on both, and the sums agree") {
 }
 
 TEST_CASE("pools of one user and database that differ in their settings are told apart") {
-  SessionBench bench(with_backends(2));
+  SessionBench bench(with_ageless_backends(2));
   TestClient plain(bench, 0, "me");
   TestClient special(bench, 0, "me", {{"statement_timeout", "5s"}});
   const Statistics statistics = statistics_of(bench);
@@ -330,7 +320,7 @@ TEST_CASE("pools of one user and database that differ in their settings are told
 }
 
 TEST_CASE("a pool that nobody uses is forgotten, its counts are not") {
-  BenchOptions options = with_backends(1);
+  BenchOptions options = with_ageless_backends(1);
   options.limits.idle_timeout = seconds(5);
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
@@ -351,7 +341,7 @@ TEST_CASE("a pool that nobody uses is forgotten, its counts are not") {
 // Clients that come, work, wait and go, servers that break, and time: after each step the books are
 // right.
 void live_at_random(uint64_t seed) {
-  BenchOptions options = with_backends(3, static_cast<CoreId>(1 + seed % 3));
+  BenchOptions options = with_ageless_backends(3, static_cast<CoreId>(1 + seed % 3));
   options.network.seed = seed;
   options.node.max_connections = 4;
   options.limits.acquire_timeout = seconds(9);
@@ -426,7 +416,7 @@ struct Collected {
 
 TEST_CASE("any core collects the statistics of all, and several may at the same time") {
   for (const CoreId cores_count : {CoreId{1}, CoreId{2}, CoreId{5}}) {
-    SessionBench bench(with_backends(10, cores_count));
+    SessionBench bench(with_ageless_backends(10, cores_count));
     std::vector<TestClient> clients;
     for (CoreId core = 0; core < cores_count; ++core) {
       clients.emplace_back(bench, core, "me");

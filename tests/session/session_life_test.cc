@@ -23,11 +23,6 @@ Texts texts_of(const ServerSession& server) {
   return texts;
 }
 
-// Time passes in small steps, as it does.
-void wait(SessionBench& bench, Nanoseconds time, Nanoseconds step = seconds(1)) {
-  for (Nanoseconds passed = 0; passed < time; passed += step) bench.advance(step);
-}
-
 // --- connect_query
 
 BenchOptions with_connect_query(std::string text) {
@@ -282,7 +277,7 @@ TEST_CASE("every core keeps its share of the minimum from the pool's first clien
     for (CoreId id = 0; id < cores_count; ++id)
       CHECK(bench.slice(id).backends_count() == bench.slice(id).minimum());
     // And no more, whatever time passes.
-    wait(bench, seconds(10));
+    bench.advance_in_steps(seconds(10), seconds(1));
     CHECK(bench.server.sessions().size() == 4);
   }
 }
@@ -304,7 +299,7 @@ TEST_CASE("what the minimum has lent is not opened again") {
   auto clients = askers(bench, 0, "me", 6);
   bench.settle();
   for (TestClient& client : clients) CHECK(client.take_tags().back() == 'Z');
-  wait(bench, seconds(5));
+  bench.advance_in_steps(seconds(5), seconds(1));
   CHECK(bench.server.sessions().size() == 6);
 }
 
@@ -315,12 +310,12 @@ TEST_CASE("a minimum that fails is tried again in the node's own time, one at a 
   for (ServerSession* session : bench.server.open_sessions()) session->end();
   bench.settle();
   const uint64_t before = bench.core(0).pools.statistics().total.counters.connects;
-  wait(bench, seconds(10), milliseconds(10));
+  bench.advance_in_steps(seconds(10), milliseconds(10));
   const uint64_t attempts = bench.core(0).pools.statistics().total.counters.connects - before;
   CHECK(attempts >= 9);
   CHECK(attempts <= 20);
   bench.server.start_listening();
-  wait(bench, seconds(2), milliseconds(10));
+  bench.advance_in_steps(seconds(2), milliseconds(10));
   CHECK(bench.server.open_sessions().size() == 4);
 }
 
@@ -329,7 +324,7 @@ TEST_CASE("a minimum for which there is no room takes none from others") {
   options.node.max_connections = 3;
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
-  wait(bench, seconds(3));
+  bench.advance_in_steps(seconds(3), seconds(1));
   CHECK(bench.server.open_sessions().size() == 3);
   CHECK_FALSE(bench.node.limit.is_starved());
 }
@@ -337,17 +332,17 @@ TEST_CASE("a minimum for which there is no room takes none from others") {
 TEST_CASE("the minimum of a pool whose last client has gone ends after idle_timeout") {
   BenchOptions options = with_minimum(4, 2);
   options.limits.idle_timeout = seconds(5);
-  options.limits.test_after = 0;
+  options.limits.test_after = never;
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
-  wait(bench, seconds(10));
+  bench.advance_in_steps(seconds(10), seconds(1));
   CHECK(bench.server.open_sessions().size() == 4);
   client.close();
-  wait(bench, seconds(3));
+  bench.advance_in_steps(seconds(3), seconds(1));
   CHECK(bench.server.open_sessions().size() == 4);
-  wait(bench, seconds(5));
+  bench.advance_in_steps(seconds(5), seconds(1));
   CHECK(bench.server.open_sessions().empty());
-  wait(bench, seconds(100));
+  bench.advance_in_steps(seconds(100), seconds(1));
   for (CoreId id = 0; id < 2; ++id) CHECK(bench.slice(id).is_pristine());
 }
 
@@ -358,7 +353,7 @@ BenchOptions with_lifetime(uint32_t max_connections) {
   options.limits.max_connections = max_connections;
   options.limits.max_lifetime = seconds(100);  // 90 to 100; successors come 10 earlier.
   options.limits.idle_timeout = 0;
-  options.limits.test_after = 0;
+  options.limits.test_after = never;
   return options;
 }
 
@@ -412,7 +407,7 @@ TEST_CASE("a pool that nobody uses replaces nothing") {
   SessionBench bench(with_lifetime(2));
   TestClient client(bench, 0, "me");
   client.close();
-  wait(bench, seconds(110));
+  bench.advance_in_steps(seconds(110), seconds(1));
   CHECK(bench.server.sessions().size() == 1);
   CHECK(bench.server.open_sessions().empty());
 }
@@ -423,15 +418,15 @@ TEST_CASE("a backend whose successor cannot come serves to its end") {
   client.query("BEGIN");
   ServerSession& old = bench.server.only();
   bench.server.stop_listening();
-  wait(bench, seconds(95));
+  bench.advance_in_steps(seconds(95), seconds(1));
   CHECK(bench.core().pools.statistics().total.counters.connect_failures > 0);
   CHECK(bench.core().pools.statistics().total.counters.connect_failures <= 16);
   CHECK(old.is_open());
   bench.server.start_listening();
-  wait(bench, seconds(5));
+  bench.advance_in_steps(seconds(5), seconds(1));
   client.query("COMMIT");
   CHECK(client.take_tags() == "CZCZ");
-  wait(bench, seconds(15));
+  bench.advance_in_steps(seconds(15), seconds(1));
   CHECK_FALSE(old.is_open());
   // The successor, and what the attempt that found the node back has made.
   CHECK(bench.server.open_sessions().size() == 2);
@@ -464,7 +459,7 @@ TEST_CASE("in session mode a backend that a client holds gets no successor") {
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
   client.query("x");
-  wait(bench, seconds(110));
+  bench.advance_in_steps(seconds(110), seconds(1));
   CHECK(bench.server.sessions().size() == 1);
   client.query("y");
   CHECK(client.take_tags() == "TDCZTDCZ");

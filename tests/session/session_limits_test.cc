@@ -10,13 +10,6 @@ namespace {
 
 using namespace test;
 
-BenchOptions with_backends(uint32_t max_connections, CoreId cores_count = 1) {
-  BenchOptions options;
-  options.cores_count = cores_count;
-  options.limits.max_connections = max_connections;
-  return options;
-}
-
 // The one error among what a client was sent.
 WireMessage error_of(TestClient& client) {
   WireMessage found;

@@ -24,12 +24,6 @@ void lose_node(SessionBench& bench) {
   bench.settle();
 }
 
-// Time passes in steps, as it does.
-void advance_slowly(SessionBench& bench, Nanoseconds difference) {
-  for (Nanoseconds passed = 0; passed < difference; passed += milliseconds(10))
-    bench.advance(milliseconds(10));
-}
-
 bool is_served(TestClient& client) {
   return client.take_tags() == "TDCZ";
 }
@@ -47,13 +41,13 @@ TEST_CASE("a dead node costs one connect at a time, over all pools and cores") {
   CHECK(bench.node.health.is_down());
   // At first several may be under way when the first fails; after ten seconds the pause is one
   // second, less a quarter.
-  advance_slowly(bench, seconds(5));
+  bench.advance_in_steps(seconds(5), milliseconds(10));
   const uint64_t before = connects_count(bench);
-  advance_slowly(bench, seconds(10));
+  bench.advance_in_steps(seconds(10), milliseconds(10));
   CHECK(connects_count(bench) - before <= 14);
   CHECK(connects_count(bench) - before >= 9);
   bench.server.start_listening();
-  advance_slowly(bench, milliseconds(1100));
+  bench.advance_in_steps(milliseconds(1100), milliseconds(10));
   for (TestClient& client : clients) CHECK(is_served(client));
 }
 
@@ -65,10 +59,10 @@ TEST_CASE("the return of a node is seen within a second, without traffic") {
   lose_node(bench);
   client.query("q");
   CHECK(client.take_error() == "08006");
-  advance_slowly(bench, seconds(60));
+  bench.advance_in_steps(seconds(60), milliseconds(10));
   CHECK(bench.node.health.is_down());
   bench.server.start_listening();
-  advance_slowly(bench, seconds(1));
+  bench.advance_in_steps(seconds(1), milliseconds(10));
   CHECK(!bench.node.health.is_down());
   CHECK(bench.server.open_sessions().size() == 1);
 }
@@ -86,7 +80,7 @@ TEST_CASE("a failed attempt is an error for those who wait, on every core") {
   clients[1].query("q");
   clients[2].query("q");
   CHECK(clients[1].take_tags().empty());
-  advance_slowly(bench, milliseconds(100));
+  bench.advance_in_steps(milliseconds(100), milliseconds(10));
   CHECK(clients[1].take_error() == "08006");
   CHECK(clients[2].take_error() == "08006");
 }
@@ -101,15 +95,15 @@ TEST_CASE(
   TestClient other(bench, 0, "me");
   lose_node(bench);
   client.query("q");
-  advance_slowly(bench, seconds(10));
+  bench.advance_in_steps(seconds(10), milliseconds(10));
   CHECK(client.take_tags().empty());
   bench.server.start_listening();
-  advance_slowly(bench, seconds(1));
+  bench.advance_in_steps(seconds(1), milliseconds(10));
   CHECK(is_served(client));
 
   lose_node(bench);
   other.query("q");
-  advance_slowly(bench, seconds(20));
+  bench.advance_in_steps(seconds(20), milliseconds(10));
   CHECK(other.take_error() == "08006");
 }
 
@@ -135,11 +129,11 @@ TEST_CASE("a node that is starting up makes clients wait") {
   bench.server.login_error = error_reply("FATAL", "57P03", "the database system is starting up");
   client.query("q");
   other.query("q");
-  advance_slowly(bench, seconds(5));
+  bench.advance_in_steps(seconds(5), milliseconds(10));
   CHECK(client.take_tags().empty());
   CHECK(other.take_tags().empty());
   bench.server.login_error.clear();
-  advance_slowly(bench, seconds(1));
+  bench.advance_in_steps(seconds(1), milliseconds(10));
   CHECK(is_served(client));
   CHECK(is_served(other));
 }
@@ -156,7 +150,7 @@ TEST_CASE(
   bench.server.start_listening();
   bench.server.holds_logins = true;
   // A login may take its time, also in a trial.
-  advance_slowly(bench, seconds(5));
+  bench.advance_in_steps(seconds(5), milliseconds(10));
   CHECK(bench.node.health.is_down());
   bench.server.holds_logins = false;
   bench.settle();
@@ -195,7 +189,7 @@ TEST_CASE("when a name stands for another address its connections are replaced w
   TestClient client(bench, 0, "me");
   client.query("BEGIN");
   CHECK(client.take_tags() == "CZ");
-  advance_slowly(bench, seconds(2));  // The addresses are known to the sweep.
+  bench.advance_in_steps(seconds(2), milliseconds(10));  // The addresses are known to the sweep.
 
   *host = "127.0.0.3";
   const SocketAddress other = literal_address("127.0.0.3", 5432).value();
@@ -204,7 +198,7 @@ TEST_CASE("when a name stands for another address its connections are replaced w
     bench.node.refresh_soon();
     std::this_thread::yield();
   }
-  advance_slowly(bench, seconds(15));
+  bench.advance_in_steps(seconds(15), milliseconds(10));
   CHECK(bench.server.open_sessions().size() == 1);  // It is in use.
   client.query("COMMIT");
   CHECK(client.take_tags() == "CZ");

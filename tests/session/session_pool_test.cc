@@ -11,12 +11,6 @@ namespace {
 
 using namespace test;
 
-BenchOptions with_one_backend() {
-  BenchOptions options;
-  options.limits.max_connections = 1;
-  return options;
-}
-
 bool is_idle(SessionBench& bench) {
   return bench.slice().idle_count() == 1;
 }
@@ -42,7 +36,7 @@ WireMessage log_in(TestClient& client, std::string_view user = "me") {
 }
 
 TEST_CASE("who waits longest is served first") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient holder(bench, 0, "me");
   std::vector<TestClient> waiters;
   for (int i = 0; i < 5; ++i) waiters.emplace_back(bench, 0, "me");
@@ -57,7 +51,7 @@ TEST_CASE("who waits longest is served first") {
 
 TEST_CASE("a waiter whose client leaves is gone at once, and its query is never run") {
   for (const bool by_reset : {false, true}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient holder(bench, 0, "me");
     TestClient waiter(bench, 0, "me");
     holder.query("BEGIN");
@@ -72,7 +66,7 @@ TEST_CASE("a waiter whose client leaves is gone at once, and its query is never 
 }
 
 TEST_CASE("a wait ends after acquire_timeout") {
-  BenchOptions options = with_one_backend();
+  BenchOptions options = with_backends(1);
   options.limits.acquire_timeout = seconds(3);
   SessionBench bench(options);
   TestClient holder(bench, 0, "me");
@@ -91,7 +85,7 @@ TEST_CASE("a wait ends after acquire_timeout") {
 }
 
 TEST_CASE("a waiter holds no receive buffer, and a large query of it arrives complete") {
-  BenchOptions options = with_one_backend();
+  BenchOptions options = with_backends(1);
   options.buffers_count = 8;
   SessionBench bench(options);
   TestClient holder(bench, 0, "me");
@@ -117,7 +111,7 @@ TEST_CASE("a waiter holds no receive buffer, and a large query of it arrives com
 
 // It keeps large pieces in the buffers they came in while it has a backend that takes no more.
 TEST_CASE("a client that loses its backend with input left holds no receive buffer as a waiter") {
-  BenchOptions options = with_one_backend();
+  BenchOptions options = with_backends(1);
   options.buffers_count = 16;
   SessionBench bench(options);
   TestClient pipeliner(bench, 0, "me");
@@ -144,7 +138,7 @@ TEST_CASE("a client that loses its backend with input left holds no receive buff
 }
 
 TEST_CASE("many waiters with long queries do not starve anybody of buffers") {
-  BenchOptions options = with_one_backend();
+  BenchOptions options = with_backends(1);
   options.buffers_count = 4;
   SessionBench bench(options);
   TestClient holder(bench, 0, "me");
@@ -160,7 +154,7 @@ TEST_CASE("many waiters with long queries do not starve anybody of buffers") {
 }
 
 TEST_CASE("a client that pipelines gives its backend back while others wait") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient greedy(bench, 0, "me");
   TestClient modest(bench, 0, "me");
   ServerSession& server = bench.server.only();
@@ -181,7 +175,7 @@ TEST_CASE("a client that pipelines gives its backend back while others wait") {
 
 TEST_CASE("a client that goes while idle leaves its backend to the others") {
   for (const bool by_reset : {false, true}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     client.query("x");
     by_reset ? client.reset() : client.close();
@@ -214,7 +208,7 @@ const std::string cancelled = error_reply("ERROR", "57014", "canceling statement
 TEST_CASE("a client that goes in a transaction costs a ROLLBACK, not the backend") {
   for (const Goodbye goodbye : goodbyes) {
     for (const bool has_failed : {false, true}) {
-      SessionBench bench(with_one_backend());
+      SessionBench bench(with_backends(1));
       TestClient client(bench, 0, "me");
       TestClient other(bench, 0, "me");
       client.query("BEGIN");
@@ -233,7 +227,7 @@ TEST_CASE("a client that goes in a transaction costs a ROLLBACK, not the backend
 }
 
 TEST_CASE("what a client pinned goes after its transaction, before the next client comes") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   TestClient other(bench, 0, "me");
   client.query("BEGIN");
@@ -248,7 +242,7 @@ TEST_CASE("what a client pinned goes after its transaction, before the next clie
 TEST_CASE("a server that works for a client that goes is cancelled, and its replies reach nobody") {
   for (const size_t seen_size : {size_t{0}, size_t{3}, size_t{12}, echo("x").size()}) {
     for (const char status : {'I', 'T', 'E'}) {
-      SessionBench bench(with_one_backend());
+      SessionBench bench(with_backends(1));
       TestClient client(bench, 0, "me");
       TestClient other(bench, 0, "me");
       if (status != 'I') client.query("BEGIN");
@@ -279,7 +273,7 @@ TEST_CASE("a server that works for a client that goes is cancelled, and its repl
 
 TEST_CASE("nothing is sent while a cancel request for a client that has gone may still arrive") {
   for (const bool is_lost : {false, true}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     TestClient other(bench, 0, "me");
     client.query("BEGIN");
@@ -304,7 +298,7 @@ TEST_CASE("nothing is sent while a cancel request for a client that has gone may
 
 // It may have come before the query.
 TEST_CASE("a cancel request that ends nothing is repeated, but never meets a statement of ours") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -329,7 +323,7 @@ TEST_CASE("a cancel request that ends nothing is repeated, but never meets a sta
 
 TEST_CASE("a server that does not end what a client left is closed after a while") {
   for (const char* where : {"x", "ROLLBACK"}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     TestClient other(bench, 0, "me");
     client.query("BEGIN");
@@ -351,7 +345,7 @@ TEST_CASE("a ROLLBACK that fails, or that leaves a transaction, closes the backe
   for (const std::string& answer :
        {error_reply("ERROR", "XX000", "no") + ready('E'), complete("ROLLBACK") + ready('T'),
         error_reply("FATAL", "57P01", "terminating"), frame('G', std::string(3, '\0'))}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     TestClient other(bench, 0, "me");
     client.query("BEGIN");
@@ -368,7 +362,7 @@ TEST_CASE("a ROLLBACK that fails, or that leaves a transaction, closes the backe
 
 TEST_CASE("half a message to the server costs the backend") {
   for (const Goodbye goodbye : {Goodbye::close, Goodbye::reset}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     TestClient other(bench, 0, "me");
     ServerSession& server = bench.server.only();
@@ -385,7 +379,7 @@ TEST_CASE("half a message to the server costs the backend") {
 TEST_CASE(
     "a COPY that reads from a client that goes costs the backend, also one that begins then") {
   for (const bool has_begun : {true, false}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     TestClient other(bench, 0, "me");
     ServerSession& server = bench.server.only();
@@ -407,7 +401,7 @@ TEST_CASE(
 TEST_CASE("a batch without Sync is rolled back, then ended by a Sync") {
   const std::string batch = parse_message("", "x") + bind_message("", "") + execute_message();
   for (const Goodbye goodbye : goodbyes) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     client.write(batch);
     CHECK(client.take_tags() == "12DC");
@@ -417,7 +411,7 @@ TEST_CASE("a batch without Sync is rolled back, then ended by a Sync") {
     CHECK(texts_of(bench.server.only()) == Texts{"ROLLBACK"});
   }
   // It works on it: the cancel request fails the batch, and then it ignores the ROLLBACK.
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -437,7 +431,7 @@ TEST_CASE("a batch without Sync is rolled back, then ended by a Sync") {
 
 TEST_CASE("a batch that has failed is ended by a Sync, and its transaction by a ROLLBACK") {
   for (const bool in_transaction : {false, true}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     if (in_transaction) client.query("BEGIN");
     client.write(parse_message("", "BADPARSE"));
@@ -450,7 +444,7 @@ TEST_CASE("a batch that has failed is ended by a Sync, and its transaction by a 
 
 // The server has ignored the query behind the failed message.
 TEST_CASE("a failed batch that a query follows is ended by a Sync of ours") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -467,7 +461,7 @@ TEST_CASE("a failed batch that a query follows is ended by a Sync of ours") {
 }
 
 TEST_CASE("a drain closes what a client leaves instead of rolling it back") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.query("BEGIN");
   bench.start_drain();
@@ -477,7 +471,7 @@ TEST_CASE("a drain closes what a client leaves instead of rolling it back") {
 }
 
 TEST_CASE("a Terminate right behind a query: the query is finished and the backend kept") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -501,7 +495,7 @@ TEST_CASE("a Terminate behind work that never ends by itself ends it") {
        {query_message("BEGIN"), query_message("COPYIN"), parse_message("", "x"),
         parse_message("", "BADPARSE"), parse_message("", "x") + flush_message()}) {
     for (const bool in_one_piece : {false, true}) {
-      SessionBench bench(with_one_backend());
+      SessionBench bench(with_backends(1));
       TestClient client(bench, 0, "me");
       if (in_one_piece) {
         client.write(request + frame('X', {}));
@@ -519,7 +513,7 @@ TEST_CASE("a Terminate behind work that never ends by itself ends it") {
 }
 
 TEST_CASE("a server that goes while its client has left already ends both") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -531,7 +525,7 @@ TEST_CASE("a server that goes while its client has left already ends both") {
 }
 
 TEST_CASE("a stop does not wait for a server that works for a client that has left") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   bench.server.only().is_silent = true;
   client.write(query_message("x") + frame('X', {}));
@@ -542,7 +536,7 @@ TEST_CASE("a stop does not wait for a server that works for a client that has le
 }
 
 TEST_CASE("parameters that a server refuses after the client has left end its session") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me", {{"application_name", "one"}});
   TestClient other(bench, 0, "me", {{"application_name", "two"}});
   other.query("x");
@@ -556,7 +550,7 @@ TEST_CASE("parameters that a server refuses after the client has left end its se
 }
 
 TEST_CASE("parameters that a server refuses later are the client's FATAL") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me", {{"application_name", "one"}});
   TestClient other(bench, 0, "me", {{"application_name", "two"}});
   other.query("x");
@@ -618,7 +612,7 @@ TEST_CASE("a cancel request with a wrong key, or while nothing runs, reaches nob
 }
 
 TEST_CASE("the key of a client that has gone cancels nobody") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   WireMessage key;
   {
     TestClient client(bench);
@@ -635,7 +629,7 @@ TEST_CASE("the key of a client that has gone cancels nobody") {
 }
 
 TEST_CASE("a backend is not handed on while a cancel request for it is under way") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench);
   const WireMessage key = log_in(client);
   TestClient other(bench, 0, "me");
@@ -661,7 +655,7 @@ TEST_CASE("a backend is not handed on while a cancel request for it is under way
 }
 
 TEST_CASE("a server that dies while a cancel request for it is under way is forgotten in the end") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench);
   const WireMessage key = log_in(client);
   ServerSession& server = bench.server.only();
@@ -720,7 +714,7 @@ TEST_CASE("a drain while a backend is being made ends") {
 }
 
 TEST_CASE("a drain ends for waiters, for those who leave and for cancel requests") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench);
   const WireMessage key = log_in(client);
   TestClient waiter(bench, 0, "me");
@@ -745,7 +739,7 @@ TEST_CASE("a drain ends for waiters, for those who leave and for cancel requests
 }
 
 TEST_CASE("a backend that was idle for long is tested before it is used") {
-  BenchOptions options = with_one_backend();
+  BenchOptions options = with_backends(1);
   options.limits.idle_timeout = 0;
   SessionBench bench(options);
   TestClient client(bench, 0, "me");
@@ -763,12 +757,30 @@ TEST_CASE("a backend that was idle for long is tested before it is used") {
   CHECK(client.take_tags() == "TDCZ");
 }
 
+TEST_CASE("with test_after 0 a backend is tested before each use, with never before none") {
+  for (const Nanoseconds test_after : {Nanoseconds{0}, never}) {
+    BenchOptions options = with_backends(1);
+    options.limits.idle_timeout = 0;
+    options.limits.test_after = test_after;
+    SessionBench bench(options);
+    TestClient client(bench, 0, "me");
+    const size_t before = bench.server.only().log.size();
+    client.query("a");
+    bench.advance(seconds(100));
+    client.query("b");
+    CHECK(client.take_tags() == "TDCZTDCZ");
+    const size_t tests_count = test_after == 0 ? 2 : 0;
+    CHECK(bench.server.only().log.size() - before == 2 + tests_count);
+    CHECK(bench.server.only().queries() == std::vector<std::string>{"a", "b"});
+  }
+}
+
 TEST_CASE("a backend past its lifetime is not handed out, here or on another core") {
   for (const CoreId asker : {CoreId{0}, CoreId{1}}) {
-    BenchOptions options = with_one_backend();
+    BenchOptions options = with_backends(1);
     options.cores_count = 2;
     options.limits.max_lifetime = seconds(10);
-    options.limits.test_after = 0;
+    options.limits.test_after = never;
     SessionBench bench(options);
     TestClient client(bench, 0, "me");
     TestClient other(bench, asker, "me");

@@ -12,14 +12,8 @@ using namespace test;
 
 const std::string notice = frame('N', std::string("SNOTICE\0C00000\0Mhello\0\0", 23));
 
-BenchOptions with_one_backend() {
-  BenchOptions options;
-  options.limits.max_connections = 1;
-  return options;
-}
-
 BenchOptions with_mode(LeaseMode mode) {
-  BenchOptions options = with_one_backend();
+  BenchOptions options = with_backends(1);
   options.limits.mode = mode;
   return options;
 }
@@ -40,7 +34,7 @@ std::string echoed(std::string_view text) {
 TEST_CASE("requests may be cut anywhere") {
   const std::string requests = query_message("first") + batch("second") + query_message("third");
   for (size_t cut = 0; cut <= requests.size(); ++cut) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     client.write(requests.substr(0, cut));
     client.write(requests.substr(cut));
@@ -51,7 +45,7 @@ TEST_CASE("requests may be cut anywhere") {
 }
 
 TEST_CASE("requests may come byte by byte") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   for (const char byte : query_message("first") + batch("second"))
     client.write(std::string(1, byte));
@@ -62,7 +56,7 @@ TEST_CASE("requests may come byte by byte") {
 TEST_CASE("replies may be cut anywhere") {
   const std::string replies = frame('1', {}) + frame('2', {}) + notice + echoed("x");
   for (size_t cut = 0; cut <= replies.size(); ++cut) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     ServerSession& server = bench.server.only();
     server.is_silent = true;
@@ -144,7 +138,7 @@ TEST_CASE("the server's own FATAL is what the client gets") {
 }
 
 TEST_CASE("the permit comes back only with the server's end of file") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   TestClient other(bench, 0, "me");
   bench.server.holds_ends = true;
@@ -162,7 +156,7 @@ TEST_CASE("the permit comes back only with the server's end of file") {
 }
 
 TEST_CASE("a backend is free after the last of several Syncs only") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -183,7 +177,7 @@ TEST_CASE("an error in a batch skips to its Sync, wherever it happens") {
         parse_message("", "FAIL") + bind_message("", "") + execute_message(),
         parse_message("", "BADPARSE") + query_message("ignored")}) {
     for (const bool sync_comes_later : {false, true}) {
-      SessionBench bench(with_one_backend());
+      SessionBench bench(with_backends(1));
       TestClient client(bench, 0, "me");
       if (sync_comes_later) {
         client.write(request);
@@ -203,7 +197,7 @@ TEST_CASE("an error in a batch skips to its Sync, wherever it happens") {
 }
 
 TEST_CASE("a Flush brings the replies and keeps the backend") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.write(parse_message("", "x") + bind_message("", "") + execute_message() + flush_message());
   CHECK(client.take_tags() == "12DC");
@@ -214,7 +208,7 @@ TEST_CASE("a Flush brings the replies and keeps the backend") {
 }
 
 TEST_CASE("where no reply is due, the end of a send is told promptly: a release may wait for it") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   const auto notice_of_request = [&](const std::string& bytes) {
     client.write(bytes);
@@ -228,7 +222,7 @@ TEST_CASE("where no reply is due, the end of a send is told promptly: a release 
 
 TEST_CASE(
     "a COPY that failed in the middle of a message gives its backend back with the message's end") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.query("COPYIN");
   ServerSession& server = bench.server.only();
@@ -244,7 +238,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a transaction keeps its backend to the end, a failed one too") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.query("BEGIN");
   CHECK_FALSE(is_idle(bench));
@@ -257,7 +251,7 @@ TEST_CASE("a transaction keeps its backend to the end, a failed one too") {
 
 TEST_CASE("COPY by a simple query") {
   for (const std::string& end : {frame('c', {}), frame('f', std::string("no\0", 3))}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     client.query("COPYIN");
     CHECK(client.take_tags() == "G");
@@ -272,7 +266,7 @@ TEST_CASE("COPY by a simple query") {
 TEST_CASE("COPY by an extended batch whose Sync comes right behind Execute") {
   for (const bool fails : {false, true}) {
     for (const bool in_one_piece : {false, true}) {
-      SessionBench bench(with_one_backend());
+      SessionBench bench(with_backends(1));
       TestClient client(bench, 0, "me");
       const std::string beginning =
           parse_message("", "COPYIN") + bind_message("", "") + execute_message() + sync_message();
@@ -296,7 +290,7 @@ TEST_CASE("COPY by an extended batch whose Sync comes right behind Execute") {
 }
 
 TEST_CASE("CopyData behind a COPY that the server ended takes no backend") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   TestClient other(bench, 0, "me");
   ServerSession& server = bench.server.only();
@@ -323,7 +317,7 @@ TEST_CASE("a named statement keeps its backend until it is closed") {
   for (const std::string& release :
        {close_message("s") + sync_message(), query_message("DEALLOCATE s"),
         query_message("DISCARD ALL"), query_message("DEALLOCATE ALL")}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     client.write(parse_message("s", "x") + sync_message());
     CHECK_FALSE(is_idle(bench));
@@ -336,7 +330,7 @@ TEST_CASE("a named statement keeps its backend until it is closed") {
 }
 
 TEST_CASE("a PREPARE by text keeps its backend, a failed Parse does not") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.write(parse_message("s", "BADPARSE") + sync_message());
   CHECK(is_idle(bench));
@@ -349,7 +343,7 @@ TEST_CASE("a PREPARE by text keeps its backend, a failed Parse does not") {
 }
 
 TEST_CASE("a client that leaves its statements behind costs a DISCARD ALL") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.write(parse_message("s", "x") + sync_message());
   client.write(frame('X', {}));
@@ -394,7 +388,7 @@ TEST_CASE("statement mode refuses transaction blocks") {
 }
 
 TEST_CASE("parameters follow a client, in one send with its own request") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient one(bench, 0, "me", {{"application_name", "one"}});
   TestClient two(bench, 0, "me", {{"application_name", "two"}});
   ServerSession& server = bench.server.only();
@@ -432,7 +426,7 @@ TEST_CASE("replies to the pooler's SET stay here, wherever they are cut") {
                               complete("SET") + ready() + notice + echoed("c");
   const size_t own_size = replies.size() - notice.size() - echoed("c").size();
   for (size_t cut = 1; cut < replies.size(); ++cut) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient one(bench, 0, "me", {{"application_name", "one"}});
     TestClient two(bench, 0, "me", {{"application_name", "two"}});
     two.query("x");
@@ -454,7 +448,7 @@ TEST_CASE("garbage from a server costs that server, its client and nobody else")
         frame('1', {}), frame('R', std::string(4, '\0'))}) {
     // While idle.
     {
-      SessionBench bench(with_one_backend());
+      SessionBench bench(with_backends(1));
       TestClient client(bench, 0, "me");
       bench.server.only().write(garbage);
       bench.settle();
@@ -480,7 +474,7 @@ TEST_CASE("garbage from a server costs that server, its client and nobody else")
 }
 
 TEST_CASE("a notice or a parameter on an idle backend does not cost it") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.write(notice + frame('A', std::string("\0\0\0\1c\0\0", 7)) +
@@ -495,7 +489,7 @@ TEST_CASE("a notice or a parameter on an idle backend does not cost it") {
 }
 
 TEST_CASE("a FATAL on an idle backend closes it and harms nobody") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   bench.server.only().write(error_reply("FATAL", "57P01", "terminating"));
   bench.settle();
@@ -506,7 +500,7 @@ TEST_CASE("a FATAL on an idle backend closes it and harms nobody") {
 
 TEST_CASE("a message of no known type ends the session that sent it") {
   for (const char tag : {'p', '?', 'Z', '\0'}) {
-    SessionBench bench(with_one_backend());
+    SessionBench bench(with_backends(1));
     TestClient client(bench, 0, "me");
     client.write(query_message("x") + frame(tag, "y"));
     CHECK(client.is_closed());
@@ -514,7 +508,7 @@ TEST_CASE("a message of no known type ends the session that sent it") {
     other.query("mine");
     CHECK(other.take_tags() == "TDCZ");
   }
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   client.write(std::string("Q\0\0\0\3", 5));
   CHECK(client.take_error() == "08P01");
@@ -522,7 +516,7 @@ TEST_CASE("a message of no known type ends the session that sent it") {
 }
 
 TEST_CASE("a slow client pauses its backend, and gets everything in the end") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_silent = true;
@@ -544,7 +538,7 @@ TEST_CASE("a slow client pauses its backend, and gets everything in the end") {
 }
 
 TEST_CASE("a slow server pauses its client, and gets everything in the end") {
-  SessionBench bench(with_one_backend());
+  SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
   ServerSession& server = bench.server.only();
   server.is_deaf = true;

@@ -35,6 +35,7 @@ PoolLimits draw_limits(SimRandom& random) {
   limits.acquire_timeout = milliseconds(one_of(random, {20, 200, 2'000, 30'000}));
   limits.connect_timeout = milliseconds(one_of(random, {200, 1'000, 15'000}));
   limits.test_after = milliseconds(one_of(random, {0, 1, 20, 500, 30'000}));
+  if (limits.test_after == 0) limits.test_after = never;
   return limits;
 }
 

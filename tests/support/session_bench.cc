@@ -551,6 +551,21 @@ void ScriptedServer::end_copy(ServerSession& session, bool failed) {
 
 // ---------------------------------------------------------------- the directory
 
+BenchOptions with_backends(uint32_t max_connections, CoreId cores_count) {
+  BenchOptions options;
+  options.cores_count = cores_count;
+  options.limits.max_connections = max_connections;
+  return options;
+}
+
+BenchOptions with_ageless_backends(uint32_t max_connections, CoreId cores_count) {
+  BenchOptions options = with_backends(max_connections, cores_count);
+  options.limits.test_after = never;
+  options.limits.max_lifetime = 0;
+  options.limits.idle_timeout = 0;
+  return options;
+}
+
 NodeOptions scripted_node() {
   NodeOptions node;
   node.name = "main";
@@ -778,6 +793,10 @@ void SessionBench::settle() {
 void SessionBench::advance(Nanoseconds difference) {
   pass(difference);
   settle();
+}
+
+void SessionBench::advance_in_steps(Nanoseconds difference, Nanoseconds step) {
+  for (Nanoseconds passed = 0; passed < difference; passed += step) advance(step);
 }
 
 void SessionBench::pass(Nanoseconds difference) {

@@ -263,6 +263,11 @@ struct BenchOptions {
   SimOptions network = {1, 0, 0, 0, 0, 0, 16384};
 };
 
+// Pools of up to so many backends.
+[[nodiscard]] BenchOptions with_backends(uint32_t max_connections, CoreId cores_count = 1);
+// The same, and time does nothing to them: no test, no idle_timeout, no max_lifetime.
+[[nodiscard]] BenchOptions with_ageless_backends(uint32_t max_connections, CoreId cores_count = 1);
+
 // A core: everything that server/core_server.h has, less the listeners.
 class BenchCore final : public Postbox, public Waker, public MessageHandler {
  public:
@@ -325,7 +330,9 @@ class SessionBench {
   bool step();
   // Time passes; then settles.
   void advance(Nanoseconds difference);
-  // The same without settling.
+  // Time passes in steps, as it does; each settles.
+  void advance_in_steps(Nanoseconds difference, Nanoseconds step);
+  // As advance(), without settling.
   void pass(Nanoseconds difference);
   // Cuts everything and checks that nothing is left: slots, chunks, buffers, operations, timers.
   void finish();

@@ -1,9 +1,10 @@
-// A limit that all cores share: on the server connections or on the clients of a node, a database
-// or a user.
+// A limit that all cores share: on the clients of a database or user, on the waiters of a pool, on
+// what a pool takes from its reserve. (Server connections, which pools share by weight, have one of
+// their own: shared_limit.h.)
 //
-// The permits of a pool are dealt out over the cores (slice.h). These totals are one counter for
-// the process instead: it is touched only when a connection begins or has ended, never on the path
-// of a query, so its cache line does not matter there, and it is exact. Any thread.
+// One counter for the process: it is touched only when a client or server connection begins or has
+// ended, and by who waits, never on the path of a query that finds an idle backend, so its cache
+// line does not matter, and it is exact. Any thread.
 #pragma once
 
 #include <atomic>
@@ -15,19 +16,14 @@ namespace helios {
 
 class Limit {
  public:
-  // Starved callers of more than one kind.
-  static constexpr uint64_t several = UINT64_MAX;
-
   // `max` 0: no limit.
   explicit Limit(uint32_t max) noexcept : max_(max) {}
 
-  // Takes one unless `max` are taken. On failure the caller is remembered as starved (see
-  // give_back); `who`: any number that tells callers apart, not 0.
-  [[nodiscard]] bool try_take(uint64_t who = several) noexcept {
+  // Takes one unless `max` are taken. A failure is remembered (see give_back).
+  [[nodiscard]] bool try_take() noexcept {
     if (take()) return true;
     // Announce, then look again: whoever gives back after our announcement will see it.
-    uint64_t none = 0;
-    if (!starved_.compare_exchange_strong(none, who) && none != who) starved_.store(several);
+    is_starved_.store(true);
     return take();
   }
   // True when somebody was refused since the last time this returned true: tell every core to try
@@ -35,16 +31,7 @@ class Limit {
   [[nodiscard]] bool give_back() noexcept {
     const uint32_t before = taken_.fetch_sub(1);
     ASSERT(before > 0);
-    return starved_.load() != 0 && starved_.exchange(0) != 0;
-  }
-  // Somebody was refused and nothing was given back since. Cheap: the line changes only then.
-  [[nodiscard]] bool is_starved() const noexcept {
-    return starved_.load(std::memory_order_relaxed) != 0;
-  }
-  // By anybody but this one.
-  [[nodiscard]] bool is_starved_by_other(uint64_t who) const noexcept {
-    const uint64_t starved = starved_.load(std::memory_order_relaxed);
-    return starved != 0 && starved != who;
+    return is_starved_.load() && is_starved_.exchange(false);
   }
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   // At this moment.
@@ -60,12 +47,11 @@ class Limit {
     return true;
   }
 
-  uint32_t max_;
+  const uint32_t max_;
   std::atomic<uint32_t> taken_{0};
   // Partner of `taken_`: both sequentially consistent, so that a refusal and a give_back cannot
   // miss each other.
-  // On a line of its own: it is read when a backend goes idle.
-  alignas(128) std::atomic<uint64_t> starved_{0};
+  std::atomic<bool> is_starved_{false};
 };
 
 }  // namespace helios

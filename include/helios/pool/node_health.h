@@ -75,7 +75,6 @@ class NodeHealth {
   void adopt(const std::vector<SocketAddress>& addresses);
   [[nodiscard]] Known* find(const SocketAddress& address);
   [[nodiscard]] const Known* choose(Nanoseconds now, bool& is_trial) const;
-  [[nodiscard]] Nanoseconds pause_after(uint32_t failures, uint64_t random) const;
 
   const NodeHealthOptions options_;
   mutable std::mutex mutex_;  // Guards everything below; is_down_ may be read without it.

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "helios/runtime/mailbox.h"
+
 namespace helios {
 
 enum class MessageKind : uint16_t {
@@ -46,6 +48,13 @@ enum class MessageKind : uint16_t {
   // Main thread. Write the statistics of all cores to the log. No words.
   log_statistics,
 };
+
+// Without words.
+[[nodiscard]] inline Message make_message(MessageKind kind) noexcept {
+  Message message;
+  message.kind = static_cast<uint16_t>(kind);
+  return message;
+}
 
 namespace want_flags {
 constexpr uint64_t answer = 1;         // Answer me by `promise`.

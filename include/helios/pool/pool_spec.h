@@ -33,7 +33,7 @@ struct PoolLimits {
   Nanoseconds max_lifetime = seconds(1800);   // 0: off.
   Nanoseconds acquire_timeout = seconds(30);  // 0: off.
   Nanoseconds connect_timeout = seconds(15);
-  Nanoseconds test_after = seconds(30);  // 0: never test.
+  Nanoseconds test_after = seconds(30);  // 0: before each use; `never`: no test.
   std::string connect_query;  // SQL for each new backend, before anybody gets it. Empty: none.
   uint32_t weight = 1;        // Its part of limits that pools share (shared_limit.h).
   uint32_t max_waiters = 0;   // Over all cores; 0: no limit.

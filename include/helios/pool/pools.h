@@ -173,7 +173,6 @@ class Pools final : public SlicePort {
   void expire_outdated(const Node& node, const Resolution& resolution, Nanoseconds now) noexcept;
   static void on_watch(void* self) noexcept;
 
-  [[nodiscard]] Nanoseconds pause_after(uint32_t failures) noexcept;
   [[nodiscard]] uint64_t random_number() noexcept;
   [[nodiscard]] bool take_place(PoolEntry& entry) noexcept;
   void give_back_place(Node& node) noexcept;

@@ -49,6 +49,12 @@ class Postbox {
   [[nodiscard]] virtual CoreId cores_count() const noexcept = 0;
   // Stages a message to another core; `from` is filled in. Never fails. Requires: to != core().
   virtual void send(CoreId to, const Message& message) noexcept = 0;
+  // The same message to every other core. Requires: core() is a core, and no word of the message
+  // hands anything over.
+  void send_to_others(const Message& message) noexcept {
+    for (CoreId to = 0; to < cores_count(); ++to)
+      if (to != core()) send(to, message);
+  }
 };
 
 // Ends a core's sleep. The ring implements it for cores; WakeTable::wake_by_event serves the main
