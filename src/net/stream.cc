@@ -92,15 +92,20 @@ void Stream::set_state(State next) noexcept {
 void Stream::terminate() noexcept {
   if (state_ == State::closed || state_ == State::terminating) return;
   set_state(State::terminating);
-  // No shutdown(2): closing does the same for the peer, and comes once these have ended.
+  // Bytes that the kernel was given stay until its last event.
+  if (!send_in_flight_) outbox_.clear();
+  want_flush();
+}
+
+// At the end of the turn and not at once: a client that leaves says so and closes, so the end of
+// its receive is often among the events of this turn, and there is nothing to cancel.
+// No shutdown(2): closing does the same for the peer, and comes once these have ended.
+void Stream::cancel_all() noexcept {
+  ASSERT(state_ == State::terminating);
   if (receive_in_flight_) cancel_receive();
   if (send_in_flight_) net_.io.start_cancel(target_, OpKind::send);
   if (connect_in_flight_) net_.io.start_cancel(target_, OpKind::connect);
   update_hangup_poll();
-  // Bytes that the kernel was given stay until its last event.
-  if (!send_in_flight_) outbox_.clear();
-  // With nothing in flight no event will come: the end of the turn joins.
-  want_flush();
 }
 
 void Stream::terminate_after_flush() noexcept {
@@ -175,6 +180,7 @@ void Stream::end_turn() noexcept {
     case State::closed:
       UNREACHABLE("a closed stream in the flush list");
     case State::terminating:
+      cancel_all();
       return join();
     case State::connecting:
       ASSERT(open_error_ != 0);

@@ -80,6 +80,7 @@ struct Opened {
   }
   // Ends every op as the kernel does after a cancel.
   void settle() {
+    core.flush();
     if (core.io.is_in_flight(fd, OpKind::recv)) core.io.complete_cancel(fd, OpKind::recv);
     if (core.io.is_in_flight(fd, OpKind::send)) core.io.fail(fd, OpKind::send, EPIPE);
     if (core.io.is_in_flight(fd, OpKind::connect)) core.io.complete_cancel(fd, OpKind::connect);
@@ -128,6 +129,7 @@ TEST_CASE("a connect with a socket of the caller's uses that socket") {
   core.io.complete_connect(fd);
   CHECK(owner.events == Events{"connected"});
   stream.terminate();
+  core.flush();
   core.io.complete_cancel(fd, OpKind::recv);
   CHECK(!core.io.is_open(fd));
 }
@@ -161,6 +163,7 @@ TEST_CASE("a connect is told and then the receive is armed") {
   CHECK(stream.is_open());
   CHECK(core.io.is_recv_expected_idle(fd));
   stream.terminate();
+  core.flush();
   core.io.complete_cancel(fd, OpKind::recv);
   CHECK(owner.events == Events{"connected", "closed"});
   CHECK(!core.io.is_open(fd));
@@ -275,6 +278,7 @@ TEST_CASE("terminate cancels what is in flight and closes after the last op, in 
   t.core.flush();
   REQUIRE(t.core.io.is_in_flight(t.fd, OpKind::send));
   t.stream->terminate();
+  t.core.flush();
   CHECK(t.core.io.is_cancelling(t.fd, OpKind::send));
   CHECK(t.core.io.is_cancelling(t.fd, OpKind::recv));
   // What is in the kernel's hands stays readable.
@@ -324,6 +328,7 @@ TEST_CASE("a stream may be destroyed in on_closed") {
   t.owner.actions["closed"] = [&](Stream&) { t.stream.reset(); };
   SUBCASE("from an event") {
     t.stream->terminate();
+    t.core.flush();
     t.core.io.complete_cancel(t.fd, OpKind::recv);
   }
   SUBCASE("from the end of the turn") {
@@ -565,6 +570,16 @@ TEST_CASE("a poll for the hang-up that fails is not repeated for ever") {
   CHECK(t.owner.events.empty());
 }
 
+TEST_CASE("a stream that ends in the turn of its peer's end cancels nothing") {
+  Opened t;
+  t.stream->terminate();
+  CHECK(!t.core.io.is_cancelling(t.fd, OpKind::recv));
+  t.core.io.end_of_file(t.fd);
+  CHECK(t.owner.events == Events{"closed"});
+  t.core.flush();
+  CHECK(!t.core.io.is_open(t.fd));
+}
+
 TEST_CASE("a stream waits for the end of its poll before it closes") {
   Watched t;
   SUBCASE("terminated") {
@@ -575,6 +590,7 @@ TEST_CASE("a stream waits for the end of its poll before it closes") {
     t.core.flush();
     t.stream->terminate_after_flush();
     t.core.io.complete_send(t.fd);
+    t.core.flush();
     t.core.io.complete_cancel(t.fd, OpKind::recv);
   }
   SUBCASE("ended by a send that failed") {
@@ -583,6 +599,7 @@ TEST_CASE("a stream waits for the end of its poll before it closes") {
     t.core.io.fail(t.fd, OpKind::send, EPIPE);
     t.stream->terminate();
   }
+  t.core.flush();
   CHECK(t.core.io.is_cancelling(t.fd, OpKind::poll));
   t.core.flush();
   CHECK(t.owner.count("closed") == 0);
@@ -774,6 +791,7 @@ TEST_CASE("received bytes are forwarded from the buffer they came in") {
   CHECK(core.io.offered(to_fd) == bytes);
   // The kernel may still read from the buffer after the stream was told to end.
   to.terminate();
+  core.flush();
   CHECK(core.io.lent_count(BufferGroup::client) == 1);
   CHECK(core.io.offered(to_fd) == bytes);
   core.io.complete_cancel(to_fd, OpKind::send);
@@ -782,6 +800,7 @@ TEST_CASE("received bytes are forwarded from the buffer they came in") {
 
   from.terminate();
   source.terminate();
+  core.flush();
   core.io.complete_cancel(from_fd, OpKind::recv);
   core.io.complete_cancel(source_fd, OpKind::recv);
 }
@@ -840,6 +859,7 @@ TEST_CASE("terminate_after_flush sends the rest, drops what arrives, and closes"
     t.core.flush();
     t.core.io.complete_send(t.fd);
     CHECK(t.core.io.sent(t.fd) == "error message");
+    t.core.flush();
     CHECK(t.core.io.is_cancelling(t.fd, OpKind::recv));
   }
   SUBCASE("although the peer has ended its side") {
@@ -939,6 +959,7 @@ TEST_CASE("terminate while detaching closes") {
   Opened t(BufferGroup::backend);
   t.stream->start_detach();
   t.stream->terminate();
+  t.core.flush();
   t.core.io.complete_cancel(t.fd, OpKind::recv);
   CHECK(t.owner.events == Events{"closed"});
 }
@@ -1016,6 +1037,7 @@ TEST_CASE("bytes that are queued from on_closed leave in the same turn") {
   core.flush();
   CHECK(core.io.offered(second_fd) == "lost the server");
   second.terminate();
+  core.flush();
   core.io.complete_cancel(second_fd, OpKind::recv);
   core.io.complete_send(second_fd);
 }

@@ -166,6 +166,7 @@ class Stream final : public IoTarget, public ListNode<FlushTag> {
   void on_poll_event(int res) noexcept;
 
   void arm_receive(bool expect_idle) noexcept;
+  void cancel_all() noexcept;
   void cancel_receive() noexcept;
   [[nodiscard]] bool wants_hangup_poll() const noexcept;
   void update_hangup_poll() noexcept;
