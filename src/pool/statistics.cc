@@ -15,6 +15,8 @@ const char* to_text(WaitFailure failure) noexcept {
       return "node's error";
     case WaitFailure::client_left:
       return "client left";
+    case WaitFailure::cancelled:
+      return "cancelled";
     case WaitFailure::shutting_down:
       return "shutting down";
   }

@@ -93,11 +93,13 @@ void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
   }
   if (is_blocked() || !inbox_.empty()) {
     keep(bytes, buffer);
-    return;
+    return heed_goodbye();
   }
   const size_t consumed = consume(bytes, &buffer);
   if (state_ == State::ending || state_ == State::leaving) return;
-  if (consumed < bytes.size()) keep(bytes.subspan(consumed), buffer);
+  if (consumed == bytes.size()) return;
+  keep(bytes.subspan(consumed), buffer);
+  heed_goodbye();
 }
 
 void Session::on_drained(Stream&) noexcept {
@@ -137,33 +139,6 @@ bool Session::acquire() noexcept {
   if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))
     sessions_.timers().schedule(timer_, due);
   return false;
-}
-
-Nanoseconds Session::wait_end() const noexcept {
-  const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
-  return patience > 0 ? waiting_since + patience : never;
-}
-
-// The end of the wait, or the time of its notice.
-void Session::on_wait_due() noexcept {
-  if (sessions_.now() >= wait_end()) return fail_wait();
-  send_wait_notice();
-  sessions_.timers().schedule(timer_, wait_end());
-}
-
-void Session::send_wait_notice() noexcept {
-  ASSERT(state_ == State::waiting);
-  ASSERT(client_at_boundary_);
-  const PoolSpec& spec = pool_->slice.spec();
-  const PoolShared& shared = *spec.shared;
-  const uint32_t max = spec.limits.max_connections + shared.reserve.taken();
-  const uint32_t count = shared.connections_count.load(std::memory_order_relaxed);
-  MessageWriter& writer = sessions_.pools().writer();
-  write_notice(writer, Severity::notice, sqlstate::successful_completion,
-               "waiting for a server connection of user \"" + spec.user + "\" to database \"" +
-                   spec.database + "\": " + std::to_string(count) + " of " + std::to_string(max) +
-                   " are in use");
-  stream_.send(writer.bytes());
 }
 
 void Session::on_leased(Backend& backend) noexcept {
@@ -482,15 +457,6 @@ void Session::on_timeout(void* self) noexcept {
     case State::leaving:
       UNREACHABLE("timer in a state without one");
   }
-}
-
-// No backend came in time. While the node fails its own error tells more than the wait.
-void Session::fail_wait() noexcept {
-  leave_queue(WaitFailure::timed_out);
-  if (const auto cause = sessions_.pools().failure_of(*pool_))
-    return fail(cause->sqlstate, "query_wait_timeout: " + cause->message);
-  fail(sqlstate::too_many_connections,
-       "query_wait_timeout: no server connection became free in time");
 }
 
 void Session::warn_unfollowed(const char* what) noexcept {

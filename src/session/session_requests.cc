@@ -128,6 +128,7 @@ bool Session::begin_message() noexcept {
     }
     return false;
   }
+  if (skip_ != Skip::none && tag != frontend_tag::sync) return true;
   if (backend_ == nullptr && begin_without_backend(tag)) return true;
   if (must_hold(tag)) {
     held_ = true;
@@ -159,13 +160,10 @@ bool Session::begin_message() noexcept {
 // Messages of a client without a lease that need no server. True: dealt with, its body is dropped.
 bool Session::begin_without_backend(uint8_t tag) noexcept {
   switch (tag) {
-    case frontend_tag::sync: {
-      // Outside of a batch and of a transaction: the answer is known.
-      MessageWriter& writer = sessions_.pools().writer();
-      write_ready_for_query(writer, transaction_status::idle);
-      stream_.send(writer.bytes());
+    case frontend_tag::sync:
+      // Outside of a transaction, and of a batch but one that is skipped: the answer is known.
+      end_skip();
       return true;
-    }
     case frontend_tag::flush:
     case frontend_tag::copy_data:
     case frontend_tag::copy_done:
@@ -174,6 +172,13 @@ bool Session::begin_without_backend(uint8_t tag) noexcept {
     default:
       return false;
   }
+}
+
+void Session::end_skip() noexcept {
+  skip_ = Skip::none;
+  MessageWriter& writer = sessions_.pools().writer();
+  write_ready_for_query(writer, transaction_status::idle);
+  stream_.send(writer.bytes());
 }
 
 // While others wait for a backend, nothing new is begun behind a Sync or Query that has not been
@@ -228,6 +233,7 @@ void Session::note_text(std::string_view text) noexcept {
 
 void Session::finish_message() noexcept {
   in_message_ = false;
+  if (skip_ == Skip::query) return end_skip();
   if (!inspecting_ || !forwarding_) return;
   const uint8_t tag = reader_.header().tag;
   if (tag != frontend_tag::query) {
@@ -280,6 +286,7 @@ void Session::run_inbox() noexcept {
   if (state_ != State::leased) inbox_.copy_borrowed();
   if (inbox_.empty() && !is_blocked() && stream_.is_open() && stream_.is_receive_paused())
     stream_.resume_receive();
+  heed_goodbye();
 }
 
 }  // namespace helios

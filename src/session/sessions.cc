@@ -102,8 +102,12 @@ void Sessions::deliver_cancel(CancelJob* job) noexcept {
   const bool fits =
       session != nullptr && (job->key.size() == 4 || job->key.size() == 32) &&
       constant_time_equal(as_bytes(job->key), as_bytes(cancel_key_of(*session, job->key.size())));
+  if (fits && session->state() == Session::State::waiting) {
+    session->cancel_wait();
+    return finish_cancel(job);
+  }
   Backend* backend = fits ? session->backend() : nullptr;
-  // Nothing runs: nothing to cancel. A session that waits in the queue goes on waiting.
+  // Nothing runs: nothing to cancel.
   if (backend == nullptr || backend->ledger().empty() || backend->process_id() == 0 ||
       backend->ledger().is_head_skipped() || backend->cancels_in_flight() > 0)
     return finish_cancel(job);

@@ -58,6 +58,35 @@ def test_cancel_with_a_full_pool(cores):
         client.close()
 
 
+@runner.cases(1, 2)
+def test_cancel_of_a_client_that_waits(cores):
+    """A cancel request ends a wait at once, at whatever core it comes in, and the connection goes on."""
+    pool = {"wait_notice": "10ms"}
+    with runner.fresh_proxy(cores=cores, max_connections=1, pool=pool) as proxy:
+        with proxy.client() as holder, proxy.client() as waiter:
+            holder.query("begin")
+            server = holder.value("select pg_backend_pid()")
+            for sent, answer in [
+                (query("select 'never'"), "EZ"),
+                (wire.extended("select 'never'"), "EZ"),
+                (query("select 'never'") + query("select 'nor this'"), "EZ"),
+            ]:
+                waiter.send(sent)
+                waiter.recv_until("N")
+                send_cancel(proxy, waiter.pid, waiter.key)
+                messages = waiter.recv_until("Z")
+                assert "".join(m.kind for m in messages) == answer, messages
+                (fields,) = wire.errors(messages)
+                assert fields["C"] == "57014" and fields["S"] == "ERROR", fields
+                assert fields["M"] == "canceling statement due to user request", fields
+            # The last query of the last flight waits on its own.
+            waiter.recv_until("N")
+            holder.query("select 1")
+            holder.query("commit")
+            assert waiter.result() == [["nor this"]]
+            assert waiter.value("select pg_backend_pid()") == server
+
+
 def test_cancel_with_a_wrong_key():
     """A cancel request with a wrong key or number does nothing."""
     proxy = runner.proxy(max_connections=2)

@@ -94,6 +94,28 @@ def test_many_at_once_never_exceed_max_clients_on_two_cores():
             runner.eventually(lambda: refusal(proxy, "bench", "app") is None, what="room again")
 
 
+# Those who leave.
+
+
+@runner.cases(1, 2)
+def test_a_waiter_that_says_goodbye_leaves_the_queue(cores):
+    """Behind Terminate nobody waits on, though the connection stays open; its query is never run."""
+    pool = {"max_waiters": 1, "wait_notice": "10ms"}
+    with runner.fresh_proxy(cores=cores, max_connections=1, pool=pool) as proxy:
+        with proxy.client() as holder:
+            holder.query("create temporary table seen (what int)")
+            holder.query("begin")
+            for _ in range(4):
+                leaver = proxy.client()
+                leaver.send(query("insert into seen values (1)"))
+                # It is told that it waits: there was room in the queue, which has one place.
+                leaver.recv_until("N")
+                leaver.send(wire.message("X"))
+                assert leaver.recv_to_end() == b""
+            holder.query("commit")
+            assert holder.value("select count(*) from seen") == "0"
+
+
 # max_waiters.
 
 

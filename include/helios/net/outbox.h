@@ -43,6 +43,12 @@ class Outbox {
   // (nullptr when it was copied): for reading a byte queue in place.
   [[nodiscard]] ByteSpan front() const noexcept;
   [[nodiscard]] const BufferRef* front_buffer() const noexcept;
+  // Calls visit(ByteSpan) for each piece, in order, until it answers false.
+  template <typename Visit>
+  void walk(Visit visit) const noexcept {
+    for (const Chunk* chunk = head_; chunk != nullptr; chunk = chunk->next)
+      if (!visit(ByteSpan(chunk->begin, chunk->size))) return;
+  }
   // Copies what lies in lent buffers and gives them back.
   void copy_borrowed() noexcept;
 

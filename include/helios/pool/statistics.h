@@ -31,6 +31,7 @@ enum class WaitFailure : uint8_t {
   timed_out,      // acquire_timeout.
   node_error,     // The connect for it failed: it was told the node's error.
   client_left,    // Nobody is there any more.
+  cancelled,      // By a cancel request; the client lives on.
   shutting_down,  // The process stops.
 };
 [[nodiscard]] const char* to_text(WaitFailure failure) noexcept;

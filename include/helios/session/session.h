@@ -66,6 +66,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for
   // the log.
   void fail(std::string_view sqlstate, std::string_view message) noexcept;
+  // A cancel request while the client waits for a backend: what it asked for is answered with an
+  // error, never sent to a server, and the session goes on. Requires: state() is waiting.
+  void cancel_wait() noexcept;
   // A cancel request that this connection brought has been dealt with.
   void on_cancel_finished() noexcept;
 
@@ -123,6 +126,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void note_text(std::string_view text) noexcept;
   [[nodiscard]] bool must_hold(uint8_t tag) noexcept;
   [[nodiscard]] bool is_blocked() const noexcept;
+  void end_skip() noexcept;
   void keep(ByteSpan bytes, BufferRef buffer) noexcept;
   void run_inbox() noexcept;
   void resume() noexcept;
@@ -141,10 +145,15 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+
+  // Waiting (session_waiting.cc).
   [[nodiscard]] Nanoseconds wait_end() const noexcept;
   void on_wait_due() noexcept;
   void send_wait_notice() noexcept;
   void fail_wait() noexcept;
+  [[nodiscard]] bool has_said_goodbye() const noexcept;
+  void heed_goodbye() noexcept;
+
   static void on_timeout(void* self) noexcept;
 
   Sessions& sessions_;
@@ -160,6 +169,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   std::string query_text_;  // The beginning of a simple query that may be PREPARE or DEALLOCATE.
   SqlName sql_name_;
   State state_ = State::login;
+  // What is dropped of a wait that was cancelled: the query that waited, or everything up to the
+  // Sync. Then ReadyForQuery is due.
+  enum class Skip : uint8_t { none, query, batch };
+  Skip skip_ = Skip::none;
   bool in_message_ = false;      // A header was begun (begin_message) and its body is not complete.
   bool header_pending_ = false;  // A header is complete and not begun: no lease yet, or held.
   bool forwarding_ = false;      // The current message goes to the backend.

@@ -1,0 +1,97 @@
+// A client that waits for a backend: how long, what it is told meanwhile, and what ends the wait
+// besides a backend.
+#include <algorithm>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/message.h"
+#include "helios/wire/writer.h"
+
+namespace helios {
+
+Nanoseconds Session::wait_end() const noexcept {
+  const Nanoseconds patience = pool_->slice.spec().limits.acquire_timeout;
+  return patience > 0 ? waiting_since + patience : never;
+}
+
+// The end of the wait, or the time of its notice.
+void Session::on_wait_due() noexcept {
+  if (sessions_.now() >= wait_end()) return fail_wait();
+  send_wait_notice();
+  sessions_.timers().schedule(timer_, wait_end());
+}
+
+void Session::send_wait_notice() noexcept {
+  ASSERT(state_ == State::waiting);
+  ASSERT(client_at_boundary_);
+  const PoolSpec& spec = pool_->slice.spec();
+  const PoolShared& shared = *spec.shared;
+  const uint32_t max = spec.limits.max_connections + shared.reserve.taken();
+  const uint32_t count = shared.connections_count.load(std::memory_order_relaxed);
+  MessageWriter& writer = sessions_.pools().writer();
+  write_notice(writer, Severity::notice, sqlstate::successful_completion,
+               "waiting for a server connection of user \"" + spec.user + "\" to database \"" +
+                   spec.database + "\": " + std::to_string(count) + " of " + std::to_string(max) +
+                   " are in use");
+  stream_.send(writer.bytes());
+}
+
+// No backend came in time. While the node fails its own error tells more than the wait.
+void Session::fail_wait() noexcept {
+  leave_queue(WaitFailure::timed_out);
+  if (const auto cause = sessions_.pools().failure_of(*pool_))
+    return fail(cause->sqlstate, "query_wait_timeout: " + cause->message);
+  fail(sqlstate::too_many_connections,
+       "query_wait_timeout: no server connection became free in time");
+}
+
+// As a server would answer, had the query begun: an error, then nothing of the batch up to its
+// Sync.
+void Session::cancel_wait() noexcept {
+  ASSERT(state_ == State::waiting);
+  ASSERT(header_pending_);
+  ASSERT(client_at_boundary_);
+  LOG(debug, "client %u: the wait is cancelled", sessions_.process_id_of(*this));
+  leave_queue(WaitFailure::cancelled);
+  sessions_.timers().cancel(timer_);
+  set_state(State::ready);
+  MessageWriter& writer = sessions_.pools().writer();
+  write_error(writer, Severity::error, sqlstate::query_canceled,
+              "canceling statement due to user request");
+  stream_.send(writer.bytes());
+  const uint8_t tag = reader_.header().tag;
+  const bool is_simple = tag == frontend_tag::query || tag == frontend_tag::function_call;
+  skip_ = is_simple ? Skip::query : Skip::batch;
+  resume();
+}
+
+// Who says Terminate leaves the queue at once, though its connection may stay open. What it asked
+// before has not begun and does not: nobody reads the answer, so nobody can tell; it is the same
+// for a client that only closes its connection, and most do both together. (What a server has begun
+// is finished: Session::start_leaving.)
+void Session::heed_goodbye() noexcept {
+  const bool waits = state_ == State::waiting || state_ == State::welcome;
+  if (waits && has_said_goodbye()) end("client said goodbye while it waited");
+}
+
+// Walks over what is kept. (More than is kept is not read while the client waits.)
+bool Session::has_said_goodbye() const noexcept {
+  FrameReader ahead = reader_;
+  bool has_found = false;
+  inbox_.walk([&](ByteSpan piece) {
+    while (!piece.empty()) {
+      (void)ahead.take_body(piece);
+      if (ahead.body_left() > 0) break;
+      const FrameStatus status = ahead.read_header(piece);
+      if (status == FrameStatus::need_more) break;
+      has_found = status == FrameStatus::message && ahead.header().tag == frontend_tag::terminate;
+      if (has_found || status == FrameStatus::malformed) return false;
+    }
+    return true;
+  });
+  return has_found;
+}
+
+}  // namespace helios
