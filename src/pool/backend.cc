@@ -243,7 +243,8 @@ void Backend::become_ready() noexcept {
 void Backend::fail_login(PoolError error) noexcept {
   pools_.context().keys.cancel(*this);
   pools_.context().timers.cancel(timer_);
-  if (state_ == State::preparing) {
+  // Also when the server ends it right behind its ReadyForQuery: it is idle, and nobody had it.
+  if (state_ == State::preparing || state_ == State::idle) {
     start_closing(CloseReason::failed, false);
     return pools_.on_login_failed(*this, error);
   }

@@ -172,7 +172,7 @@ void Backend::finish_ready(ByteSpan body) noexcept {
 void Backend::finish_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   if (fields.is_fatal()) fatal_seen_ = true;
-  if (state_ == State::preparing) return fail_connect_query(fields);
+  if (is_being_made()) return fail_after_login(fields);
   if (lessee_ == nullptr) {
     // Of something that a client asked for which has gone; an error that nobody asked for is the
     // server's own.
@@ -187,10 +187,12 @@ void Backend::finish_error(ByteSpan body) noexcept {
   if (skipping_) lessee_->on_skipped_error(fields);
 }
 
-void Backend::fail_connect_query(const ErrorFields& fields) noexcept {
+// An error behind the login: of connect_query, or the server's own.
+void Backend::fail_after_login(const ErrorFields& fields) noexcept {
   const std::string_view code =
       fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error;
-  fail_login({std::string(code), "connect_query failed: " + std::string(fields.message)});
+  const char* what = state_ == State::preparing ? "connect_query failed: " : "";
+  fail_login({std::string(code), what + std::string(fields.message)});
 }
 
 void Backend::finish_parameter(ByteSpan body) noexcept {

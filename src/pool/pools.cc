@@ -252,10 +252,13 @@ void Pools::on_backend_gone(Backend& backend) noexcept {
 
 void Pools::fail_waiters(PoolEntry& entry, const PoolError& error, WaitFailure reason) noexcept {
   // Those that come back at once, by a new attempt, queue behind.
-  for (size_t count = entry.slice.waiters_count(); count > 0; --count) {
-    ++entry.slice.counters.failures[reason];
-    static_cast<Lessee*>(entry.slice.take_oldest_waiter())->on_wait_failed(error);
-  }
+  for (size_t count = entry.slice.waiters_count(); count > 0; --count)
+    fail_oldest_waiter(entry.slice, error, reason);
+}
+
+void Pools::fail_oldest_waiter(Slice& slice, const PoolError& error, WaitFailure reason) noexcept {
+  ++slice.counters.failures[reason];
+  static_cast<Lessee*>(slice.take_oldest_waiter())->on_wait_failed(error);
 }
 
 // A backend that went idle, not by a release (see Backend::place).
@@ -373,6 +376,7 @@ void Pools::on_turn_end(Nanoseconds time) noexcept {
     if (draining_) continue;
     wakeup = std::min(wakeup, slice->pump(time));
     wakeup = std::min(wakeup, open_spares(*slice, time));
+    if (slice->waiters_count() > 0) fail_who_is_late(*slice);
   }
   for (PoolEntry* entry : granted)
     if (std::exchange(entry->has_place, false)) give_back_place(*entry->slice.spec().node);

@@ -5,6 +5,7 @@
 // wait, and where nobody waits, for one of its pools all the same, so that the node's return is
 // seen without traffic. All cores are told how an attempt ended.
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "helios/base/assert.h"
@@ -68,9 +69,28 @@ void Pools::on_node_failed(Node& node, const Slice* failed) noexcept {
 }
 
 void Pools::on_node_returned(const Node& node) noexcept {
-  std::erase(watched_, &node);
+  // While the news was under way the node may have gone again, and this core have seen it: then it
+  // may be the only one that watches.
+  if (!node.health.is_down()) std::erase(watched_, &node);
   for (auto& [key, entry] : entries_)
     if (entry->slice.spec().node == &node) entry->slice.on_limit_freed();
+}
+
+// With fail_fast: a wait that ends before the node is tried again is in vain, unless the pool has a
+// connection, here or elsewhere. Asked when somebody has come, a connection has gone or the node
+// has: whoever cannot be helped is told what the node said, and does not wait for it.
+void Pools::fail_who_is_late(Slice& slice) noexcept {
+  const PoolSpec& spec = slice.spec();
+  const Node& node = *spec.node;
+  if (!node.fail_fast || !node.health.is_down() || spec.limits.acquire_timeout == 0) return;
+  if (spec.shared->connections_count.load(std::memory_order_relaxed) > 0) return;
+  const Nanoseconds retry_at = node.health.retry_at();
+  if (retry_at == never) return;  // It is being tried.
+  const PoolError error = connect_error(spec, node.health.last_error());
+  for (size_t count = slice.waiters_count(); count > 0; --count) {
+    if (slice.oldest_waiting_since() + spec.limits.acquire_timeout > retry_at) return;
+    fail_oldest_waiter(slice, error, WaitFailure::node_error);
+  }
 }
 
 void Pools::tell_of_node(MessageKind kind, Node& node) noexcept {

@@ -328,7 +328,9 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
     if (!is_remote && waiters_.empty()) break;
     PooledBackend& next = *idle_.pop_back();
     if (is_remote) {
-      // A waiter here may have counted on it.
+      // A waiter here may have counted on it, and be older than the next one there: the other side
+      // has to know that before the backend comes.
+      if (needed_count() > 0) renew(*peer);
       if (!waiters_.empty()) port_.activate(*this);
       grant_backend(*peer, next);
     } else {
@@ -472,10 +474,15 @@ void Slice::ask_others() noexcept {
       tell(peer, needed, true);
     } else if (oldest - peer.told_oldest > fairness_bound / 2 || needed > peer.told_count ||
                (permits_free_ == 0 && !peer.told_takes_permits)) {
-      peer.renewed = true;
-      tell(peer, needed, false);
+      renew(peer);
     }
   }
+}
+
+// Tells a core anew that we want, without waiting for an answer.
+void Slice::renew(Peer& peer) noexcept {
+  peer.renewed = true;
+  tell(peer, needed_count(), false);
 }
 
 void Slice::tell(Peer& peer, uint32_t count, bool answer) noexcept {

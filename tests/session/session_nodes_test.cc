@@ -107,6 +107,68 @@ TEST_CASE(
   CHECK(other.take_error() == "08006");
 }
 
+TEST_CASE("who cannot be served before the node is tried again gets its error at once") {
+  for (const bool fail_fast : {true, false}) {
+    BenchOptions options;
+    options.cores_count = 2;
+    options.node.fail_fast = fail_fast;
+    options.limits.acquire_timeout = milliseconds(20);  // The first pause is longer.
+    SessionBench bench(options);
+    TestClient first(bench, 0, "me");
+    TestClient second(bench, 1, "me");
+    lose_node(bench);
+    first.query("q");
+    second.query("q");
+    CHECK(first.take_error() == (fail_fast ? "08006" : ""));
+    CHECK(second.take_error() == (fail_fast ? "08006" : ""));
+    CHECK(second.is_closed() == fail_fast);
+    bench.advance(milliseconds(25));
+    CHECK(second.is_closed());
+  }
+}
+
+TEST_CASE("a waiter whom no connection can help any more is told when the last one ends") {
+  BenchOptions options = with_backends(2);
+  options.limits.acquire_timeout = milliseconds(20);
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  bench.server.stop_listening();
+  waiter.query("q");
+  CHECK(bench.node.health.is_down());
+  // The connection that there is may come free.
+  CHECK(waiter.take_tags().empty());
+  CHECK(bench.slice().waiters_count() == 1);
+  bench.server.only().reset();
+  bench.settle();
+  CHECK(waiter.take_error() == "08006");
+  CHECK(bench.pools().statistics().total.counters.failures[WaitFailure::node_error] == 1);
+}
+
+TEST_CASE("a server that ends a session right behind its login has answered a trial") {
+  SessionBench bench;
+  TestClient client(bench, 0, "me");
+  TestClient next(bench, 0, "me");
+  lose_node(bench);
+  client.query("q");
+  CHECK(client.take_error() == "08006");
+  bench.server.start_listening();
+  bench.server.after_login = error_reply("FATAL", "57P01", "terminating connection");
+  bench.advance_in_steps(seconds(2), milliseconds(10));
+  CHECK(!bench.node.health.is_down());
+  // A connect that failed, with the server's words.
+  next.query("q");
+  CHECK(next.take_error() == "57P01");
+  const Statistics statistics = bench.pools().statistics();
+  CHECK(statistics.total.counters.connect_failures == statistics.total.counters.connects - 1);
+  bench.server.after_login.clear();
+  bench.advance_in_steps(seconds(2), milliseconds(10));
+  TestClient last(bench, 0, "me");
+  last.query("q");
+  CHECK(is_served(last));
+}
+
 TEST_CASE("a refused login is no fault of the node") {
   SessionBench bench;
   TestClient client(bench, 0, "me");

@@ -68,7 +68,7 @@ def test_cancel_of_a_client_that_waits(cores):
             server = holder.value("select pg_backend_pid()")
             for sent, answer in [
                 (query("select 'never'"), "EZ"),
-                (wire.extended("select 'never'"), "EZ"),
+                (wire.extended("select 'never'") + wire.message("S"), "EZ"),
                 (query("select 'never'") + query("select 'nor this'"), "EZ"),
             ]:
                 waiter.send(sent)

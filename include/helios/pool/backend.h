@@ -175,7 +175,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool is_retired() const noexcept { return is_retired_; }
   // Nobody could have leased it yet.
   [[nodiscard]] bool is_being_made() const noexcept {
-    return state_ == State::connecting || state_ == State::login || state_ == State::preparing;
+    return !was_ready_ && state_ != State::closing && state_ != State::ended;
   }
   // Ends the connection at once, without a word to the server.
   void cut() noexcept;
@@ -209,7 +209,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void apply_message(ByteSpan body) noexcept;
   void finish_ready(ByteSpan body) noexcept;
   void finish_error(ByteSpan body) noexcept;
-  void fail_connect_query(const ErrorFields& fields) noexcept;
+  void fail_after_login(const ErrorFields& fields) noexcept;
   void finish_parameter(ByteSpan body) noexcept;
   void note_reported(std::string_view name, std::string_view value) noexcept;
   void on_end_of_input() noexcept;

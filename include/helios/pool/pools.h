@@ -162,6 +162,7 @@ class Pools final : public SlicePort {
   void on_attempt_failed(Backend& backend, const PoolError& error) noexcept;
   void on_node_failed(Node& node, const Slice* failed) noexcept;
   void on_node_returned(const Node& node) noexcept;
+  void fail_who_is_late(Slice& slice) noexcept;
   void tell_of_node(MessageKind kind, Node& node) noexcept;
   void abandon(Node& node, const NodeAttempt& attempt) noexcept;
   void watch(Node& node) noexcept;
@@ -199,6 +200,7 @@ class Pools final : public SlicePort {
   void start_replacements(Nanoseconds now) noexcept;
   void start_replacement(Backend& backend, Nanoseconds now) noexcept;
   void fail_waiters(PoolEntry& entry, const PoolError& error, WaitFailure reason) noexcept;
+  void fail_oldest_waiter(Slice& slice, const PoolError& error, WaitFailure reason) noexcept;
   void sweep(Nanoseconds now) noexcept;
   void sweep_pool(PoolEntry& entry, Nanoseconds now) noexcept;
   static void on_sweep(void* self) noexcept;

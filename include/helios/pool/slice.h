@@ -275,6 +275,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   void give_back_reserve() noexcept;
   [[nodiscard]] Nanoseconds next_try(Nanoseconds now) noexcept;
   void ask_others() noexcept;
+  void renew(Peer& peer) noexcept;
   void tell(Peer& peer, uint32_t count, bool answer) noexcept;
   void set_wish(Peer& peer, uint32_t count, Nanoseconds oldest) noexcept;
   void send(CoreId to, MessageKind kind, uint32_t count, uint64_t word1 = 0,
