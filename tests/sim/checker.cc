@@ -43,6 +43,9 @@ Checker::Checker(SessionBench& bench, const Settings& settings, const SharedLimi
   for (const PoolSettings& pool : settings.pools)
     keys_.push_back(
         pool_key("d" + std::to_string(pool.database), "u" + std::to_string(pool.user), {}));
+  for (size_t pool = 0; pool < keys_.size(); ++pool)
+    pools_shared_.push_back(
+        bench.directory.registry.shared_of(keys_[pool], settings.pools[pool].limits));
   room_since_.assign(keys_.size(), never);
   coming_by_mail_.assign(settings.cores, std::vector<uint32_t>(keys_.size()));
   for (CoreId id = 0; id < settings.cores; ++id) {
@@ -52,12 +55,14 @@ Checker::Checker(SessionBench& bench, const Settings& settings, const SharedLimi
 }
 
 void Checker::after_turn(CoreId id) {
+  cores_[id].old_parts = cores_[id].parts;
   look_at_pools(id);
   look_at_backends(id);
   const std::vector<Waiting> before = cores_[id].waiting;
   const std::vector<Served> served = look_at_sessions(id);
   look_at_mail();
   note_covered();
+  check_waiters(id, before);
   check_queue(id, served, before);
   check_fairness(id, served);
   check_room();
@@ -90,6 +95,9 @@ void Checker::look_at_pools(CoreId id) {
     part.connecting = slice.connecting_count();
     part.backends = slice.backends_count();
     part.idle = static_cast<uint32_t>(slice.idle_count());
+    part.waited = slice.counters.waited;
+    part.refused = slice.counters.waits_refused;
+    part.cancelled = slice.counters.failures[WaitFailure::cancelled];
     if (part.idle > 0 && slice.waiters_count() > 0 && !bench_.core(id).pools.is_draining())
       fail_("somebody waits while a backend is idle on the same core");
   }
@@ -116,7 +124,8 @@ void Checker::look_at_backends(CoreId id) {
 void Checker::check_age(Backend& backend, const PoolLimits& limits) {
   if (backend.state() != Backend::State::idle || !backend.is_linked()) return;
   // A pool that is in use closes one old backend with each sweep.
-  const Nanoseconds patience = (1 + limits.max_connections) * sweep_max + settings_.hop_max();
+  const uint32_t backends_max = limits.max_connections + limits.reserve_connections;
+  const Nanoseconds patience = (1 + backends_max) * sweep_max + settings_.hop_max();
   const Nanoseconds now = bench_.clock.now();
   // A slow login may outlast it.
   const Nanoseconds end = std::max(backend.created_at + limits.max_lifetime, backend.idle_since);
@@ -142,17 +151,19 @@ std::vector<Checker::Served> Checker::look_at_sessions(CoreId id) {
     const auto known = std::find_if(facts.waiting.begin(), facts.waiting.end(),
                                     [&](const Waiting& one) { return one.session == name; });
     const bool was_waiting = known != facts.waiting.end();
+    // A wait that is over may have been cancelled in this turn, if any was.
+    const bool is_sure = facts.parts[pool].cancelled == facts.old_parts[pool].cancelled;
     if (holds_backend(session)) leased.push_back(name);
     if (is_queued(session)) {
       const bool is_same = was_waiting && known->since == session.waiting_since;
-      if (was_waiting && !is_same) served.push_back({pool, known->since});
+      if (was_waiting && !is_same && is_sure) served.push_back({pool, known->since});
       waiting.push_back(
           {name, pool, session.waiting_since, is_same ? known->uncovered_since : never});
       const Nanoseconds patience = settings_.pools[pool].limits.acquire_timeout;
       if (now - session.waiting_since > patience + milliseconds(1) + settings_.hop_max())
         fail_("somebody waits beyond acquire_timeout");
     } else if (was_waiting) {
-      served.push_back({pool, known->since});
+      if (is_sure || holds_backend(session)) served.push_back({pool, known->since});
     } else if (session.state() == Session::State::leased && !contains(facts.leased, name)) {
       served.push_back({pool, now});
     }
@@ -204,6 +215,33 @@ void Checker::note_covered() {
       coming[one.pool] -= is_covered ? 1 : 0;
       one.uncovered_since = is_covered ? never : std::min(one.uncovered_since, now);
     }
+  }
+}
+
+// No more wait than may, who waits is counted, and nobody is refused while there is room in the
+// queue. (In the turn of one core nobody comes or goes on the others.)
+void Checker::check_waiters(CoreId id, const std::vector<Waiting>& before) {
+  const auto count_in = [](const std::vector<Waiting>& waiting, size_t pool) {
+    return static_cast<uint64_t>(std::count_if(
+        waiting.begin(), waiting.end(), [&](const Waiting& one) { return one.pool == pool; }));
+  };
+  for (size_t pool = 0; pool < keys_.size(); ++pool) {
+    const Part& part = cores_[id].parts[pool];
+    const Part& old = cores_[id].old_parts[pool];
+    const uint32_t max = settings_.pools[pool].limits.max_waiters;
+    if (max == 0) {
+      if (part.refused > 0) fail_("a waiter was refused although there is no max_waiters");
+      continue;
+    }
+    uint64_t others = 0;
+    for (CoreId other = 0; other < settings_.cores; ++other)
+      if (other != id) others += count_in(cores_[other].waiting, pool);
+    const uint64_t all = others + count_in(cores_[id].waiting, pool);
+    if (all > max) fail_("more wait than max_waiters");
+    if (pools_shared_[pool]->waiters.taken() != all) fail_("max_waiters has lost count");
+    const uint64_t most = others + count_in(before, pool) + part.waited - old.waited;
+    if (part.refused > old.refused && most < max)
+      fail_("a waiter was refused although " + std::to_string(most) + " waited at most");
   }
 }
 
@@ -310,7 +348,9 @@ void Checker::check_permits() {
   for (size_t pool = 0; pool < keys_.size(); ++pool) {
     uint32_t permits = held_count(pool) + posted_permits_[pool];
     for (const CoreFacts& facts : cores_) permits += facts.parts[pool].free;
-    if (permits != settings_.pools[pool].limits.max_connections)
+    const uint32_t reserve = pools_shared_[pool]->reserve.taken();
+    reserve_uses_count_ += reserve > 0 ? 1 : 0;
+    if (permits != settings_.pools[pool].limits.max_connections + reserve)
       fail_("permits were made or lost: " + std::to_string(permits) + " of pool " +
             std::to_string(pool));
     posted += posted_backends_[pool];
@@ -362,7 +402,7 @@ void Checker::after_node(size_t number) {
             std::to_string(count) + " of " + std::to_string(max));
   };
   for (const PoolSettings& one : settings_.pools)
-    check("pool", one.limits.max_connections,
+    check("pool", one.limits.max_connections + one.limits.reserve_connections,
           [&](const PoolSettings& pool) { return &pool == &one; });
   for (size_t i = 0; i < settings_.node_max.size(); ++i)
     check("node", settings_.node_max[i],
@@ -374,6 +414,22 @@ void Checker::after_node(size_t number) {
     check("user", settings_.user_max[i], [&](const PoolSettings& pool) { return pool.user == i; });
 }
 
+void Checker::on_server_message(const ServerSession& session, const WireMessage& message) {
+  const size_t pool = pool_of_key(pool_key(session.database(), session.user(), {}));
+  const std::string& wanted = settings_.pools[pool].limits.connect_query;
+  if (wanted.empty() || message.tag == 'X') return;
+  const std::string text =
+      message.tag == 'Q' ? message.body.substr(0, message.body.size() - 1) : "";
+  if (text == "DISCARD ALL") {
+    prepared_.erase(&session);
+  } else if (text == wanted) {
+    prepared_.insert(&session);
+    ++connect_queries_count_;
+  } else if (!prepared_.contains(&session)) {
+    fail_(std::string("a server session got something before connect_query: ") + message.tag);
+  }
+}
+
 bool Checker::is_at_rest() const {
   for (const CoreFacts& facts : cores_) {
     if (!facts.waiting.empty() || !facts.leased.empty()) return false;
@@ -383,6 +439,11 @@ bool Checker::is_at_rest() const {
   bool has_mail = false;
   bench_.for_each_letter([&](CoreId, const Letter&) { has_mail = true; });
   return !has_mail;
+}
+
+bool Checker::is_reserve_whole() const {
+  return std::all_of(pools_shared_.begin(), pools_shared_.end(),
+                     [](const auto& shared) { return shared->reserve.taken() == 0; });
 }
 
 bool Checker::is_forgotten() const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,11 @@ class Checker {
   void after_turn(CoreId id);
   // No limit is exceeded as the node sees it, which counts a connection until it has let go itself.
   void after_node(size_t number);
+  // connect_query is the first that a server session gets, and comes again behind DISCARD ALL.
+  void on_server_message(const test::ServerSession& session, const test::WireMessage& message);
+  // Turns after which a pool held connections of its reserve, and answers to connect_query.
+  [[nodiscard]] uint64_t reserve_uses_count() const { return reserve_uses_count_; }
+  [[nodiscard]] uint64_t connect_queries_count() const { return connect_queries_count_; }
   // Of every slice, for the message of a failure.
   [[nodiscard]] std::string describe();
 
@@ -37,6 +43,8 @@ class Checker {
   [[nodiscard]] double excess_hops() const;
   // Nobody waits, and every backend is idle.
   [[nodiscard]] bool is_at_rest() const;
+  // No pool holds connections or permits of its reserve.
+  [[nodiscard]] bool is_reserve_whole() const;
   // No core has a pool.
   [[nodiscard]] bool is_forgotten() const;
 
@@ -60,12 +68,14 @@ class Checker {
     uint32_t connecting = 0;
     uint32_t backends = 0;
     uint32_t idle = 0;
-    std::vector<uint32_t> moving_to;  // By core.
+    std::vector<uint32_t> moving_to;                  // By core.
+    uint64_t waited = 0, refused = 0, cancelled = 0;  // As its slice has counted.
     bool is_there = false;
     bool has_failed = false;  // Its last connect.
   };
   struct CoreFacts {
-    std::vector<Part> parts;  // By pool.
+    std::vector<Part> parts;      // By pool.
+    std::vector<Part> old_parts;  // As they were one turn before.
     std::vector<Waiting> waiting;
     std::vector<SlabId> leased;
   };
@@ -81,6 +91,7 @@ class Checker {
   void check_room();
   [[nodiscard]] bool has_room(size_t pool) const;
   void check_age(Backend& backend, const PoolLimits& limits);
+  void check_waiters(CoreId id, const std::vector<Waiting>& before);
   void check_permits();
   void check_limits();
   [[nodiscard]] uint32_t dealt(CoreId core, uint32_t total) const;
@@ -98,6 +109,11 @@ class Checker {
   std::vector<std::vector<uint32_t>> coming_by_mail_;       // By core and pool.
   std::vector<uint64_t> logins_seen_;                       // By node.
   std::vector<Nanoseconds> room_since_;                     // By pool; `never` while there is none.
+  std::vector<std::shared_ptr<PoolShared>> pools_shared_;   // By pool.
+  // Server sessions whose connect_query has come.
+  std::set<const test::ServerSession*> prepared_;
+  uint64_t reserve_uses_count_ = 0;
+  uint64_t connect_queries_count_ = 0;
   Nanoseconds excess_max_ = 0;
 };
 

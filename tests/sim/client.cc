@@ -203,6 +203,8 @@ void Client::on_message(const WireMessage& message) {
       return on_parameter(message);
     case 'E':
       return on_error(message);
+    case 'N':
+      return on_notice(message);
     case 'Z':
       return on_ready(message.body[0]);
     case 'R':
@@ -214,6 +216,7 @@ void Client::on_message(const WireMessage& message) {
       break;
   }
   if (replies_.empty()) return fail(std::string("nobody asked for ") + message.tag);
+  replies_.front().has_begun = true;
   std::deque<WireMessage>& expected = replies_.front().expected;
   if (has_failed_ || expected.empty()) return fail(std::string("too much: ") + message.tag);
   if (message.tag != expected.front().tag || message.body != expected.front().body)
@@ -236,6 +239,19 @@ void Client::on_parameter(const WireMessage& message) {
   if (value != *wanted) fail("not its own application_name: " + std::string(value));
 }
 
+// Only who waits for a server is told so: outside of a transaction, before anything of the answer.
+void Client::on_notice(const WireMessage& message) {
+  ++notices_count_;
+  if (limits().wait_notice == 0) return fail("a notice that is not configured");
+  if (field_of(message, 'M').find("waiting for a server connection") != 0)
+    return fail("a notice of somebody else");
+  if (replies_.empty() || !is_welcome_) return fail("a notice although nothing was asked");
+  Reply& reply = replies_.front();
+  if (reply.has_begun || has_failed_ || status_ != 'I') fail("a notice inside an answer");
+  if (std::exchange(reply.has_noticed, true)) fail("two notices in one wait");
+  if (host_.now() - asked_at_ < limits().wait_notice) fail("told too early that it waits");
+}
+
 void Client::on_error(const WireMessage& message) {
   const std::string code = field_of(message, 'C');
   if (field_of(message, 'V') == "FATAL") return on_fatal(code, field_of(message, 'M'));
@@ -255,6 +271,10 @@ void Client::on_fatal(const std::string& code, const std::string& message) {
   if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);
   if (host_.is_calm() && code != "53300") fail("a last word although nothing happened: " + code);
   const bool is_timeout = message.find("query_wait_timeout: no server") == 0;
+  if (message.find("too many clients wait") == 0) {
+    if (limits().max_waiters == 0) fail("refused by max_waiters, which is not set");
+    if (!replies_.empty() && replies_.front().has_noticed) fail("refused while it waited");
+  }
   if (is_timeout && host_.now() - asked_at_ < limits().acquire_timeout)
     fail("told too early that nothing became free in time");
 }

@@ -57,6 +57,7 @@ class Client {
   [[nodiscard]] size_t pool() const { return pool_; }
   [[nodiscard]] std::string describe() const;
   [[nodiscard]] uint64_t replies_count() const { return replies_count_; }
+  [[nodiscard]] uint64_t notices_count() const { return notices_count_; }
 
  private:
   [[nodiscard]] const PoolLimits& limits() const { return host_.settings().pools[pool_].limits; }
@@ -74,6 +75,7 @@ class Client {
   void on_message(const test::WireMessage& message);
   void on_parameter(const test::WireMessage& message);
   void on_error(const test::WireMessage& message);
+  void on_notice(const test::WireMessage& message);
   void on_fatal(const std::string& code, const std::string& message);
   void on_ready(char status);
   void apply(const Reply& reply);
@@ -85,6 +87,7 @@ class Client {
   uint32_t visits_count_ = 0;
   bool reads_slowly_;
   uint64_t replies_count_ = 0;
+  uint64_t notices_count_ = 0;
   Nanoseconds next_act_;
   Nanoseconds next_read_ = 0;
 

@@ -163,6 +163,12 @@ bool covers_everything(const Tally& tally) {
   need("answers", tally.replies);
   need("waiters", tally.waits);
   need("wait time-outs", tally.wait_timeouts);
+  need("cancelled waits", tally.waits_cancelled);
+  need("full queues", tally.waits_refused);
+  need("notices", tally.notices);
+  need("reserves in use", tally.reserve_uses);
+  need("SCRAM logins at nodes", tally.scram_logins);
+  need("connect_query", tally.connect_queries);
   need("failed connects", tally.connect_failures);
   need("backends that move", tally.moves);
   need("cancel requests", tally.cancels);

@@ -20,6 +20,13 @@ NodeOptions options_of(const Settings& settings, size_t number) {
   return options;
 }
 
+// Few rounds: here only the conversation counts.
+ScramVerifier verifier_of(std::string_view password) {
+  constexpr uint32_t rounds = 16;
+  constexpr std::string_view salt = "salt of the node";
+  return verifier_from(pbkdf2(as_bytes(password), as_bytes(salt), rounds), as_bytes(salt), rounds);
+}
+
 }  // namespace
 
 SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& settings, size_t number)
@@ -34,6 +41,7 @@ SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& setting
             settings.piece_max} {
   server.pace = &pace_;
   server.obeys_cancels = true;
+  if (settings.node_asks_scram[number]) server.verifier = verifier_of(password);
 }
 
 Nanoseconds SimNode::next_time() const {

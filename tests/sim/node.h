@@ -16,6 +16,9 @@ class SimNode {
   // What a session may be silent for when something befalls it.
   static constexpr Nanoseconds deaf_max = milliseconds(300);
 
+  // Of every user.
+  static constexpr const char* password = "secret";
+
   SimNode(test::SessionBench& bench, SimRandom& random, const Settings& settings, size_t number);
 
   // What all cores share of it.

@@ -23,7 +23,9 @@ struct Reply {
   std::deque<test::WireMessage> expected;
   std::string error;  // SQLSTATE of the error that it must end with; empty: it must succeed.
   Effect effect = Effect::none;
-  std::string text;  // The new application_name (rename), or the statement's text (prepare).
+  std::string text;        // The new application_name (rename), or the statement's text (prepare).
+  bool has_begun = false;  // A part of it has come.
+  bool has_noticed = false;  // Its client was told that it waits.
 };
 
 // Bytes that are sent together, and the answers that they begin.

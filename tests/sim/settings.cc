@@ -85,6 +85,8 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   piece_max = microseconds(one_of(random, {0, 200, 2'000}));
   think_max = microseconds(one_of(random, {0, 500, 20'000, 500'000}));
 
+  draw_more();
+
   has_faults = random.percent(60);
   fault_every = milliseconds(one_of(random, {3, 30, 300}));
   drains_early = random.percent(15);
@@ -102,6 +104,21 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   if (!has_faults) return;
   network.connect_refused_percent = one_of(random, {0U, 5U, 50U});
   network.reset_per_mille = one_of(random, {0U, 0U, 1U, 5U});
+}
+
+// From numbers of their own: what is added here changes nothing else of a seed.
+void Settings::draw_more() {
+  SimRandom random(seed ^ 0x6d6f7265);
+  for (size_t i = 0; i < node_max.size(); ++i) node_asks_scram.push_back(random.percent(25));
+  for (PoolSettings& pool : pools) {
+    PoolLimits& limits = pool.limits;
+    limits.weight = one_of(random, {1U, 1U, 2U, 7U});
+    limits.max_waiters = random.percent(25) ? between(random, 1, 8) : 0;
+    limits.reserve_connections = random.percent(30) ? between(random, 1, 3) : 0;
+    limits.reserve_after = milliseconds(one_of(random, {0, 1, 15, 150}));
+    limits.wait_notice = milliseconds(one_of(random, {0, 0, 1, 10, 100}));
+    if (random.percent(25)) limits.connect_query = "FIRST";
+  }
 }
 
 std::string Settings::describe() const {
@@ -124,7 +141,8 @@ std::string Settings::describe() const {
   if (drains_early) text += ", drains early";
   if (is_forgotten) text += ", pools are forgotten";
   for (size_t i = 0; i < node_max.size(); ++i)
-    text += "\n  node " + number(i) + ": at most " + number(node_max[i]);
+    text += "\n  node " + number(i) + ": at most " + number(node_max[i]) +
+            (node_asks_scram[i] ? ", asks for SCRAM" : "");
   for (size_t i = 0; i < user_max.size(); ++i)
     text += "\n  user u" + number(i) + ": at most " + number(user_max[i]);
   for (const PoolSettings& pool : pools) {
@@ -135,7 +153,13 @@ std::string Settings::describe() const {
             " (database at most " + number(database_max[pool.database]) + "), idle " +
             in_ms(limits.idle_timeout) + ", life " + in_ms(limits.max_lifetime) + ", acquire " +
             in_ms(limits.acquire_timeout) + ", connect " + in_ms(limits.connect_timeout) +
-            ", test after " + in_ms(limits.test_after);
+            ", test after " + in_ms(limits.test_after) + ", weight " + number(limits.weight);
+    if (limits.max_waiters > 0) text += ", waiters " + number(limits.max_waiters);
+    if (limits.reserve_connections > 0)
+      text += ", reserve " + number(limits.reserve_connections) + " after " +
+              in_ms(limits.reserve_after);
+    if (limits.wait_notice > 0) text += ", notice " + in_ms(limits.wait_notice);
+    if (!limits.connect_query.empty()) text += ", connect_query";
   }
   return text;
 }

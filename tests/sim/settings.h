@@ -29,6 +29,7 @@ struct Settings {
   uint64_t seed;
   CoreId cores;
   std::vector<uint32_t> node_max;                // Of each node; 0: no limit.
+  std::vector<bool> node_asks_scram;             // Otherwise it trusts.
   std::vector<size_t> node_of;                   // By database.
   std::vector<uint32_t> database_max, user_max;  // 0: no limit.
   std::vector<PoolSettings> pools;               // One for each database and user.
@@ -49,6 +50,9 @@ struct Settings {
   Nanoseconds fault_every;  // Mean time between two faults of a node.
   bool drains_early;        // In the middle of the work.
   bool is_forgotten;        // When all have left, nothing happens until every pool is forgotten.
+
+ private:
+  void draw_more();
 };
 
 }  // namespace helios::sim

@@ -81,6 +81,12 @@ void Tally::add(const Tally& other) {
   connects += other.connects;
   connect_failures += other.connect_failures;
   moves += other.moves;
+  waits_cancelled += other.waits_cancelled;
+  waits_refused += other.waits_refused;
+  notices += other.notices;
+  reserve_uses += other.reserve_uses;
+  scram_logins += other.scram_logins;
+  connect_queries += other.connect_queries;
   cancels += other.cancels;
   faults += other.faults;
   excess_hops = std::max(excess_hops, other.excess_hops);
@@ -104,6 +110,10 @@ Simulation::Simulation(uint64_t seed, bool prints)
     nodes_.push_back(std::make_unique<SimNode>(bench_, random_, settings_, i));
   checker_ = std::make_unique<Checker>(bench_, settings_, shared_, nodes_,
                                        [this](std::string text) { fail(std::move(text)); });
+  for (const auto& node : nodes_)
+    node->server.on_read = [this](const ServerSession& session, const WireMessage& message) {
+      checker_->on_server_message(session, message);
+    };
   only_core_ = static_cast<CoreId>(random_.below(settings_.cores));
   for (uint32_t i = 0; i < settings_.clients_count; ++i)
     clients_.push_back(std::make_unique<Client>(*this, i, random_.below(settings_.pools.size())));
@@ -138,6 +148,7 @@ void Simulation::adapt(PoolSpec& spec) const {
     if (spec.user != "u" + std::to_string(pool.user)) continue;
     spec.node = &nodes_[settings_.node_of[pool.database]]->node;
     spec.limits = pool.limits;
+    spec.login.password = SimNode::password;
     spec.database_limit = shared_.databases[pool.database];
     spec.user_limit = shared_.users[pool.user];
   }
@@ -344,7 +355,8 @@ void Simulation::close_the_day() {
 
 void Simulation::come_to_rest() {
   note("rest", 0, 0, 0);
-  run_until("the way to rest", rest_max, [&] { return checker_->is_at_rest(); });
+  run_until("the way to rest", rest_max,
+            [&] { return checker_->is_at_rest() && checker_->is_reserve_whole(); });
   if (!settings_.is_forgotten) return;
   run_until("the time until pools are forgotten", forget_max,
             [&] { return checker_->is_forgotten(); });
@@ -402,6 +414,8 @@ Tally Simulation::tally() {
     const PoolCounters pools = bench_.core(id).pools.statistics().total.counters;
     tally_.waits += pools.waited;
     tally_.wait_timeouts += pools.failures[WaitFailure::timed_out];
+    tally_.waits_cancelled += pools.failures[WaitFailure::cancelled];
+    tally_.waits_refused += pools.waits_refused;
     tally_.connects += pools.connects;
     tally_.connect_failures += pools.connect_failures;
     tally_.moves += pools.moves_in;
@@ -412,7 +426,14 @@ Tally Simulation::tally() {
   }
   for (const auto& node : nodes_) violations -= std::min(violations, node->farewells_count());
   if (violations > 0) fail("a node is said to have broken the protocol");
-  for (const auto& client : clients_) tally_.replies += client->replies_count();
+  for (const auto& node : nodes_)
+    if (node->server.verifier) tally_.scram_logins += node->server.logins_count;
+  for (const auto& client : clients_) {
+    tally_.replies += client->replies_count();
+    tally_.notices += client->notices_count();
+  }
+  tally_.reserve_uses = checker_->reserve_uses_count();
+  tally_.connect_queries = checker_->connect_queries_count();
   tally_.faults = faults_count_;
   tally_.excess_hops = checker_->excess_hops();
   return tally_;

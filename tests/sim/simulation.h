@@ -31,6 +31,12 @@ struct Tally {
   uint64_t connects = 0;
   uint64_t connect_failures = 0;
   uint64_t moves = 0;
+  uint64_t waits_cancelled = 0;
+  uint64_t waits_refused = 0;
+  uint64_t notices = 0;
+  uint64_t reserve_uses = 0;
+  uint64_t scram_logins = 0;
+  uint64_t connect_queries = 0;
   uint64_t cancels = 0;
   uint64_t faults = 0;
   double excess_hops = 0;  // The largest of a run.

@@ -302,6 +302,11 @@ bool ScriptedServer::work(ServerSession& session) {
   } else if (next == Work::message) {
     const WireMessage message = std::move(session.waiting_.front());
     session.waiting_.pop_front();
+    if (session.scram_ != nullptr) {
+      on_password(session, message);
+      return true;
+    }
+    if (on_read) on_read(session, message);
     on_message(session, message);
   } else {
     session.end();
@@ -350,6 +355,30 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     if (name == "database") session.database_ = value;
   }
   session.kind_ = ServerSession::Kind::session;
+  if (!verifier) return welcome(session);
+  session.scram_ = std::make_unique<ScramServer>(*verifier, ScramUser::real);
+  session.write(frame('R', int32(10) + zero_ended(scram_mechanism) + '\0'));
+}
+
+void ScriptedServer::on_password(ServerSession& session, const WireMessage& message) {
+  std::string answer;
+  const size_t first_at = scram_mechanism.size() + 5;  // Behind the mechanism's name and a length.
+  const bool is_first = message.body.starts_with(scram_mechanism);
+  const ScramStep step = is_first
+                             ? session.scram_->on_client_first(
+                                   std::string_view(message.body).substr(first_at), nonces_, answer)
+                             : session.scram_->on_client_final(message.body, answer);
+  if (message.tag != 'p' || (step != ScramStep::more && step != ScramStep::done)) {
+    session.write(error_reply("FATAL", "28P01", "password authentication failed"));
+    return session.end();
+  }
+  session.write(frame('R', int32(is_first ? 11 : 12) + answer));
+  if (step != ScramStep::done) return;
+  session.scram_.reset();
+  welcome(session);
+}
+
+void ScriptedServer::welcome(ServerSession& session) {
   ++logins_count;
   std::string answer = frame('R', int32(0));
   for (const auto& [name, value] : session.parameters_)
@@ -601,8 +630,8 @@ PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view 
   spec->limits = limits;
   spec->database_clients = database_clients;
   spec->user_clients = user_clients;
-  spec->shared = registry.shared_of(spec->key, limits);
   if (adapt) adapt(*spec);
+  spec->shared = registry.shared_of(spec->key, spec->limits);
   return PoolSpecRef(spec);
 }
 

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,7 @@
 #include "helios/session/sessions.h"
 #include "helios/wire/crypto.h"
 #include "helios/wire/key_derivation.h"
+#include "helios/wire/scram.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/fake_io.h"
 
@@ -129,7 +131,8 @@ class ServerSession {
   std::string outbox_;               // The rest of an answer that goes out in pieces.
   Nanoseconds outbox_due_ = 0;
   bool sends_pieces_ = false;
-  bool is_done_ = false;  // Nothing comes any more but the end of the connection.
+  std::unique_ptr<ScramServer> scram_;  // While it logs in with a password.
+  bool is_done_ = false;                // Nothing comes any more but the end of the connection.
   bool is_cancelled_ = false;
   uint32_t copied_count_ = 0;
   std::map<std::string, std::string> parameters_;
@@ -168,6 +171,10 @@ class ScriptedServer {
   void stop_listening();
   void start_listening();
 
+  // The password that logins must know; nothing: the server trusts.
+  std::optional<ScramVerifier> verifier;
+  // Is told of each message behind the login before it is dealt with. May be empty.
+  std::function<void(const ServerSession&, const WireMessage&)> on_read;
   // The server refuses logins with this error; empty: it accepts them.
   std::string login_error;
   // Connections are accepted and not answered.
@@ -202,6 +209,8 @@ class ScriptedServer {
   void cancel(uint32_t process_id, std::string_view key);
   void answer_cancelled(ServerSession& session, const WireMessage& message);
   void on_startup(ServerSession& session, std::string_view packet);
+  void on_password(ServerSession& session, const WireMessage& message);
+  void welcome(ServerSession& session);
   void on_message(ServerSession& session, const WireMessage& message);
   void on_query(ServerSession& session, std::string_view text);
   [[nodiscard]] std::string run(ServerSession& session, std::string_view text);
@@ -213,6 +222,7 @@ class ScriptedServer {
   SimNetwork& network_;
   uint16_t port_;
   int listen_fd_ = -1;
+  SeededRandom nonces_{1};
   uint32_t next_process_id_ = 4000;
   std::vector<std::unique_ptr<ServerSession>> sessions_;
 };
