@@ -15,6 +15,7 @@ import time
 
 from harness import proxy as proxy_module
 from harness import runner, wire
+from harness.cluster import LimitWatch
 from harness.proxy import run_once
 from harness.wire import query
 
@@ -588,6 +589,54 @@ def test_old_backends_are_replaced():
                 pids.add(pid)
                 time.sleep(0.02)
             assert 2 <= len(pids) <= 6, pids
+
+
+def server_pids(condition="true"):
+    return {row[0] for row in runner.cluster().backends(condition)}
+
+
+# A successor is made up to a tenth of the lifetime ahead, as the pool is looked at once a second.
+LIFETIME = 12
+
+
+def test_a_successor_is_ready_before_the_old_one_ends():
+    """Where there is room the next server connection is there while the old one is still in use."""
+    no_server_connections()
+    pool = {"max_lifetime": f"{LIFETIME}s"}
+    with runner.fresh_proxy(max_connections=2, pool=pool) as proxy, proxy.client() as client:
+        client.query("begin")
+        old = client.value("select pg_backend_pid()")
+        runner.eventually(
+            lambda: len(server_pids()) == 2, LIFETIME + 20, what="a successor beside the old one"
+        )
+        (new,) = server_pids() - {old}
+        assert client.value("select pg_backend_pid()") == old
+        client.query("commit")
+        runner.eventually(lambda: server_pids() == {new}, what="the successor alone")
+        assert client.value("select pg_backend_pid()") == new
+
+
+def test_at_the_limit_the_old_one_ends_first():
+    """In a full pool the old server connection is closed once it is idle; then comes its successor."""
+    no_server_connections()
+    pool = {"max_lifetime": f"{LIFETIME}s"}
+    with runner.fresh_proxy(max_connections=1, pool=pool) as proxy, proxy.client() as client:
+        with LimitWatch(runner.cluster()) as watch:
+            client.query("begin")
+            old = client.value("select pg_backend_pid()")
+            is_old = f"pid = {old} and now() - backend_start > '{LIFETIME}s'"
+            runner.eventually(
+                lambda: server_pids(is_old), LIFETIME + 20, what="the end of its lifetime"
+            )
+            assert client.value("select pg_backend_pid()") == old
+            client.query("commit")
+            # Nobody asks for it.
+            runner.eventually(
+                lambda: len(server_pids()) == 1 and old not in server_pids(), what="a successor"
+            )
+            (new,) = server_pids()
+            assert client.value("select pg_backend_pid()") == new
+        watch.check(1)
 
 
 if __name__ == "__main__":
