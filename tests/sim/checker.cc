@@ -314,8 +314,10 @@ bool Checker::has_room(size_t pool) const {
 // the first may take its time.
 void Checker::check_room() {
   const Nanoseconds now = bench_.clock.now();
-  // What is free may be kept for another pool, as long as that may still come for it.
-  const Nanoseconds kept_max = SharedLimit::want_time + SharedLimit::retry_interval;
+  // What is free may be kept for another pool, as long as that may still come for it; when its
+  // clients have given up, for the next one.
+  const auto pools_count = static_cast<Nanoseconds>(keys_.size());
+  const Nanoseconds kept_max = pools_count * SharedLimit::want_time + SharedLimit::retry_interval;
   const Nanoseconds news_max =
       2 * settings_.cores * settings_.hop_max() + Slice::fairness_bound + kept_max;
   for (size_t pool = 0; pool < keys_.size(); ++pool)
