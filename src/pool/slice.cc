@@ -10,9 +10,10 @@ Slice::Slice(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
     : spec_(std::move(spec)),
       port_(port),
       postbox_(postbox),
+      cores_(spec_->key, postbox.cores_count()),
       peers_(postbox.cores_count()),
       permits_free_(0) {
-  permits_free_ = share_of(spec_->limits.max_connections, postbox.core());
+  permits_free_ = cores_.share_of(spec_->limits.max_connections, postbox.core());
   peers_[postbox.core()].held_count = permits_free_;
 }
 
@@ -26,20 +27,14 @@ Slice::~Slice() {
   for (; reserve_held_ > 0; --reserve_held_) (void)spec_->shared->reserve.give_back();
 }
 
-// Every core computes the same deal without asking anyone.
-uint32_t Slice::share_of(uint32_t total, CoreId core) const noexcept {
-  const uint32_t cores = postbox_.cores_count();
-  return total / cores + (core < total % cores ? 1 : 0);
-}
-
 uint32_t Slice::minimum() const noexcept {
   const PoolLimits& limits = spec_->limits;
   uint32_t total = 0;
   for (CoreId home = 0; home < peers_.size(); ++home) {
-    const uint32_t share = share_of(limits.min_connections, home);
+    const uint32_t share = cores_.share_of(limits.min_connections, home);
     const uint32_t held = peers_[home].held_count;
     if (home == postbox_.core()) {
-      const uint32_t lent = share_of(limits.max_connections, home) - held;
+      const uint32_t lent = cores_.share_of(limits.max_connections, home) - held;
       total += share - std::min(share, lent);
     } else {
       total += std::min(share, held);
@@ -261,7 +256,8 @@ bool Slice::is_pristine() const noexcept {
       is_used() || told_use_)
     return false;
   if (reserve_held_ > 0) return false;
-  if (permits_free_ != share_of(spec_->limits.max_connections, postbox_.core())) return false;
+  if (permits_free_ != cores_.share_of(spec_->limits.max_connections, postbox_.core()))
+    return false;
   for (const Peer& peer : peers_)
     if (peer.wish_count > 0 || peer.promised_count > 0 || (peer.told && peer.told_count > 0))
       return false;

@@ -605,8 +605,8 @@ class Simulation {
   }
 
   [[nodiscard]] uint32_t dealt(CoreId core, uint32_t pool) const {
-    const uint32_t total = settings_.pool_max[pool];
-    return total / settings_.cores + (core < total % settings_.cores ? 1 : 0);
+    return PoolCores(std::to_string(pool), settings_.cores)
+        .share_of(settings_.pool_max[pool], core);
   }
 
   void check() {

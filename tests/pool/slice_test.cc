@@ -6,6 +6,7 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -27,6 +28,13 @@ struct Move {
   CoreId to;
 };
 
+// The key of a pool whose permits are dealt from core 0 on.
+std::string key_of_core_0(CoreId cores_count) {
+  std::string key = "pool";
+  while (PoolCores(key, cores_count).core_at(0) != 0) key += '+';
+  return key;
+}
+
 // One core with one slice: does nothing by itself, and keeps what the slice asked for.
 class TestCore final : public SlicePort, public Postbox {
  public:
@@ -36,7 +44,7 @@ class TestCore final : public SlicePort, public Postbox {
            std::shared_ptr<PoolShared> shared)
       : id_(id), cores_count_(cores_count) {
     auto* spec = new PoolSpec;
-    spec->key = "pool";
+    spec->key = key_of_core_0(cores_count);
     spec->limits = limits;
     spec->shared = std::move(shared);
     slice_ = std::make_unique<Slice>(PoolSpecRef(spec), *this, *this);

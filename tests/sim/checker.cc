@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "helios/pool/pool_cores.h"
 #include "helios/pool/pool_messages.h"
 
 namespace helios::sim {
@@ -72,8 +73,9 @@ void Checker::after_turn(CoreId id) {
 
 // --- What there is ---
 
-uint32_t Checker::dealt(CoreId core, uint32_t total) const {
-  return total / settings_.cores + (core < total % settings_.cores ? 1 : 0);
+uint32_t Checker::dealt(CoreId core, size_t pool) const {
+  return PoolCores(keys_[pool], settings_.cores)
+      .share_of(settings_.pools[pool].limits.max_connections, core);
 }
 
 size_t Checker::pool_of_key(const std::string& key) const {
@@ -86,7 +88,7 @@ void Checker::look_at_pools(CoreId id) {
     PoolEntry* entry = bench_.core(id).pools.find_pool(keys_[pool]);
     part = Part{};
     part.moving_to.assign(settings_.cores, 0);
-    part.free = dealt(id, settings_.pools[pool].limits.max_connections);
+    part.free = dealt(id, pool);
     if (entry == nullptr) continue;
     const Slice& slice = entry->slice;
     part.is_there = true;

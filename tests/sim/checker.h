@@ -94,7 +94,7 @@ class Checker {
   void check_waiters(CoreId id, const std::vector<Waiting>& before);
   void check_permits();
   void check_limits();
-  [[nodiscard]] uint32_t dealt(CoreId core, uint32_t total) const;
+  [[nodiscard]] uint32_t dealt(CoreId core, size_t pool) const;
   [[nodiscard]] size_t pool_of_key(const std::string& key) const;
   [[nodiscard]] uint32_t held_count(size_t pool) const;
 

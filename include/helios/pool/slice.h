@@ -1,10 +1,10 @@
 // One core's part of one pool: its permits, its idle backends and its waiters, and the borrowing
 // from other cores.
 //
-// A pool's limit is dealt out over the cores as permits. A permit is the right to one server
-// connection and is held by that connection for its whole life, until the server has let go.
-// Acquire takes, in this order: an idle backend of this core, a permit of this core, a loan from
-// another core, a place in the queue.
+// A pool's limit is dealt out over the cores as permits (pool_cores.h). A permit is the right to
+// one server connection and is held by that connection for its whole life, until the server has let
+// go. Acquire takes, in this order: an idle backend of this core, a permit of this core, a loan
+// from another core, a place in the queue.
 //
 // Borrowing: a core whose waiters outnumber what is on its way tells the others, one at a time, how
 // many it has and since when the oldest waits (`want`). A core that is asked sends idle backends,
@@ -47,6 +47,7 @@
 
 #include "helios/base/clock.h"
 #include "helios/base/intrusive_list.h"
+#include "helios/pool/pool_cores.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_spec.h"
 #include "helios/pool/statistics.h"
@@ -246,7 +247,6 @@ class Slice : public ListNode<ActiveSliceTag> {
     uint32_t held_count = 0;
   };
 
-  [[nodiscard]] uint32_t share_of(uint32_t total, CoreId core) const noexcept;
   enum class Grant : uint8_t { backend, permit };
   [[nodiscard]] Peer* oldest_wish(Grant grant) noexcept;
   [[nodiscard]] CoreId id_of(const Peer& peer) const noexcept {
@@ -284,6 +284,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   PoolSpecRef spec_;
   SlicePort& port_;
   Postbox& postbox_;
+  const PoolCores cores_;
   IntrusiveList<PooledBackend, IdleTag> idle_;  // Back: used last.
   IntrusiveList<Waiter, WaiterTag> waiters_;    // Front: oldest.
   std::vector<Peer> peers_;
