@@ -359,6 +359,7 @@ void Slice::grant_permit(Peer& peer) noexcept {
 // last. Returns its home.
 CoreId Slice::let_go_of_permit(CoreId to) noexcept {
   Peer* chosen = &peers_[to];
+  if (!waiters_.empty()) port_.activate(*this);  // They may have to ask others from now on.
   if (chosen->held_count == 0 && reserve_held_ > 0) {
     --reserve_held_;
     return reserve_home;
@@ -371,6 +372,12 @@ CoreId Slice::let_go_of_permit(CoreId to) noexcept {
   ASSERT(chosen->held_count > 0);
   --chosen->held_count;
   return id_of(*chosen);
+}
+
+// Others have nothing to give. What they may have taken from a reserve is not known here.
+bool Slice::holds_all_permits() const noexcept {
+  return spec_->limits.reserve_connections == 0 &&
+         permits_free_ + connecting_count_ + backends_count_ == spec_->limits.max_connections;
 }
 
 void Slice::note_grant(Peer& peer) noexcept {
@@ -451,7 +458,7 @@ void Slice::ask_others() noexcept {
   const Nanoseconds oldest = oldest_waiting_since();
   // Also with a permit of its own (it may be waiting for the node or for a shared limit): others
   // may have an idle backend.
-  const bool wanting = needed > 0;
+  const bool wanting = needed > 0 && !holds_all_permits();
   for (size_t i = 0; i < peers_.size(); ++i) {
     Peer& peer = peers_[i];
     if (i == postbox_.core()) continue;

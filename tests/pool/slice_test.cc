@@ -448,6 +448,29 @@ TEST_CASE("a pool without a minimum tells nobody of its clients") {
   cores[0]->sessions_count = 0;
 }
 
+TEST_CASE("a core that holds all permits asks nobody, until it has lent one") {
+  TestCores cores(2, 1);
+  TestBackend backend;
+  cores[0].own(backend, start);
+  TestWaiter here;
+  cores[0]->enqueue(here, start);
+  cores[0].pump(start);
+  CHECK(cores[0].outbox.empty());
+
+  TestWaiter there;
+  cores[1]->enqueue(there, start - 2 * Slice::fairness_bound);
+  cores.settle(start);
+  cores[0]->release(backend, start);
+  cores.settle(start);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[1].hand_overs[0].waiter == &there);
+  cores[1]->release(backend, start);
+  cores.settle(start);
+  REQUIRE(cores[0].hand_overs.size() == 1);
+  CHECK(cores[0].hand_overs[0].waiter == &here);
+  cores[0].end({&backend});
+}
+
 TEST_CASE("a core without permits is sent the idle backend of another") {
   TestCores cores(2, 1);
   TestBackend backend;

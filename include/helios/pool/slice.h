@@ -11,7 +11,7 @@
 // else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From
 // then on, whatever it frees goes to the oldest waiter it knows of, here or there. The record is
 // renewed when the asker's oldest waiter has changed by more than half of fairness_bound, or when
-// it has more waiters than the record says.
+// it has more waiters than the record says. Who holds all permits asks nobody.
 //
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.
@@ -266,6 +266,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;
   [[nodiscard]] CoreId let_go_of_permit(CoreId to) noexcept;
+  [[nodiscard]] bool holds_all_permits() const noexcept;
   void note_grant(Peer& peer) noexcept;
   void receive_grants(Peer& peer, uint32_t count) noexcept;
   void serve_wishes() noexcept;
