@@ -67,6 +67,31 @@ TEST_CASE("the return of a node is seen within a second, without traffic") {
   CHECK(bench.server.open_sessions().size() == 1);
 }
 
+TEST_CASE("a node is tried again when its trial ended between login and first use") {
+  const std::string notice = frame('N', std::string("SNOTICE\0C00000\0Mhello\0\0", 23));
+  for (const bool is_told : {false, true}) {
+    SessionBench bench;
+    TestClient client(bench, 0, "me");
+    lose_node(bench);
+    client.query("q");
+    CHECK(client.take_error() == "08006");
+    bench.server.after_login = notice.substr(0, 7);  // The rest does not come: it is never ready.
+    bench.server.start_listening();
+    bench.advance_in_steps(seconds(1), milliseconds(10));
+    CHECK(bench.node.health.is_down());
+    ServerSession& trial = bench.server.only();
+    bench.server.after_login.clear();
+    if (is_told) {
+      trial.write(notice.substr(7) + error_reply("FATAL", "57P01", "terminating") +
+                  ready().substr(0, 2));
+      bench.settle();
+    }
+    trial.end();
+    bench.advance_in_steps(seconds(3), milliseconds(10));
+    CHECK(!bench.node.health.is_down());
+  }
+}
+
 TEST_CASE("a failed attempt is an error for those who wait, on every core") {
   BenchOptions options;
   options.cores_count = 3;
