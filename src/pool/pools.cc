@@ -340,6 +340,7 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::statistics:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
+    case MessageKind::session:
     case MessageKind::client_socket:
     case MessageKind::drain:
     case MessageKind::stop:

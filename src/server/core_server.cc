@@ -26,7 +26,7 @@ CoreServer::CoreServer(CoreContext& context, ServerShared& shared, CoreServerOpt
              options_.backends_max),
       sessions_(shared.sessions, pools_, net_, options_.sessions_max),
       statistics_(pools_, context.mailbox) {
-  sessions_.set_load(&shared_.loads[context_.id]);
+  sessions_.set_loads(shared_.loads);
 }
 
 // Everything is back where it was at the start: the members' destructors assert it for slots,
@@ -42,8 +42,10 @@ CoreServer::~CoreServer() {
 void CoreServer::log_counters() const noexcept {
   const SessionsCounters& clients = sessions_.counters();
   const RingCounters& ring = context_.ring.counters();
-  LOG(info, "clients: %" PRIu64 " accepted, %" PRIu64 " logged in, %" PRIu64 " refused",
-      clients.accepted, clients.logged_in, clients.refused);
+  LOG(info,
+      "clients: %" PRIu64 " accepted, %" PRIu64 " logged in, %" PRIu64 " refused, %" PRIu64
+      " moved to another core",
+      clients.accepted, clients.logged_in, clients.refused, clients.moved);
   LOG(info,
       "ring: %" PRIu64 " enters, %" PRIu64 " turns, %" PRIu64 " sleeps, %" PRIu64
       " receives, %" PRIu64 " sends, %" PRIu64 " silent, %" PRIu64 " starved, %" PRIu64
@@ -126,6 +128,7 @@ void CoreServer::on_message(const Message& message) noexcept {
     case MessageKind::statistics:
     case MessageKind::cancel:
     case MessageKind::cancel_done:
+    case MessageKind::session:
       UNREACHABLE("message that nobody took");
   }
 }

@@ -26,7 +26,7 @@ struct ServerShared {
         last_statistics(cores_count) {}
   SessionsShared sessions;
   std::vector<std::atomic<uint32_t>> loads;  // Clients of each core.
-  std::atomic<uint32_t> transfers_count{0};  // Backends in messages.
+  std::atomic<uint32_t> transfers_count{0};  // Backends and sessions in messages.
   std::atomic<uint32_t> settled_count{0};   // Cores that have nothing left while the process stops.
   std::vector<Statistics> last_statistics;  // Each core's, written at its end.
 };

@@ -68,6 +68,8 @@ class DeadLetters final : public MessageHandler {
         return;
       case MessageKind::backend:
         UNREACHABLE("a backend was left behind");
+      case MessageKind::session:
+        UNREACHABLE("a session was left behind");
       case MessageKind::none:
       case MessageKind::limit_freed:
       case MessageKind::place:

@@ -27,6 +27,8 @@ const char* to_text(Session::State state) noexcept {
   switch (state) {
     case Session::State::login:
       return "login";
+    case Session::State::moving:
+      return "moving";
     case Session::State::welcome:
       return "welcome";
     case Session::State::ready:
@@ -67,6 +69,7 @@ void Session::start(int fd, int family) noexcept {
 // Every change of state passes here.
 void Session::set_state(State next) noexcept {
   ASSERT(state_ != State::ending);
+  ASSERT(next != State::moving || state_ == State::login);
   ASSERT(next != State::waiting || state_ == State::ready);
   ASSERT(next != State::leaving || state_ == State::leased);
   state_ = next;
@@ -85,6 +88,7 @@ void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
       on_login_bytes(bytes);
       if (state_ == State::ending || bytes.empty()) return;
       break;
+    case State::moving:
     case State::welcome:
     case State::ready:
     case State::waiting:
@@ -103,6 +107,7 @@ void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
 }
 
 void Session::on_drained(Stream&) noexcept {
+  if (state_ == State::moving) return stream_.start_detach();
   if (stream_.is_above_high_mark()) return;
   if (backend_ != nullptr) backend_->resume_receive();
   resume();
@@ -372,6 +377,7 @@ void Session::end(const char* reason) noexcept {
   LOG(debug, "client %u ends (%s): %s", sessions_.process_id_of(*this), to_text(state_), reason);
   leave_queue(sessions_.is_draining() ? WaitFailure::shutting_down : WaitFailure::client_left);
   sessions_.pools().context().keys.cancel(*this);
+  if (state_ == State::moving) sessions_.uncount(login_->moving_to);
   forget_login();
   inbox_.clear();
   abandon_backend(reason);
@@ -434,6 +440,7 @@ void Session::drain() noexcept {
     case State::ending:
       return;
     case State::login:
+    case State::moving:
     case State::welcome:
     case State::ready:
     case State::waiting:
@@ -451,6 +458,7 @@ void Session::on_timeout(void* self) noexcept {
     case State::waiting:
       return session.on_wait_due();
     case State::login:
+    case State::moving:
       return session.fail(sqlstate::query_canceled, "client_login_timeout");
     case State::ready:
     case State::leased:

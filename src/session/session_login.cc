@@ -158,9 +158,17 @@ void Session::on_logged_in() noexcept {
     return fail(sqlstate::invalid_catalog_name,
                 "database \"" + login_->database + "\" does not exist");
   Pools& pools = sessions_.pools();
-  pool_ = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
-  if (pool_ == nullptr)
-    pool_ = &pools.pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
+  PoolEntry* pool = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
+  if (pool == nullptr)
+    pool = &pools.pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
+  const CoreId place = sessions_.place_of(pool->slice.spec());
+  if (place != pools.context().postbox.core()) return start_move(pool->slice.spec_ref(), place);
+  join(*pool);
+}
+
+// Here it stays.
+void Session::join(PoolEntry& pool) noexcept {
+  pool_ = &pool;
   if (!count_client()) return;
   set_state(State::welcome);
   if (know_welcome()) return send_welcome();
@@ -280,8 +288,9 @@ void Session::send_welcome() noexcept {
   write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));
   write_ready_for_query(writer, 'I');
   send_output(writer);
+  const PoolSpec& spec = pool_->slice.spec();
   LOG(debug, "client %u is user \"%s\" of database \"%s\"", sessions_.process_id_of(*this),
-      login_->user.c_str(), login_->database.c_str());
+      spec.user.c_str(), spec.database.c_str());
   ++sessions_.counters().logged_in;
   sessions_.timers().cancel(timer_);
   forget_login();

@@ -7,6 +7,8 @@
 
 #include "helios/pool/lessee.h"
 #include "helios/pool/parameters.h"
+#include "helios/pool/pool_spec.h"
+#include "helios/runtime/mailbox.h"
 #include "helios/session/client_login.h"
 #include "helios/wire/startup.h"
 
@@ -29,6 +31,9 @@ struct SessionLogin {
   ParameterList
       wanted;  // Start-up parameters that are set after the login, as the client spells them.
   ParameterList settings;  // Those that belong to the pool's key.
+  // While it moves: its pool, and the core that has counted it already.
+  PoolSpecRef pool;
+  CoreId moving_to = 0;
 };
 
 }  // namespace helios

@@ -2,6 +2,7 @@
 
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
+#include "helios/pool/pool_cores.h"
 #include "session/session_login.h"
 
 namespace helios {
@@ -40,11 +41,53 @@ void Sessions::accept(int fd, int family) noexcept {
   if (session == nullptr) {
     LOG_LIMITED(warning, "no room for another client on this core; its connection is closed");
     net_.io.close_fd(fd);
-    if (load_ != nullptr) load_->fetch_sub(1, std::memory_order_relaxed);
-    return;
+    return uncount(pools_.context().postbox.core());
   }
   ++counters_.accepted;
   session->start(fd, family);
+}
+
+CoreId Sessions::place_of(const PoolSpec& pool) noexcept {
+  const Postbox& postbox = pools_.context().postbox;
+  const CoreId here = postbox.core();
+  if (loads_.empty() || draining_) return here;
+  const CoreId homes_count = home_cores_count(pool, postbox.cores_count());
+  if (homes_count == postbox.cores_count()) return here;
+  const PoolCores cores(pool.key, postbox.cores_count());
+  if (cores.position_of(here) < homes_count) return here;
+  const auto load_of = [this](CoreId core) { return loads_[core].load(std::memory_order_relaxed); };
+  CoreId best = cores.core_at(0);
+  for (CoreId position = 1; position < homes_count; ++position)
+    if (load_of(cores.core_at(position)) < load_of(best)) best = cores.core_at(position);
+  loads_[best].fetch_add(1, std::memory_order_relaxed);
+  return best;
+}
+
+void Sessions::uncount(CoreId core) noexcept {
+  if (!loads_.empty()) loads_[core].fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Sessions::send_session(CoreId to, std::unique_ptr<SessionTransfer> transfer) noexcept {
+  ++counters_.moved;
+  pools_.context().transfers_count.fetch_add(1);
+  Message message = make_message(MessageKind::session);
+  message.words[0] = reinterpret_cast<uint64_t>(transfer.release());
+  pools_.context().postbox.send(to, message);
+}
+
+void Sessions::on_session_arrived(const Message& message) noexcept {
+  const std::unique_ptr<SessionTransfer> transfer(
+      reinterpret_cast<SessionTransfer*>(message.words[0]));
+  Session* session = sessions_.make(*this);
+  if (session == nullptr) {
+    LOG_LIMITED(warning, "no room for a client of another core; its connection is closed");
+    net_.io.close_fd(transfer->fd);
+    shared_.clients_count.fetch_sub(1, std::memory_order_relaxed);
+    uncount(pools_.context().postbox.core());
+  } else {
+    session->start(*transfer);
+  }
+  pools_.context().transfers_count.fetch_sub(1);
 }
 
 SessionLogin* Sessions::make_login() noexcept {
@@ -145,6 +188,9 @@ bool Sessions::on_message(const Message& message) noexcept {
       if (Session* asker = sessions_.find(id_of_word(message.words[0])); asker != nullptr)
         asker->on_cancel_finished();
       return true;
+    case MessageKind::session:
+      on_session_arrived(message);
+      return true;
     case MessageKind::none:
     case MessageKind::want:
     case MessageKind::promise:
@@ -193,7 +239,7 @@ void Sessions::destroy_finished() noexcept {
     Session* session = sessions_.find(id);
     if (session != nullptr && session->is_destroyable()) {
       sessions_.free(session);
-      if (load_ != nullptr) load_->fetch_sub(1, std::memory_order_relaxed);
+      uncount(pools_.context().postbox.core());
     }
   }
   finished_.clear();

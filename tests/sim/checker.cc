@@ -178,6 +178,7 @@ std::vector<Checker::Served> Checker::look_at_sessions(CoreId id) {
 void Checker::look_at_mail() {
   posted_backends_.assign(keys_.size(), 0);
   posted_permits_.assign(keys_.size(), 0);
+  posted_sessions_ = 0;
   for (auto& counts : coming_by_mail_) std::fill(counts.begin(), counts.end(), 0);
   bench_.for_each_letter([&](CoreId to, const Letter& letter) {
     const Message& message = letter.message;
@@ -192,6 +193,8 @@ void Checker::look_at_mail() {
       const size_t pool = pool_of_key(spec->key);
       posted_permits_[pool] += message.count;
       coming_by_mail_[to][pool] += message.count;
+    } else if (kind == MessageKind::session) {
+      ++posted_sessions_;
     }
   });
 }
@@ -359,7 +362,8 @@ void Checker::check_permits() {
             std::to_string(pool));
     posted += posted_backends_[pool];
   }
-  if (bench_.transfers_count != posted) fail_("backends in messages are not counted");
+  if (bench_.transfers_count != posted + posted_sessions_)
+    fail_("backends or sessions in messages are not counted");
 }
 
 void Checker::check_limits() {

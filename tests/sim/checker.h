@@ -106,6 +106,7 @@ class Checker {
   std::vector<std::string> keys_;  // Of the pools.
   std::vector<CoreFacts> cores_;
   std::vector<uint32_t> posted_backends_, posted_permits_;  // By pool.
+  uint32_t posted_sessions_ = 0;
   std::vector<std::vector<uint32_t>> coming_by_mail_;       // By core and pool.
   std::vector<uint64_t> logins_seen_;                       // By node.
   std::vector<Nanoseconds> room_since_;                     // By pool; `never` while there is none.

@@ -76,6 +76,8 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   units_max = between(random, 1, 12);
   buffers_count = one_of(random, {3U, 6U, 16U});
   is_lopsided = random.percent(25);
+  // Where all stay, cores share small pools, too.
+  places_sessions = seed % 4 != 0;
   turn_max = microseconds(one_of(random, {20, 100, 400}));
   stall_max = random.percent(30) ? milliseconds(one_of(random, {2, 15})) : 0;
   mail_max = microseconds(one_of(random, {1, 50, 300, 3'000}));
@@ -125,8 +127,9 @@ std::string Settings::describe() const {
   const auto number = [](uint64_t value) { return std::to_string(value); };
   std::string text = "seed " + number(seed) + ": " + number(cores) + " cores, " +
                      number(clients_count) + " clients (at most " + number(clients_max) + ")" +
-                     (is_lopsided ? " on one of them" : "") + ", up to " + number(units_max) +
-                     " units each, " + number(buffers_count) + " buffers";
+                     (is_lopsided ? " on one of them" : "") + (places_sessions ? ", placed" : "") +
+                     ", up to " + number(units_max) + " units each, " + number(buffers_count) +
+                     " buffers";
   text += "\n  turn " + in_ms(turn_max) + ", stall " + in_ms(stall_max) + ", mail " +
           in_ms(mail_max) + ", think " + in_ms(think_max);
   text += "\n  login " + in_ms(login_max) + ", work " + in_ms(work_max) + ", close " +

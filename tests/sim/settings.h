@@ -46,7 +46,8 @@ struct Settings {
   Nanoseconds think_max;                                  // Of clients between units.
 
   bool has_faults;          // Otherwise only clients misbehave.
-  bool is_lopsided;         // All clients on one core.
+  bool is_lopsided;         // All clients come in on one core.
+  bool places_sessions;     // Clients of small pools go to a home core.
   Nanoseconds fault_every;  // Mean time between two faults of a node.
   bool drains_early;        // In the middle of the work.
   bool is_forgotten;        // When all have left, nothing happens until every pool is forgotten.

@@ -56,6 +56,8 @@ const char* to_text(MessageKind kind) {
       return "message: node returned";
     case MessageKind::cancel:
       return "message: cancel";
+    case MessageKind::session:
+      return "message: session";
     case MessageKind::cancel_done:
       return "message: cancel done";
     case MessageKind::none:
@@ -88,6 +90,7 @@ void Tally::add(const Tally& other) {
   scram_logins += other.scram_logins;
   connect_queries += other.connect_queries;
   cancels += other.cancels;
+  session_moves += other.session_moves;
   faults += other.faults;
   excess_hops = std::max(excess_hops, other.excess_hops);
 }
@@ -130,6 +133,7 @@ BenchOptions Simulation::options_of(const Settings& settings) {
   options.backends_max = 64;
   options.mail_max = settings.mail_max;
   options.has_mailboxes = true;
+  options.places_sessions = settings.places_sessions;
   options.network = settings.network;
   return options;
 }
@@ -261,7 +265,7 @@ void Simulation::run_turn(CoreId id) {
     core.sessions.stop();
     core.pools.stop();
   }
-  for (const int fd : std::exchange(schedule.arrivals, {})) core.sessions.accept(fd, AF_INET);
+  for (const int fd : std::exchange(schedule.arrivals, {})) core.accept(fd);
   uint64_t events = 0;
   for (const uint64_t most = 1 + random_.below(24); events < most && bench_.network.step(core.io);
        ++events) {
@@ -396,6 +400,8 @@ void Simulation::check_nothing_is_left() {
     for (const auto& limit : *limits)
       if (limit != nullptr && limit->taken() != 0) fail("a shared limit is not free");
   if (bench_.shared.clients_count != 0) fail("max_clients has lost count");
+  for (const auto& load : bench_.loads)
+    if (load != 0) fail("a core has lost count of its clients");
   for (CoreId id = 0; id < settings_.cores; ++id) {
     const BenchCore& core = bench_.core(id);
     if (core.io.in_flight_count() + core.io.targets_count() > 0) fail("an op or target is left");
@@ -411,6 +417,7 @@ void Simulation::check_nothing_is_left() {
 Tally Simulation::tally() {
   uint64_t violations = 0;
   for (CoreId id = 0; id < settings_.cores; ++id) {
+    tally_.session_moves += bench_.core(id).sessions.counters().moved;
     const PoolCounters pools = bench_.core(id).pools.statistics().total.counters;
     tally_.waits += pools.waited;
     tally_.wait_timeouts += pools.failures[WaitFailure::timed_out];

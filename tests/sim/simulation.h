@@ -38,6 +38,7 @@ struct Tally {
   uint64_t scram_logins = 0;
   uint64_t connect_queries = 0;
   uint64_t cancels = 0;
+  uint64_t session_moves = 0;
   uint64_t faults = 0;
   double excess_hops = 0;  // The largest of a run.
 

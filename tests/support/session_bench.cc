@@ -649,12 +649,19 @@ BenchCore::BenchCore(SessionBench& bench, CoreId id)
       pools(PoolsContext{net, timers, bench.clock, *this, keys, random, bench.transfers_count},
             bench.options.backends_max),
       sessions(bench.shared, pools, net, bench.options.sessions_max),
-      collector(pools, *this) {}
+      collector(pools, *this) {
+  if (bench.options.places_sessions) sessions.set_loads(bench.loads);
+}
 
 BenchCore::~BenchCore() {
   ASSERT(io.lent_count(BufferGroup::client) == 0);
   ASSERT(io.lent_count(BufferGroup::backend) == 0);
   ASSERT(chunks.lent_count() == 0);
+}
+
+void BenchCore::accept(int fd) noexcept {
+  if (bench_.options.places_sessions) ++bench_.loads[id_];
+  sessions.accept(fd, AF_INET);
 }
 
 CoreId BenchCore::cores_count() const noexcept {
@@ -722,6 +729,7 @@ SessionBench::SessionBench(BenchOptions bench_options)
       node(node_options(options), resolver),
       directory(node, options.limits),
       shared{directory, options.clients_max, options.login_timeout, {1}, {2}, {}},
+      loads(options.cores_count),
       server(network, server_port),
       mailboxes_(options.cores_count),
       mail_(size_t{options.cores_count} * options.cores_count) {
@@ -877,6 +885,7 @@ void SessionBench::finish() {
   CHECK(node.limit.taken() == 0);
   CHECK(node.gate.taken() == 0);
   CHECK(shared.clients_count == 0);
+  for (const auto& load : loads) CHECK(load == 0);
   for (const auto& one : cores_) {
     CHECK(one->io.in_flight_count() == 0);
     CHECK(one->io.targets_count() == 0);
@@ -892,7 +901,7 @@ void SessionBench::finish() {
 TestClient::TestClient(SessionBench& bench, CoreId core) : bench_(bench) {
   const auto [ours, theirs] = bench.network.make_pair();
   fd_ = ours;
-  bench.core(core).sessions.accept(theirs, AF_INET);
+  bench.core(core).accept(theirs);
 }
 
 TestClient::TestClient(SessionBench& bench, CoreId core, std::string_view user,

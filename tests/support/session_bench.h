@@ -267,6 +267,8 @@ struct BenchOptions {
   // Messages take the way through real mailboxes (post_mail, deliver_mail), after the time above.
   // Without them step() delivers one wherever it likes.
   bool has_mailboxes = false;
+  // Clients of small pools go to a home core. Otherwise they stay where they were accepted.
+  bool places_sessions = false;
   Nanoseconds login_timeout = seconds(60);
   PoolLimits limits;
   // What the network does to the bytes. By default nothing.
@@ -284,6 +286,8 @@ class BenchCore final : public Postbox, public Waker, public MessageHandler {
   BenchCore(SessionBench& bench, CoreId id);
   ~BenchCore() override;
 
+  // A client has connected, and this core gets it.
+  void accept(int fd) noexcept;
   void end_turn();
   [[nodiscard]] bool has_work() const;
   void deliver(const Message& message);
@@ -380,6 +384,7 @@ class SessionBench {
   BenchDirectory directory;
   SessionsShared shared;
   std::atomic<uint32_t> transfers_count{0};
+  std::vector<std::atomic<uint32_t>> loads;  // Clients of each core.
   ScriptedServer server;
   // Is told of each message between cores when it is sent. May be empty.
   std::function<void(CoreId to, const Message& message)> on_sent;

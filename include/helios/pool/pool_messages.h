@@ -39,6 +39,8 @@ enum class MessageKind : uint16_t {
   // Session. words[0] = CancelRequest*, words[1] = session.
   cancel,
   cancel_done,
+  // words[0] = SessionTransfer*: a client that has logged in is yours now.
+  session,
   // Listener. words[0] = descriptor, words[1] = address family: an accepted client is yours.
   client_socket,
   // Life.

@@ -36,8 +36,8 @@ struct PoolsContext {
   Postbox& postbox;
   KeyDerivation& keys;
   Random& random;
-  // Backends that are in messages between cores, over all cores: the process must not end before
-  // they have arrived.
+  // Backends and sessions that are in messages between cores, over all cores: the process must not
+  // end before they have arrived.
   std::atomic<uint32_t>& transfers_count;
 };
 

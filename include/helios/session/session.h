@@ -1,14 +1,17 @@
 // One client and its session: login, leases, and the relay of what it sends.
 //
-// State   | what it is                                            | ends by
-// login   | start-up packets and authentication (session_login.cc) | welcome, ready
-// welcome | logged in; waits for a backend of its pool: what the server reports goes into the
-// welcome | ready ready   | no lease; the client may be silent, or in the middle of a message that
-// needs no backend | waiting, leased, ended waiting | in the queue of its slice; bytes are kept in
-// the inbox  | leased, ended leased  | holds a backend                                        |
-// ready, leaving, ended leaving | the client said Terminate while the server still worked: the
-// replies are dropped, then the backend goes back | ended ending  | waits for its stream to close
-// | destroyed by Sessions
+// States, each with what ends it; a client that goes, or is told to, ends all of them:
+// - login: start-up packets and authentication (session_login.cc). Ends in moving, welcome, ready.
+// - moving: logged in; goes to a home core of its pool as soon as nothing of it is in flight here
+//   (session_transfer.cc). There it begins anew, in welcome or ready.
+// - welcome: waits for a backend of its pool: what the server reports goes into the welcome. Ready.
+// - ready: no lease; the client may be silent, or in the middle of a message that needs no backend.
+//   Ends in waiting or leased.
+// - waiting: in the queue of its slice; bytes are kept in the inbox. Leased.
+// - leased: holds a backend. Ready, or leaving.
+// - leaving: the client said Terminate while the server still worked: the replies are dropped, then
+//   the backend goes back.
+// - ending: waits for its stream to close; destroyed by Sessions.
 //
 // Requests are forwarded in the pieces in which they come; a message is never held whole. What
 // cannot be forwarded at once (no lease, a full backend outbox, a pause for fairness) is copied to
@@ -38,19 +41,23 @@ namespace helios {
 
 class Sessions;
 struct SessionLogin;
+struct SessionTransfer;
 
 class Session final : public Lessee, private StreamOwner, private KeyClient {
  public:
-  enum class State : uint8_t { login, welcome, ready, waiting, leased, leaving, ending };
+  enum class State : uint8_t { login, moving, welcome, ready, waiting, leased, leaving, ending };
 
   explicit Session(Sessions& sessions) noexcept;
   ~Session();
 
   // Takes over an accepted socket.
   void start(int fd, int family) noexcept;
+  // Takes over a client of another core.
+  void start(SessionTransfer& transfer) noexcept;
 
   [[nodiscard]] State state() const noexcept { return state_; }
-  // The pool that serves this client; nullptr until it has logged in. Valid until it is ending.
+  // The pool that serves this client; nullptr until it has logged in and is where it stays. Valid
+  // until it is ending.
   [[nodiscard]] PoolEntry* pool() noexcept { return pool_; }
   [[nodiscard]] bool is_destroyable() const noexcept {
     return state_ == State::ending && backend_ == nullptr &&
@@ -93,7 +100,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_drained(Stream& stream) noexcept override;
   void on_ended(Stream& stream, StreamEnd end, int error) noexcept override;
   void on_closed(Stream& stream) noexcept override;
-  void on_detachable(Stream&) noexcept override {}
+  void on_detachable(Stream& stream) noexcept override;
 
   void on_key(const Sha256Digest& salted_password) noexcept override;
 
@@ -109,6 +116,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void send_output(MessageWriter& output) noexcept;
   void forget_login() noexcept;
   void on_logged_in() noexcept;
+  void join(PoolEntry& pool) noexcept;
   [[nodiscard]] bool count_client() noexcept;
   void start_welcome() noexcept;
   [[nodiscard]] bool know_welcome() noexcept;
@@ -116,6 +124,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void learn_spellings() noexcept;
   [[nodiscard]] bool welcome_failed() noexcept;
   void send_welcome() noexcept;
+
+  // To another core (session_transfer.cc).
+  void start_move(const PoolSpecRef& spec, CoreId to) noexcept;
 
   // Requests (session_requests.cc).
   [[nodiscard]] size_t consume(ByteSpan input, const BufferRef* buffer) noexcept;

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,18 @@ struct SessionsShared {
   std::atomic<uint32_t> clients_count{0};
 };
 
+// A client that has logged in, on its way to a core of its pool. Owned by the message that carries
+// it.
+struct SessionTransfer {
+  PoolSpecRef pool;
+  int fd = -1;
+  int family = 0;
+  uint16_t minor = 0;             // Of the protocol version.
+  ParameterList wanted;           // Start-up parameters that are set after the login.
+  std::vector<uint8_t> received;  // What it has sent behind its login.
+  Nanoseconds login_deadline = never;
+};
+
 // A cancel request on its way between cores. Owned by the message that carries it.
 struct CancelJob {
   uint32_t process_id = 0;
@@ -40,6 +53,7 @@ struct SessionsCounters {
   uint64_t accepted = 0;
   uint64_t logged_in = 0;
   uint64_t refused = 0;
+  uint64_t moved = 0;  // To another core, after the login.
 };
 
 class Sessions {
@@ -49,9 +63,10 @@ class Sessions {
 
   // A client has connected. The descriptor is closed when there is no room.
   void accept(int fd, int family) noexcept;
-  // Clients that this core has, as all cores see it: new ones go where there are fewest.
-  // The one who assigns a client counts it, the core that has it takes it off.
-  void set_load(std::atomic<uint32_t>* load) noexcept { load_ = load; }
+  // Clients that each core has, by core, as all cores see it: new ones go where there are fewest.
+  // The one who assigns a client counts it, the core that has it takes it off. Without these
+  // sessions stay on the core where they were accepted.
+  void set_loads(std::span<std::atomic<uint32_t>> loads) noexcept { loads_ = loads; }
   // True when the message was one of the sessions'.
   bool on_message(const Message& message) noexcept;
   void on_turn_end() noexcept;
@@ -87,11 +102,19 @@ class Sessions {
   // What a session needs until its client is welcome.
   [[nodiscard]] SessionLogin* make_login() noexcept;
   void free_login(SessionLogin* login) noexcept;
+  // Where a client of this pool belongs: on the home core (pool_cores.h) that has fewest clients,
+  // counted there if it is not this one. While this core stops, and where this is a home core too,
+  // it is this one.
+  [[nodiscard]] CoreId place_of(const PoolSpec& pool) noexcept;
+  // A client that was counted for this core does not come, or has gone.
+  void uncount(CoreId core) noexcept;
+  void send_session(CoreId to, std::unique_ptr<SessionTransfer> transfer) noexcept;
   [[nodiscard]] SlabId id_of(const Session& session) const noexcept {
     return sessions_.id_of(&session);
   }
 
  private:
+  void on_session_arrived(const Message& message) noexcept;
   void deliver_cancel(CancelJob* job) noexcept;
   void finish_cancel(CancelJob* job) noexcept;
   void destroy_finished() noexcept;
@@ -105,7 +128,7 @@ class Sessions {
   Slab<Session> sessions_;
   std::vector<SlabId> finished_;
   SessionsCounters counters_;
-  std::atomic<uint32_t>* load_ = nullptr;
+  std::span<std::atomic<uint32_t>> loads_;
   bool draining_ = false;
 };
 
