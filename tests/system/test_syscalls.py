@@ -85,5 +85,16 @@ def test_two_cores(clients, connections, most):
     assert many < few + clients * runner.scaled(2000) * most, (few, many)
 
 
+@runner.timeout(120)
+@runner.cases((1,), (2,))
+def test_small_pool_on_two_cores(connections):
+    """A pool of so few connections lives on one core: eight clients' transactions take no message between cores."""
+    few, many = (log_after(8, runner.scaled(each), connections, cores=2) for each in (50, 2000))
+    sent = [counters(log, "mail")["sent"] for log in (few, many)]
+    print(f"    8 clients on {connections}: {sent[0]} messages, with 40 times the transactions {sent[1]}")
+    assert counters(many, "clients")["moved to another core"] > 0, many
+    assert sent[1] < sent[0] + 20, sent
+
+
 if __name__ == "__main__":
     runner.main()
