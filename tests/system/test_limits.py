@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Limits: how many server connections there are, and who gets them when, from 1 to 1,000 clients."""
 
+import contextlib
 import selectors
 import threading
 import time
@@ -281,10 +282,12 @@ def test_oldest_waiter_first():
 @runner.timeout(90)
 def test_oldest_waiter_first_over_two_cores():
     """Waiters on two cores are served oldest first, but for those that came at about the same time."""
-    with runner.fresh_proxy(cores=2, max_connections=1) as proxy:
-        with proxy.client() as holder:
+    # A smaller pool would live on one core.
+    with runner.fresh_proxy(cores=2, max_connections=3) as proxy:
+        with proxy.client() as holder, proxy.client() as second, proxy.client() as third:
             clients = [proxy.client() for _ in range(40)]
-            holder.query("begin")
+            for one in (holder, second, third):
+                one.query("begin")
             for number, client in enumerate(clients):
                 client.send(query(f"select {number}, clock_timestamp()"))
                 time.sleep(0.02)
@@ -302,17 +305,20 @@ def test_oldest_waiter_first_over_two_cores():
 
 
 @runner.timeout(90)
-def test_waiters_of_two_cores_are_served_by_one_backend():
-    """With one backend over two cores every client is served, wherever it waits."""
-    with runner.fresh_proxy(cores=2, max_connections=1) as proxy:
-        with LimitWatch(runner.cluster()) as watch:
+@runner.cases(1, 3)
+def test_waiters_of_two_cores_are_served_by_one_backend(connections):
+    """With one backend free over two cores every client is served, wherever it waits or has moved to."""
+    with runner.fresh_proxy(cores=2, max_connections=connections) as proxy:
+        with LimitWatch(runner.cluster()) as watch, contextlib.ExitStack() as stack:
+            for _ in range(connections - 1):
+                stack.enter_context(proxy.client()).query("begin")
             clients = [proxy.client() for _ in range(40)]
             for _ in range(runner.scaled(20, 4)):
                 for client in clients:
                     client.send(query("select 1"))
                 for client in clients:
                     assert client.result() == [["1"]]
-        watch.check(1)
+        watch.check(connections)
         for client in clients:
             client.close()
 

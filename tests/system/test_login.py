@@ -2,6 +2,7 @@
 """Startup packets and logins: of clients at the proxy, and of the proxy at its nodes."""
 
 import os
+import re
 import struct
 import tempfile
 import time
@@ -248,6 +249,41 @@ def test_unix_sockets():
                         assert conn.value("select inet_client_addr()") is None
                 with proxy.client() as client:
                     assert client.value("select 1") == "1"
+
+
+@runner.cases(("app", "transaction"), ("bench", "transaction"), ("app", "session"))
+def test_small_pool_gathers_its_clients(user, mode):
+    """Whichever core and socket a client of a small pool comes in by, one core serves it, with all it has asked for."""
+    with tempfile.TemporaryDirectory(prefix="helios-") as directory:
+        os.chmod(directory, 0o777)
+        configuration = proxy_module.config(runner.cluster(), mode=mode, cores=2, max_connections=2)
+        configuration["proxy"]["listen"].append("unix:" + directory)
+        with runner.fresh_proxy(configuration) as proxy:
+            # Clients of another pool, of whom each core gets its part.
+            others = [proxy.client("alice") for _ in range(3)]
+            cores = set()
+            for number in range(8):
+                with wire.Conn(proxy.socket_path if number % 2 else proxy.address) as conn:
+                    conn.login(user, "app", "app-secret", application_name=f"number {number}")
+                    assert conn.parameters["application_name"] == f"number {number}", conn.parameters
+                    assert conn.value("show application_name") == f"number {number}"
+                    # The process id that a client is told names its core.
+                    cores.add(conn.pid >> 22)
+                    conn.send(query("select pg_sleep(30)"))
+                    runner.eventually(lambda: runner.cluster().backends("query = 'select pg_sleep(30)'"))
+                    with proxy.open() as asker:
+                        asker.send(wire.cancel_request(conn.pid, conn.key))
+                        asker.recv_to_end()
+                    assert [f["C"] for f in wire.errors(conn.recv_until("Z"))] == ["57014"]
+                    others.append(proxy.client("alice"))
+            for client in others:
+                client.close()
+            assert len(cores) == 1, cores
+            proxy.signal(15)
+            code = proxy.wait()
+            moved = sum(map(int, re.findall(r"(\d+) moved to another core", proxy.log())))
+            assert moved > 0, proxy.log()
+            proxy.finish(code)
 
 
 # Startup packets.
