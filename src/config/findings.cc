@@ -15,10 +15,13 @@ void Findings::warning(Place place, std::string_view subject, std::string_view s
 
 Findings::Finding Findings::make(Place place, std::string_view subject,
                                  std::string_view sentence) const {
-  std::string text =
-      file_name_ + ":" + std::to_string(place.line) + ":" + std::to_string(place.column) + ": ";
+  std::string text = text_of(place) + ": ";
   text.append(subject).append(": ").append(sentence);
   return {place, std::move(text)};
+}
+
+std::string Findings::text_of(Place place) const {
+  return file_name_ + ":" + std::to_string(place.line) + ":" + std::to_string(place.column);
 }
 
 std::vector<std::string> Findings::take(std::vector<Finding>& findings) {

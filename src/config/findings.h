@@ -18,6 +18,9 @@ class Findings {
   void error(Place place, std::string_view subject, std::string_view sentence);
   void warning(Place place, std::string_view subject, std::string_view sentence);
 
+  // `file:line:column`.
+  [[nodiscard]] std::string text_of(Place place) const;
+
   [[nodiscard]] bool has_errors() const noexcept { return !errors_.empty(); }
   [[nodiscard]] std::vector<std::string> take_errors() { return take(errors_); }
   [[nodiscard]] std::vector<std::string> take_warnings() { return take(warnings_); }

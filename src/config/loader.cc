@@ -88,6 +88,7 @@ class Loader {
   std::vector<const TomlTable*> user_tables_;
   // "node" + name and so on, with the place of the first.
   std::map<std::pair<std::string, std::string>, Place> names_;
+  std::map<std::string, std::string> proxy_places_;  // See LoadResult.
   bool has_literal_secret_ = false;
 };
 
@@ -100,6 +101,7 @@ LoadResult Loader::load() {
   }
   LoadResult result;
   if (!findings_.has_errors()) result.config = std::move(config_);
+  result.proxy_places = std::move(proxy_places_);
   result.errors = findings_.take_errors();
   result.warnings = findings_.take_warnings();
   return result;
@@ -146,6 +148,9 @@ void Loader::read_proxy(const TomlTable& table) {
   ProxyConfig& proxy = config_.proxy;
   constexpr NumberRange count_range = {2, 32768};
   constexpr NumberRange size_range = {1024, 1024 * 1024};
+  proxy_places_.emplace("", findings_.text_of(table.place));
+  for (const TomlEntry& entry : table.entries)
+    proxy_places_.emplace(entry.key, findings_.text_of(entry.place));
   read_listen(section);
   proxy.cores = section.number("cores", {0, 1024}).value_or(proxy.cores);
   proxy.max_clients = section.number("max_clients", {1, 1'000'000}).value_or(proxy.max_clients);

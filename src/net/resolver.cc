@@ -106,6 +106,13 @@ size_t Resolver::add(const std::string& host, uint16_t port) {
   return state_->entries.size() - 1;
 }
 
+void Resolver::await_answers() {
+  std::unique_lock lock(state_->mutex);
+  ASSERT(state_->started);
+  state_->answer.wait_for(lock, to_chrono(state_->options.start_wait),
+                          [this] { return state_->all_answered(); });
+}
+
 void Resolver::start() {
   std::unique_lock lock(state_->mutex);
   ASSERT(!state_->started);

@@ -73,7 +73,7 @@ const char* to_text(Backend::State state) noexcept {
 
 Backend::Backend(Pools& pools, Slice& slice) noexcept
     : pools_(pools),
-      slice_(slice),
+      slice_(&slice),
       stream_(pools.context().net, *this, BufferGroup::backend),
       timer_(&Backend::on_timeout, this) {}
 
@@ -84,7 +84,7 @@ Backend::~Backend() {
 }
 
 void Backend::start(const NodeAttempt& attempt, const std::string& resolve_error) noexcept {
-  const PoolSpec& spec = slice_.spec();
+  const PoolSpec& spec = slice_->spec();
   address_ = attempt.address;
   is_trial_ = attempt.is_trial;
   created_at = pools_.now();
@@ -129,7 +129,7 @@ void Backend::set_state(State next) noexcept {
 void Backend::on_connected(Stream&) noexcept {
   ASSERT(state_ == State::connecting);
   set_state(State::login);
-  pools_.context().timers.schedule(timer_, created_at + slice_.spec().limits.connect_timeout);
+  pools_.context().timers.schedule(timer_, created_at + slice_->spec().limits.connect_timeout);
   on_login_step(login_->dialogue.start());
 }
 
@@ -196,7 +196,7 @@ void Backend::on_logged_in() noexcept {
   login_->reported = login_->dialogue.parameters();
   parameters_ = pools_.parameters().intern(login_->reported);
   transaction_status_ = 'I';
-  const std::string& connect_query = slice_.spec().limits.connect_query;
+  const std::string& connect_query = slice_->spec().limits.connect_query;
   if (connect_query.empty()) return set_state(State::idle);
   set_state(State::preparing);
   start_statement(connect_query);
@@ -234,9 +234,9 @@ void Backend::become_ready() noexcept {
   pools_.context().timers.cancel(timer_);
   const std::unique_ptr<Login> login = std::move(login_);
   was_ready_ = true;
-  slice_.counters.connect_time.record(static_cast<uint64_t>(pools_.now() - created_at));
-  LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_.spec().user.c_str(),
-      slice_.spec().database.c_str(), address_.text().c_str());
+  slice_->counters.connect_time.record(static_cast<uint64_t>(pools_.now() - created_at));
+  LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_->spec().user.c_str(),
+      slice_->spec().database.c_str(), address_.text().c_str());
   pools_.on_backend_ready(*this, login->reported);
 }
 
@@ -320,9 +320,9 @@ void Backend::give_back(bool clean_up) noexcept {
 void Backend::recover(const char* reason, bool clean_up) noexcept {
   ASSERT(state_ == State::leased);
   if (!is_recoverable()) return close(reason, CloseReason::dropped);
-  LOG(debug, "backend pid=%u of %s@%s recovers: %s", process_id_, slice_.spec().user.c_str(),
-      slice_.spec().database.c_str(), reason);
-  if (!is_quiet() || transaction_status_ != 'I') ++slice_.counters.recoveries;
+  LOG(debug, "backend pid=%u of %s@%s recovers: %s", process_id_, slice_->spec().user.c_str(),
+      slice_->spec().database.c_str(), reason);
+  if (!is_quiet() || transaction_status_ != 'I') ++slice_->counters.recoveries;
   (void)end_lease();
   forwarding_ = false;
   is_rolling_back_ = false;
@@ -386,7 +386,7 @@ void Backend::go_on_recovering() noexcept {
 // Nobody holds it any more. Returns who did, if anybody.
 Lessee* Backend::end_lease() noexcept {
   if (lessee_ != nullptr)
-    slice_.counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
+    slice_->counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
   return std::exchange(lessee_, nullptr);
 }
 
@@ -398,10 +398,10 @@ void Backend::settle() noexcept {
   if (clean_up_) {
     set_state(State::cleaning);
     pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
-    ++slice_.counters.resets;
+    ++slice_->counters.resets;
     start_statement("DISCARD ALL");
     // What connect_query has set is gone with it.
-    const std::string& connect_query = slice_.spec().limits.connect_query;
+    const std::string& connect_query = slice_->spec().limits.connect_query;
     if (!connect_query.empty()) start_statement(connect_query);
     return;
   }
@@ -419,14 +419,15 @@ void Backend::place() noexcept {
   const Nanoseconds now = pools_.now();
   if (pools_.is_draining()) return start_closing(CloseReason::shutting_down, false);
   if (now >= expires_at_) return start_closing(CloseReason::lifetime, false);
-  if (pools_.must_make_room(slice_)) return start_closing(CloseReason::made_room, false);
-  slice_.release(*this, now);
+  if (pools_.must_make_room(*slice_)) return start_closing(CloseReason::made_room, false);
+  slice_->release(*this, now);
+  if (slice_->is_superseded()) pools_.leave_superseded(*this);
 }
 
 void Backend::start_test() noexcept {
   ASSERT(state_ == State::idle);
   set_state(State::testing);
-  ++slice_.counters.tests;
+  ++slice_->counters.tests;
   pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
   start_statement("");
 }
@@ -452,6 +453,11 @@ void Backend::start_move(CoreId to) noexcept {
   stream_.start_detach();
 }
 
+void Backend::set_slice(Slice& slice) noexcept {
+  ASSERT(state_ == State::idle);
+  slice_ = &slice;
+}
+
 void Backend::on_detachable(Stream& stream) noexcept {
   ASSERT(state_ == State::moving);
   if (!is_quiet()) {
@@ -459,7 +465,7 @@ void Backend::on_detachable(Stream& stream) noexcept {
     return;
   }
   auto transfer = std::make_unique<BackendTransfer>();
-  transfer->spec = slice_.spec_ref();
+  transfer->spec = slice_->spec_ref();
   transfer->family = address_.family();
   transfer->address = address_;
   transfer->process_id = process_id_;
@@ -470,8 +476,8 @@ void Backend::on_detachable(Stream& stream) noexcept {
   transfer->idle_since = idle_since;
   transfer->fd = stream.release_fd();
   set_state(State::ended);
-  transfer->permit_home = slice_.on_moved(moving_to_);
-  pools_.send_backend(slice_, moving_to_, std::move(transfer));
+  transfer->permit_home = slice_->on_moved(moving_to_);
+  pools_.send_backend(*slice_, moving_to_, std::move(transfer));
   pools_.on_backend_destroyable(*this);
 }
 
@@ -479,7 +485,7 @@ void Backend::on_detachable(Stream& stream) noexcept {
 
 bool Backend::is_near_its_end(Nanoseconds now) const noexcept {
   if (expires_at_ == never || is_retired_) return false;
-  const PoolLimits& limits = slice_.spec().limits;
+  const PoolLimits& limits = slice_->spec().limits;
   // A session keeps its backend for as long as it likes: a successor would wait for nothing.
   const bool is_kept = state_ == State::leased && limits.mode == LeaseMode::session;
   if ((state_ != State::idle && state_ != State::leased) || is_kept) return false;
@@ -495,12 +501,12 @@ void Backend::retire() noexcept {
 
 void Backend::close(const char* text, CloseReason reason, bool mid_message) noexcept {
   if (state_ == State::closing || state_ == State::ended) return;
-  LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_.spec().user.c_str(),
-      slice_.spec().database.c_str(), to_text(state_), text);
+  LOG(debug, "backend pid=%u of %s@%s closes (%s): %s", process_id_, slice_->spec().user.c_str(),
+      slice_->spec().database.c_str(), to_text(state_), text);
   (void)end_lease();
   if (is_being_made()) return fail_login({std::string(sqlstate::admin_shutdown), text});
-  if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
-  if (state_ == State::moving) slice_.on_move_failed(moving_to_);
+  if (state_ == State::idle && is_linked()) slice_->take_idle(*this);
+  if (state_ == State::moving) slice_->on_move_failed(moving_to_);
   start_closing(reason, mid_message);
 }
 
@@ -512,7 +518,7 @@ void Backend::abandon_attempt() noexcept {
 
 // The end begins, for whatever reason.
 void Backend::count_end(CloseReason reason) noexcept {
-  PoolCounters& counters = slice_.counters;
+  PoolCounters& counters = slice_->counters;
   if (state_ == State::testing && reason == CloseReason::failed) ++counters.tests_failed;
   ++(was_ready_ ? counters.closes[reason] : counters.connect_failures);
 }
@@ -568,7 +574,7 @@ void Backend::on_timeout(void* self) noexcept {
       backend.close("no answer to the test before use");
       return backend.stream_.terminate();
     case State::closing:
-      ++backend.slice_.counters.late_ends;
+      ++backend.slice_->counters.late_ends;
       LOG_LIMITED(warning, "server process %u on %s did not close in time; its connection is cut",
                   backend.process_id_, backend.address_.text().c_str());
       return backend.stream_.terminate();
@@ -596,8 +602,8 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
     Lessee* lessee = end_lease();
     count_end(CloseReason::failed);
     abandon_attempt();
-    if (state_ == State::idle && is_linked()) slice_.take_idle(*this);
-    if (state_ == State::moving) slice_.on_move_failed(moving_to_);
+    if (state_ == State::idle && is_linked()) slice_->take_idle(*this);
+    if (state_ == State::moving) slice_->on_move_failed(moving_to_);
     if (lessee != nullptr || !fatal_seen_)
       LOG_LIMITED(warning, "server process %u on %s: connection lost while %s: %s", process_id_,
                   address_.text().c_str(), to_text(state_), text);

@@ -214,7 +214,7 @@ void Backend::on_end_of_input() noexcept {
       if (login_ != nullptr) return become_ready();
       if (reader_.at_boundary()) return;
       // Half a message that nobody asked for (a notice, say): out of reach until the rest is here.
-      if (is_linked()) slice_.take_idle(*this);
+      if (is_linked()) slice_->take_idle(*this);
       return hold();
     case State::held:
       if (cancels_in_flight_ == 0 && is_quiet()) settle();
@@ -239,7 +239,7 @@ void Backend::on_end_of_input() noexcept {
 }
 
 void Backend::violate(const char* what) noexcept {
-  ++slice_.counters.violations;
+  ++slice_->counters.violations;
   LOG_LIMITED(warning, "server process %u on %s sent %s (tag 0x%02x, %s); its connection is closed",
               process_id_, address_.text().c_str(), what, reader_.header().tag, to_text(state_));
   if (state_ == State::preparing)

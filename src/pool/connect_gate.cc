@@ -24,7 +24,9 @@ void ConnectGate::withdraw(CoreId core) noexcept {
 
 std::optional<CoreId> ConnectGate::leave() noexcept {
   for (;;) {
-    if (const auto core = pick()) return core;
+    // The cap may have become smaller.
+    if (!is_over())
+      if (const auto core = pick()) return core;
     const uint32_t before = taken_.fetch_sub(1);
     ASSERT(before > 0);
     // Somebody may have announced itself too late for us and too early to see the place free.
@@ -33,11 +35,17 @@ std::optional<CoreId> ConnectGate::leave() noexcept {
 }
 
 bool ConnectGate::take() noexcept {
+  const uint32_t max = max_.load();
   uint32_t taken = taken_.load();
   do {
-    if (max_ != 0 && taken >= max_) return false;
+    if (max != 0 && taken >= max) return false;
   } while (!taken_.compare_exchange_weak(taken, taken + 1));
   return true;
+}
+
+bool ConnectGate::is_over() const noexcept {
+  const uint32_t max = max_.load();
+  return max != 0 && taken_.load() > max;
 }
 
 std::optional<CoreId> ConnectGate::longest_waiting() const noexcept {

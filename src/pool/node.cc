@@ -16,6 +16,13 @@ Node::Node(NodeOptions options, Resolver& node_resolver)
     resolver_ids_.push_back(resolver_.add(host, options.port));
 }
 
+void Node::update(const NodeOptions& options) {
+  fail_fast.store(options.fail_fast, std::memory_order_relaxed);
+  limit.set_max(options.max_connections);
+  gate.set_max(options.connecting_max);
+  health.set_retry_max(options.health.retry_max);
+}
+
 Resolution Node::addresses() const {
   Resolution all;
   for (const size_t id : resolver_ids_) {

@@ -51,6 +51,11 @@ void NodeHealth::on_abandoned(const NodeAttempt& attempt) {
   if (attempt.is_trial) is_trial_under_way_ = false;
 }
 
+void NodeHealth::set_retry_max(Nanoseconds retry_max) {
+  std::lock_guard lock(mutex_);
+  options_.retry_max = retry_max;
+}
+
 Nanoseconds NodeHealth::retry_at() const {
   std::lock_guard lock(mutex_);
   if (!is_down() || is_trial_under_way_) return never;

@@ -4,14 +4,26 @@
 
 namespace helios {
 
-std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key,
-                                                    const PoolLimits& limits) {
+std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key, const PoolTerms& terms,
+                                                    uint64_t epoch) {
   const std::lock_guard lock(mutex_);
   if (pools_.size() >= cleanup_size_) drop_unused();
-  std::weak_ptr<PoolShared>& entry = pools_[key];
-  std::shared_ptr<PoolShared> shared = entry.lock();
-  if (shared == nullptr) entry = shared = std::make_shared<PoolShared>(limits);
-  return shared;
+  Entry& entry = pools_[key];
+  std::shared_ptr<PoolShared> current = entry.current.lock();
+  // Cores ask for what they have under each configuration: one that nobody asked for did not have
+  // it.
+  const bool was_removed = epoch > entry.epoch + 1;
+  if (current != nullptr && entry.terms == terms && !was_removed) {
+    entry.epoch = std::max(entry.epoch, epoch);
+    return current;
+  }
+  std::shared_ptr<Limit> connections = entry.connections.lock();
+  if (connections == nullptr) connections = std::make_shared<Limit>(0);
+  const auto made = std::make_shared<PoolShared>(terms.limits, ++generations_count_, connections);
+  if (current != nullptr && epoch < entry.epoch) return made;
+  connections->set_max(terms.limits.connections_max());
+  entry = {made, terms, epoch, connections};
+  return made;
 }
 
 size_t PoolRegistry::size() const {
@@ -21,7 +33,9 @@ size_t PoolRegistry::size() const {
 
 // Each time the number has doubled, so that an entry costs a constant number of looks.
 void PoolRegistry::drop_unused() {
-  std::erase_if(pools_, [](const auto& entry) { return entry.second.expired(); });
+  std::erase_if(pools_, [](const auto& entry) {
+    return entry.second.current.expired() && entry.second.connections.expired();
+  });
   cleanup_size_ = std::max(cleanup_size_min, 2 * pools_.size());
 }
 

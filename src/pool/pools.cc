@@ -45,26 +45,9 @@ Pools::~Pools() {
   while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
 }
 
-PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
-  auto found = entries_.find(spec->key);
-  if (found != entries_.end()) return *found->second;
-  auto made = std::make_unique<PoolEntry>(spec, *this, context_.postbox);
-  PoolEntry& entry = *made;
-  entry.slice.unused_since = now();
-  know_addresses(*spec->node);
-  entries_.emplace(spec->key, std::move(made));
-  return entry;
-}
-
 PoolEntry* Pools::find_pool(const std::string& key) noexcept {
   auto found = entries_.find(key);
   return found == entries_.end() ? nullptr : found->second.get();
-}
-
-PoolEntry& Pools::entry_of(Slice& slice) noexcept {
-  PoolEntry* found = find_pool(slice.spec().key);
-  ASSERT(found != nullptr);
-  return *found;
 }
 
 // --- Sessions ---
@@ -209,7 +192,8 @@ void Pools::on_welcome(const Message& message) noexcept {
 void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   const PoolSpec& spec = entry.slice.spec();
-  if (draining_) return spec.node->health.on_abandoned(backend.attempt());
+  if (draining_ || entry.slice.is_superseded())
+    return spec.node->health.on_abandoned(backend.attempt());
   LOG_LIMITED(warning, "%s", connect_error(spec, error).message.c_str());
   if (is_nodes_fault(error, backend.is_answered())) return on_attempt_failed(backend, error);
   on_node_answered(backend);
@@ -264,6 +248,7 @@ void Pools::fail_oldest_waiter(Slice& slice, const PoolError& error, WaitFailure
 // A backend that went idle, not by a release (see Backend::place).
 void Pools::close_if_superfluous(Backend& backend) noexcept {
   if (backend.state() != Backend::State::idle) return;
+  if (backend.slice().is_superseded()) return leave_superseded(backend);
   if (draining_) return backend.close("shutting down", CloseReason::shutting_down);
   if (must_make_room(backend.slice()))
     backend.close("makes room for another pool", CloseReason::made_room);
@@ -345,6 +330,7 @@ bool Pools::on_message(const Message& message) noexcept {
     case MessageKind::drain:
     case MessageKind::stop:
     case MessageKind::settled:
+    case MessageKind::reload:
     case MessageKind::log_statistics:
       return false;
   }

@@ -1,5 +1,6 @@
 // When a pool may connect, where its node answers: the gate of the node, and the limits that it
-// shares with others. The order is fixed: gate, node, database, user; who waits holds nothing.
+// shares with others. The order is fixed: gate, the pool itself,
+// node, database, user; who waits holds nothing.
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -90,17 +91,16 @@ PoolEntry* Pools::first_at_gate(const Node& node) noexcept {
 // The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
 bool Pools::take_limits(const PoolSpec& spec) noexcept {
   const LimitClaim claim{pool_number(spec), spec.limits.weight, spec.limits.min_connections};
+  // First of all the pool's own: full only while connections of an earlier generation end.
+  if (!spec.shared->connections->try_take()) return false;
   const auto limits = limits_of(spec);
   size_t taken = 0;
   for (SharedLimit* limit : limits) {
     if (limit != nullptr && !limit->try_take(claim, now())) break;
     ++taken;
   }
-  if (taken == limits.size()) {
-    spec.shared->connections_count.fetch_add(1, std::memory_order_relaxed);
-    return true;
-  }
-  bool tell = false;
+  if (taken == limits.size()) return true;
+  bool tell = spec.shared->connections->give_back();
   for (size_t i = 0; i < taken; ++i)
     tell |= limits[i] != nullptr && limits[i]->give_back(claim.pool);
   if (tell) tell_limit_freed();
@@ -154,7 +154,10 @@ bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
 // Read at each release: only what changes rarely, unless a limit is full.
 bool Pools::must_make_room(const Slice& slice) noexcept {
   for (SharedLimit* limit : limits_of(slice.spec())) {
-    if (limit == nullptr || (!limit->is_wanted_back() && !limit->is_starved())) continue;
+    if (limit == nullptr ||
+        (!limit->is_wanted_back() && !limit->is_starved() && !limit->has_surplus()))
+      continue;
+    if (limit->give_up_surplus()) return true;
     const uint64_t pool = pool_number(slice.spec());
     if (limit->give_up(pool)) return true;
     if (limit->is_starved_by_other(pool) && !slice.has_waiters()) return true;
@@ -163,9 +166,8 @@ bool Pools::must_make_room(const Slice& slice) noexcept {
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
-  spec.shared->connections_count.fetch_sub(1, std::memory_order_relaxed);
   const uint64_t pool = pool_number(spec);
-  bool tell = false;
+  bool tell = spec.shared->connections->give_back();
   for (SharedLimit* limit : limits_of(spec)) tell |= limit != nullptr && limit->give_back(pool);
   if (tell) tell_limit_freed();
 }

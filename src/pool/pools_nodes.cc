@@ -55,7 +55,7 @@ void Pools::on_attempt_failed(Backend& backend, const PoolError& error) noexcept
 // `failed`: the slice whose attempt has failed, which still counts it as connecting.
 void Pools::on_node_failed(Node& node, const Slice* failed) noexcept {
   const PoolError error = node.health.last_error();
-  const bool is_final = node.fail_fast && !may_pass(error);
+  const bool is_final = node.fail_fast.load(std::memory_order_relaxed) && !may_pass(error);
   for (auto& [key, entry] : entries_) {
     Slice& slice = entry->slice;
     if (slice.spec().node != &node) continue;
@@ -83,7 +83,7 @@ void Pools::fail_who_is_late(Slice& slice) noexcept {
   const PoolSpec& spec = slice.spec();
   const Node& node = *spec.node;
   if (!node.fail_fast || !node.health.is_down() || spec.limits.acquire_timeout == 0) return;
-  if (spec.shared->connections_count.load(std::memory_order_relaxed) > 0) return;
+  if (spec.shared->connections->taken() > 0) return;
   const Nanoseconds retry_at = node.health.retry_at();
   if (retry_at == never) return;  // It is being tried.
   const PoolError error = connect_error(spec, node.health.last_error());
@@ -148,7 +148,7 @@ bool Pools::try_node(const Node& node) noexcept {
   bool is_wanted = false;
   for (auto& [key, entry] : entries_) {
     Slice& slice = entry->slice;
-    if (slice.spec().node != &node) continue;
+    if (slice.spec().node != &node || slice.is_superseded()) continue;
     slice.on_limit_freed();
     is_wanted = is_wanted || slice.waiters_count() > 0;
     if (slice.permits_free() > 0 &&

@@ -38,8 +38,29 @@ bool SharedLimit::give_back(uint64_t pool) {
   --found->second.held;
   found->second.asked_at = 0;
   taken_.store(taken() - 1, std::memory_order_relaxed);
+  // What ends by itself need not be asked for. (Those that were asked count in the excess too.)
+  uint32_t surplus = surplus_.load(std::memory_order_relaxed);
+  while (surplus > excess() && !surplus_.compare_exchange_weak(surplus, excess())) {
+  }
   if (found->second.held == 0 && found->second.wants_until == 0) members_.erase(found);
   return starved_.exchange(0, std::memory_order_relaxed) != 0;
+}
+
+void SharedLimit::set_max(uint32_t max) {
+  std::lock_guard lock(mutex_);
+  max_.store(max, std::memory_order_relaxed);
+  surplus_.store(excess(), std::memory_order_relaxed);
+}
+
+uint32_t SharedLimit::excess() const noexcept {
+  return max() == 0 || taken() <= max() ? 0 : taken() - max();
+}
+
+bool SharedLimit::give_up_surplus() noexcept {
+  uint32_t left = surplus_.load(std::memory_order_relaxed);
+  while (left > 0 && !surplus_.compare_exchange_weak(left, left - 1)) {
+  }
+  return left > 0;
 }
 
 bool SharedLimit::has_room_to_spare(uint64_t pool, Nanoseconds now) const {
@@ -83,7 +104,7 @@ void SharedLimit::forget_gone(Nanoseconds now) {
 
 // As many others want what is free, and are due before this one, as there is free.
 bool SharedLimit::is_kept_for_others(const Member& member, Nanoseconds now) const {
-  if (max_ == 0) return false;
+  if (max() == 0) return false;
   const bool is_its_turn = is_starving(member, now);
   Member after = member;
   ++after.held;
@@ -92,7 +113,7 @@ bool SharedLimit::is_kept_for_others(const Member& member, Nanoseconds now) cons
     if (is_starving(other, now)) return !is_its_turn || other.wants_since < member.wants_since;
     return !is_its_turn && is_due_before(other, after);
   };
-  uint32_t free_count = max_ - taken();
+  uint32_t free_count = max() - taken();
   for (const auto& [pool, other] : members_)
     if (pool != member.claim.pool && comes_before_it(other) && --free_count == 0) return true;
   return false;

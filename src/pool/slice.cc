@@ -49,6 +49,7 @@ PooledBackend* Slice::try_acquire() noexcept {
 }
 
 bool Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
+  ASSERT(!is_superseded_);
   if (spec_->limits.max_waiters > 0 && !spec_->shared->waiters.try_take()) return false;
   waiter.waiting_since = now;
   waiters_.push_back(waiter);
@@ -56,6 +57,13 @@ bool Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
   counters.waiters_max = std::max<uint64_t>(counters.waiters_max, waiters_.size());
   port_.activate(*this);
   return true;
+}
+
+void Slice::take_over(Waiter& waiter) noexcept {
+  ASSERT(!is_superseded_);
+  if (spec_->limits.max_waiters > 0) spec_->shared->waiters.take_regardless();
+  waiters_.push_back(waiter);
+  port_.activate(*this);
 }
 
 void Slice::remove(Waiter& waiter) noexcept {
@@ -97,6 +105,14 @@ void Slice::release(PooledBackend& backend, Nanoseconds now) noexcept {
   place(backend, now);
 }
 
+void Slice::adopt(PooledBackend& backend, Nanoseconds now) noexcept {
+  ASSERT(permits_free_ > 0);
+  ASSERT(!is_superseded_);
+  --permits_free_;
+  ++backends_count_;
+  place(backend, now);
+}
+
 void Slice::take_idle(PooledBackend& backend) noexcept {
   idle_.remove(backend);
 }
@@ -122,14 +138,16 @@ void Slice::on_move_failed(CoreId to) noexcept {
   send(to, MessageKind::unpromise, 1);
   // The wish is open again. If it was withdrawn meanwhile, the other core answers unpromise with
   // another withdrawal.
-  set_wish(peer, peer.wish_count + 1, peer.wish_count > 0 ? peer.wish_oldest : 0);
+  if (!is_superseded_)
+    set_wish(peer, peer.wish_count + 1, peer.wish_count > 0 ? peer.wish_oldest : 0);
   port_.activate(*this);
 }
 
 void Slice::on_want(CoreId from, uint32_t count, Nanoseconds oldest, uint64_t flags) noexcept {
   ASSERT(from != postbox_.core());
   Peer& peer = peers_[from];
-  set_wish(peer, count, oldest);
+  // Who waits there moves to the next generation too, as soon as that core knows of it.
+  set_wish(peer, is_superseded_ ? 0 : count, oldest);
   peer.wish_takes_permits = (flags & want_flags::takes_permits) != 0;
   const bool answer = (flags & want_flags::answer) != 0;
   if (!answer) {
@@ -184,6 +202,14 @@ void Slice::on_permits(CoreId from, uint32_t count, CoreId home) noexcept {
 
 void Slice::forget_wishes() noexcept {
   for (Peer& peer : peers_) set_wish(peer, 0, never);
+}
+
+void Slice::supersede() noexcept {
+  ASSERT(!is_superseded_);
+  is_superseded_ = true;
+  wants_successor = false;
+  forget_wishes();
+  port_.activate(*this);
 }
 
 void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept {
@@ -265,7 +291,7 @@ bool Slice::is_pristine() const noexcept {
 }
 
 bool Slice::warm_up(Nanoseconds now) noexcept {
-  if (permits_free_ == 0 || is_limit_full_ || now < retry_at_) return false;
+  if (is_superseded_ || permits_free_ == 0 || is_limit_full_ || now < retry_at_) return false;
   if (retry_at_ != 0 && connecting_count_ > 0) return false;
   if (!port_.connect(*this)) {
     is_limit_full_ = true;

@@ -17,6 +17,8 @@ const char* to_text(WaitFailure failure) noexcept {
       return "client left";
     case WaitFailure::cancelled:
       return "cancelled";
+    case WaitFailure::removed:
+      return "removed";
     case WaitFailure::shutting_down:
       return "shutting down";
   }
@@ -35,6 +37,8 @@ const char* to_text(CloseReason reason) noexcept {
       return "dropped";
     case CloseReason::made_room:
       return "made room";
+    case CloseReason::reconfigured:
+      return "reconfigured";
     case CloseReason::shutting_down:
       return "shutting down";
   }
@@ -152,12 +156,12 @@ Statistics Pools::statistics() noexcept {
   for (auto& [key, entry] : entries_) {
     const Slice& slice = entry->slice;
     const PoolSpec& spec = slice.spec();
-    all.add(key, {spec.user,
-                  spec.database,
-                  settings_text(spec.login.parameters),
-                  spec.node,
-                  spec.limits.max_connections,
-                  {gauges[&slice], slice.counters}});
+    all.add(spec.key, {spec.user,
+                       spec.database,
+                       settings_text(spec.login.parameters),
+                       spec.node,
+                       spec.limits.max_connections,
+                       {gauges[&slice], slice.counters}});
   }
   return all;
 }

@@ -42,28 +42,13 @@ PoolLimits to_limits(const PoolConfig& pool) {
 
 }  // namespace
 
-ConfigDirectory::ConfigDirectory(const Config& config, Resolver& resolver, CoreId cores_count)
-    : config_(config) {
-  for (const NodeConfig& node : config.nodes) {
-    NodeOptions options;
-    options.name = node.name;
-    options.label = node.host + ":" + std::to_string(node.port);
-    options.hosts = node.hosts();
-    options.port = node.port;
-    options.max_connections = node.max_connections;
-    options.connecting_max = node.connecting_max;
-    options.cores_count = cores_count;
-    options.fail_fast = node.fail_fast;
-    options.health.retry_max = node.retry_max;
-    nodes_.emplace(node.name, std::make_unique<Node>(std::move(options), resolver));
-  }
-  for (const DatabaseConfig& database : config.databases)
-    database_limits_.emplace(&database,
-                             EntryLimits{limit_of<SharedLimit>(database.max_connections_total),
-                                         limit_of<Limit>(database.max_clients)});
-  for (const UserConfig& user : config.users) {
-    user_limits_.emplace(&user, EntryLimits{limit_of<SharedLimit>(user.max_connections_total),
-                                            limit_of<Limit>(user.max_clients)});
+ConfigDirectory::ConfigDirectory(Config config, ConfigCatalog& catalog, uint64_t epoch)
+    : config_(std::move(config)), catalog_(catalog), epoch_(epoch) {
+  for (const NodeConfig& node : config_.nodes) nodes_.emplace(node.name, &catalog.node_of(node));
+  for (const DatabaseConfig& database : config_.databases)
+    database_limits_.emplace(&database, catalog.limits_of(database));
+  for (const UserConfig& user : config_.users) {
+    user_limits_.emplace(&user, catalog.limits_of(user));
     if (auto verifier = parse_scram_verifier(user.password)) verifiers_.emplace(&user, *verifier);
   }
 }
@@ -111,8 +96,7 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
                                      const ParameterList& settings) const {
   const DatabaseConfig* database = config_.find_database(database_name);
   const UserConfig* user = config_.find_user(user_name);
-  ASSERT(database != nullptr);
-  ASSERT(user != nullptr);
+  if (database == nullptr || user == nullptr) return {};
   const NodeConfig* node = config_.find_node(database->node);
   ASSERT(node != nullptr);
   const NodeLogin login = config_.node_login(*database, *user, user_name);
@@ -120,7 +104,7 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   auto* spec = new PoolSpec();
   spec->database = database_name;
   spec->user = user_name;
-  spec->node = nodes_.at(database->node).get();
+  spec->node = nodes_.at(database->node);
   const EntryLimits& of_database = database_limits_.at(database);
   const EntryLimits& of_user = user_limits_.at(user);
   spec->database_limit = of_database.connections;
@@ -139,9 +123,10 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->login.scram_rounds_max = node->scram_rounds_max;
 
   spec->key = pool_key(database_name, user_name, settings);
-  spec->shared = registry_.shared_of(spec->key, spec->limits);
   spec->login.parameters.assign(settings.begin(), settings.end());
   std::sort(spec->login.parameters.begin(), spec->login.parameters.end());
+  spec->epoch = epoch_;
+  spec->shared = catalog_.registry().shared_of(spec->key, *spec, epoch_);
   return PoolSpecRef(spec);
 }
 

@@ -109,6 +109,8 @@ void CoreServer::on_message(const Message& message) noexcept {
       return;
     case MessageKind::settled:
       return;  // The turn that it caused looks again.
+    case MessageKind::reload:
+      return reload(message);
     case MessageKind::log_statistics:
       return statistics_.collect(&log_statistics, nullptr);
     case MessageKind::none:
@@ -139,6 +141,15 @@ bool CoreServer::on_turn_end(Nanoseconds now) noexcept {
   pools_.on_turn_end(now);
   flush_streams(net_);
   return keys_.has_work() || pools_.has_work() || sessions_.has_work() || !flush_list_.empty();
+}
+
+void CoreServer::reload(const Message& message) noexcept {
+  const std::unique_ptr<ConfigNews> news(reinterpret_cast<ConfigNews*>(message.words[0]));
+  if (draining_) return;
+  sessions_.reload(*news->directory);
+  directory_ = std::move(news->directory);
+  if (news->cores_left->fetch_sub(1) == 1)
+    LOG(info, "SIGHUP: the new configuration is in effect on every core");
 }
 
 void CoreServer::start_drain() noexcept {

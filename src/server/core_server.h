@@ -17,14 +17,22 @@
 
 namespace helios {
 
+// A new configuration, on its way to a core. Owned by the message that carries it.
+struct ConfigNews {
+  std::shared_ptr<const Directory> directory;
+  std::shared_ptr<std::atomic<uint32_t>> cores_left;  // That have not taken it over.
+};
+
 // What all cores share. Outlives them.
 struct ServerShared {
   ServerShared(const Directory& directory, uint32_t clients_max, Nanoseconds login_timeout,
                CoreId cores_count)
       : sessions{directory, clients_max, login_timeout, {}, {}, {}},
+        clients_room(clients_max),
         loads(cores_count),
         last_statistics(cores_count) {}
   SessionsShared sessions;
+  const uint32_t clients_room;               // Clients that there is memory for.
   std::vector<std::atomic<uint32_t>> loads;  // Clients of each core.
   std::atomic<uint32_t> transfers_count{0};  // Backends and sessions in messages.
   std::atomic<uint32_t> settled_count{0};   // Cores that have nothing left while the process stops.
@@ -56,6 +64,7 @@ class CoreServer final : public CoreApplication, public ListenerOwner {
 
   [[nodiscard]] CoreId least_loaded() noexcept;
   void log_counters() const noexcept;
+  void reload(const Message& message) noexcept;
   void start_drain() noexcept;
   [[nodiscard]] bool has_nothing_left() const noexcept;
   void tell_all(MessageKind kind) noexcept;
@@ -69,6 +78,7 @@ class CoreServer final : public CoreApplication, public ListenerOwner {
   SystemRandom random_;
   KeyDerivation keys_;
   Pools pools_;
+  std::shared_ptr<const Directory> directory_;  // Since the first reload.
   Sessions sessions_;
   StatisticsCollector statistics_;
   std::vector<std::unique_ptr<Listener>> listeners_;

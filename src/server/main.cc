@@ -17,7 +17,9 @@ int exit_code(ExitCode code) {
 int run(const Config& config, const Arguments& arguments) {
   block_signals();
   start_log(config.proxy.log_level);
-  const Result<bool> result = run_server(config, arguments.io_features_off);
+  const Result<bool> result = run_server(config, arguments.io_features_off, [&arguments] {
+    return load_config_file(arguments.config_path);
+  });
   stop_log();
   if (result.ok()) return exit_code(ExitCode::done);
   std::fprintf(stderr, "heliosproxy: %s\n", result.error().c_str());

@@ -17,6 +17,7 @@
 #include "helios/wire/crypto.h"
 #include "server/config_directory.h"
 #include "server/core_server.h"
+#include "server/reload.h"
 
 namespace helios {
 namespace {
@@ -59,6 +60,9 @@ class DeadLetters final : public MessageHandler {
         return;
       case MessageKind::welcome:
         delete reinterpret_cast<WelcomeNews*>(message.words[0]);
+        return;
+      case MessageKind::reload:
+        delete reinterpret_cast<ConfigNews*>(message.words[0]);
         return;
       case MessageKind::client_socket:
         ::close(static_cast<int>(message.words[0]));
@@ -112,7 +116,7 @@ bool all_ended(const std::vector<std::unique_ptr<Core>>& cores) {
 
 // Until every core has ended. First signal: drain; second, or the end of the patience: stop.
 void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mailbox,
-                  ListenSockets& sockets, Nanoseconds drain_timeout) {
+                  ListenSockets& sockets, Reload& reload) {
   MonotonicClock clock;
   Nanoseconds stop_at = never;
   bool draining = false;
@@ -120,7 +124,7 @@ void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mail
   while (!all_ended(cores)) {
     const auto signal = wait_for_signal(draining ? signal_poll_interval : never);
     if (signal == Signal::hangup) {
-      LOG(warning, "SIGHUP: the configuration is read at start only; restart to change it");
+      if (!draining) reload.run();
     } else if (signal == Signal::statistics) {
       ask_for_statistics(mailbox);
     } else if (signal.has_value() && !draining) {
@@ -130,6 +134,7 @@ void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mail
           "stops at once");
       sockets.remove_files();
       send_to_all(mailbox, MessageKind::drain);
+      const Nanoseconds drain_timeout = reload.config().proxy.drain_timeout;
       if (drain_timeout > 0) stop_at = clock.now() + drain_timeout;
     } else if (!stopped && (signal.has_value() || (draining && clock.now() >= stop_at))) {
       stopped = true;
@@ -153,7 +158,8 @@ RingOptions ring_options(const Config& config, FeatureMask features_off) {
 
 }  // namespace
 
-Result<bool> run_server(const Config& config, const std::vector<std::string>& io_features_off) {
+Result<bool> run_server(const Config& config, const std::vector<std::string>& io_features_off,
+                        const std::function<LoadResult()>& read) {
   std::string names;
   for (const std::string& name : io_features_off) names += (names.empty() ? "" : ",") + name;
   const auto features_off = parse_feature_mask(names);
@@ -161,8 +167,10 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
 
   std::vector<int> cpus = usable_cpus();
   const size_t cores_count = config.proxy.cores == 0 ? cpus.size() : config.proxy.cores;
-  if (auto limit = raise_descriptor_limit(descriptors_needed(config, cores_count)); !limit.ok())
-    return Error{limit.error()};
+  const auto make_room = [cores_count](const Config& wanted) {
+    return raise_descriptor_limit(descriptors_needed(wanted, cores_count));
+  };
+  if (auto limit = make_room(config); !limit.ok()) return Error{limit.error()};
 
   auto addresses = parse_listen_addresses(config.proxy.listen);
   if (!addresses.ok()) return Error{addresses.error()};
@@ -174,7 +182,8 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
   resolver_options.refresh_interval =
       config.proxy.dns_refresh > 0 ? config.proxy.dns_refresh : never;
   Resolver resolver(resolver_options);
-  const ConfigDirectory directory(config, resolver, static_cast<CoreId>(cores_count));
+  ConfigCatalog catalog(resolver, static_cast<CoreId>(cores_count));
+  const ConfigDirectory directory(config, catalog, 0);
   resolver.start();
 
   ServerShared shared(directory, config.proxy.max_clients, config.proxy.client_login_timeout,
@@ -216,7 +225,8 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
     for (const SocketAddress& address : sockets.value().addresses())
       LOG(info, "listening on %s", address.text().c_str());
     LOG(info, "ready: %zu core%s", cores_count, cores_count == 1 ? "" : "s");
-    wait_for_end(cores, mailbox, sockets.value(), config.proxy.drain_timeout);
+    Reload reload({catalog, shared, mailbox, read, make_room}, config);
+    wait_for_end(cores, mailbox, sockets.value(), reload);
   } else {
     // Those that never started will never settle.
     shared.settled_count.fetch_add(static_cast<uint32_t>(cores_count - cores.size()));

@@ -135,6 +135,11 @@ bool Session::acquire() noexcept {
     return false;
   }
   if (state_ == State::ready) set_state(State::waiting);
+  schedule_wait();
+  return false;
+}
+
+void Session::schedule_wait() noexcept {
   Nanoseconds due = wait_end();
   // Not before the login is done.
   const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
@@ -143,7 +148,6 @@ bool Session::acquire() noexcept {
   // In the login its own deadline stands too: the earlier one counts.
   if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))
     sessions_.timers().schedule(timer_, due);
-  return false;
 }
 
 void Session::on_leased(Backend& backend) noexcept {
@@ -164,6 +168,14 @@ void Session::on_leased(Backend& backend) noexcept {
 
 void Session::on_wait_failed(const PoolError& error) noexcept {
   fail(error.sqlstate, error.message);
+}
+
+void Session::on_pool_changed(PoolEntry& next) noexcept {
+  ASSERT(state_ == State::waiting || state_ == State::welcome);
+  join(next);
+  // The deadline of the login stands; that of the wait is the new pool's.
+  if (state_ == State::waiting) sessions_.timers().cancel(timer_);
+  schedule_wait();
 }
 
 void Session::on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept {
@@ -297,7 +309,13 @@ void Session::try_release() noexcept {
   held_ = false;
   set_state(State::ready);
   backend.give_back(clean_up);
-  if (draining_ && state_ == State::ready) drain();
+  after_lease();
+}
+
+void Session::after_lease() noexcept {
+  if (state_ != State::ready) return;
+  if (draining_) return drain();
+  if (pool_->slice.is_superseded()) leave_pool();
 }
 
 // A COPY failed, and how many replies are still to come is not known: nobody else may get them.
@@ -309,7 +327,7 @@ void Session::drop_ambiguous() noexcept {
     return fail(sqlstate::connection_failure,
                 "the server connection was closed after a failed COPY");
   set_state(State::ready);
-  if (draining_) drain();
+  after_lease();
 }
 
 // The client is gone in good order: what it asked for is finished first, then the backend is free.
@@ -444,8 +462,47 @@ void Session::drain() noexcept {
     case State::welcome:
     case State::ready:
     case State::waiting:
+      if (!sessions_.is_draining()) return leave_pool();
       return fail(sqlstate::admin_shutdown, "the pooler is shutting down");
   }
+}
+
+void Session::on_reload() noexcept {
+  // Before the login is done it has no pool; waiters were moved by the pools.
+  if (pool_ == nullptr || !pool_->slice.is_superseded()) return;
+  if (state_ == State::ready) return leave_pool();
+  // The transaction ends in the pool that it began in, and so does a lease in session mode.
+  if (state_ == State::leased && sessions_.pools().successor_of(*pool_) == nullptr) drain();
+}
+
+// Its pool is superseded, and it holds no backend.
+void Session::leave_pool() noexcept {
+  ASSERT(state_ == State::ready);
+  ASSERT(pool_->slice.is_superseded());
+  Pools& pools = sessions_.pools();
+  draining_ = false;
+  if (PoolEntry* next = pools.successor_of(*pool_)) return join(*next);
+  const PoolError error = pools.why_removed(pool_->slice.spec());
+  fail(error.sqlstate, error.message);
+}
+
+// Counts where it goes. It is in already: no limit on clients turns it away.
+void Session::join(PoolEntry& next) noexcept {
+  ASSERT(backend_ == nullptr);
+  const PoolSpec& from = pool_->slice.spec();
+  const PoolSpec& to = next.slice.spec();
+  const auto move = [](const std::shared_ptr<Limit>& old, const std::shared_ptr<Limit>& other) {
+    if (old == other) return;
+    if (other != nullptr) other->take_regardless();
+    if (old != nullptr) (void)old->give_back();
+  };
+  if (uses_pool_) {
+    move(from.database_clients, to.database_clients);
+    move(from.user_clients, to.user_clients);
+    --pool_->slice.sessions_count;
+    if (++next.slice.sessions_count == 1) sessions_.pools().activate(next.slice);
+  }
+  pool_ = &next;
 }
 
 void Session::on_timeout(void* self) noexcept {

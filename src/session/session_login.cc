@@ -110,8 +110,9 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
     list.emplace_back(std::move(setting.name), std::move(setting.value));
   }
   MessageWriter& output = sessions_.pools().writer();
-  on_login_step(login_->dialogue.start(startup, shared.directory.secret_of(login_->user), output),
-                output);
+  on_login_step(
+      login_->dialogue.start(startup, sessions_.directory().secret_of(login_->user), output),
+      output);
 }
 
 void Session::on_login_step(ClientLoginStep step, MessageWriter& output) noexcept {
@@ -153,21 +154,28 @@ void Session::on_key(const Sha256Digest& salted_password) noexcept {
 
 // Only now may the client learn which databases there are.
 void Session::on_logged_in() noexcept {
-  const Directory& directory = sessions_.shared().directory;
+  const Directory& directory = sessions_.directory();
   if (!directory.has_database(login_->database))
     return fail(sqlstate::invalid_catalog_name,
                 "database \"" + login_->database + "\" does not exist");
   Pools& pools = sessions_.pools();
   PoolEntry* pool = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
-  if (pool == nullptr)
-    pool = &pools.pool_of(directory.pool_of(login_->database, login_->user, login_->settings));
+  if (pool == nullptr) {
+    const PoolSpecRef spec = directory.pool_of(login_->database, login_->user, login_->settings);
+    // Not since it said its name, but before.
+    if (spec.is_null())
+      return fail(sqlstate::admin_shutdown, "user \"" + login_->user +
+                                                "\" was removed from the configuration of the "
+                                                "pooler");
+    pool = &pools.pool_of(spec);
+  }
   const CoreId place = sessions_.place_of(pool->slice.spec());
   if (place != pools.context().postbox.core()) return start_move(pool->slice.spec_ref(), place);
-  join(*pool);
+  enter(*pool);
 }
 
 // Here it stays.
-void Session::join(PoolEntry& pool) noexcept {
+void Session::enter(PoolEntry& pool) noexcept {
   pool_ = &pool;
   if (!count_client()) return;
   set_state(State::welcome);
@@ -296,6 +304,7 @@ void Session::send_welcome() noexcept {
   forget_login();
   set_state(State::ready);
   if (sessions_.is_draining()) return drain();
+  if (pool_->slice.is_superseded()) leave_pool();
   run_inbox();
 }
 

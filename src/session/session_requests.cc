@@ -187,7 +187,8 @@ void Session::end_skip() noexcept {
 bool Session::must_hold(uint8_t tag) noexcept {
   return backend_ != nullptr && begins_work(tag) && backend_->ledger().ready_due_count() > 0 &&
          !backend_->ledger().is_copying_in() && !backend_->ledger().is_skipping_to_sync() &&
-         mode() != LeaseMode::session && pool_->slice.has_waiters();
+         mode() != LeaseMode::session &&
+         (pool_->slice.has_waiters() || pool_->slice.is_superseded());
 }
 
 void Session::inspect(ByteSpan body) noexcept {

@@ -61,7 +61,12 @@ void Session::start(SessionTransfer& transfer) noexcept {
   stream_.open(transfer.fd, transfer.family);
   inbox_.append(transfer.received);
   if (sessions_.is_draining()) return fail(sqlstate::admin_shutdown, "the pooler is shutting down");
-  join(sessions_.pools().pool_of(transfer.pool));
+  Pools& pools = sessions_.pools();
+  PoolEntry* pool = &pools.pool_of(transfer.pool);
+  if (pool->slice.is_superseded()) pool = pools.successor_of(*pool);
+  if (pool != nullptr) return enter(*pool);
+  const PoolError error = pools.why_removed(*transfer.pool);
+  fail(error.sqlstate, error.message);
 }
 
 }  // namespace helios

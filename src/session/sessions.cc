@@ -24,6 +24,7 @@ SlabId id_of_word(uint64_t word) {
 Sessions::Sessions(SessionsShared& shared, Pools& pools, NetContext& net,
                    uint32_t sessions_max) noexcept
     : shared_(shared),
+      directory_(&shared.directory),
       pools_(pools),
       net_(net),
       logins_(std::make_unique<Slab<SessionLogin>>(sessions_max)),
@@ -210,6 +211,7 @@ bool Sessions::on_message(const Message& message) noexcept {
     case MessageKind::drain:
     case MessageKind::stop:
     case MessageKind::settled:
+    case MessageKind::reload:
     case MessageKind::log_statistics:
       return false;
   }
@@ -218,6 +220,14 @@ bool Sessions::on_message(const Message& message) noexcept {
 
 void Sessions::on_turn_end() noexcept {
   destroy_finished();
+}
+
+// All in one turn: afterwards nothing on this core begins under the old configuration.
+void Sessions::reload(const Directory& directory) noexcept {
+  directory_ = &directory;
+  pools_.begin_reload(directory);
+  sessions_.for_each([](Session& session) { session.on_reload(); });
+  pools_.finish_reload();
 }
 
 void Sessions::start_drain() noexcept {

@@ -84,5 +84,19 @@ TEST_CASE("two threads never exceed a gate, and none is forgotten") {
   CHECK(gate.taken() == 0);
 }
 
+TEST_CASE("a cap that becomes smaller lets nobody in before enough have left") {
+  ConnectGate gate(3, 2);
+  for (int i = 0; i < 3; ++i) REQUIRE(gate.try_enter(0, 1));
+  CHECK_FALSE(gate.try_enter(1, 5));
+  gate.set_max(1);
+  CHECK_FALSE(gate.leave().has_value());
+  CHECK_FALSE(gate.leave().has_value());
+  CHECK(gate.taken() == 1);
+  CHECK(gate.leave() == CoreId{1});
+  CHECK(gate.taken() == 1);
+  gate.set_max(2);
+  CHECK(gate.try_enter(0, 9));
+}
+
 }  // namespace
 }  // namespace helios

@@ -10,40 +10,77 @@ namespace {
 
 TEST_CASE("a key has one shared part for as long as somebody has it") {
   PoolRegistry registry;
-  PoolLimits limits;
-  limits.max_waiters = 2;
-  auto first = registry.shared_of("a", limits);
-  CHECK(registry.shared_of("a", limits) == first);
-  CHECK(registry.shared_of("b", limits) != first);
+  PoolTerms terms;
+  terms.limits.max_waiters = 2;
+  auto first = registry.shared_of("a", terms);
+  CHECK(registry.shared_of("a", terms) == first);
+  CHECK(registry.shared_of("b", terms) != first);
   CHECK(first->waiters.max() == 2);
   REQUIRE(first->waiters.try_take());
-  auto second = registry.shared_of("a", limits);
+  auto second = registry.shared_of("a", terms);
   first.reset();
-  CHECK(registry.shared_of("a", limits)->waiters.taken() == 1);
+  CHECK(registry.shared_of("a", terms)->waiters.taken() == 1);
   second.reset();
-  CHECK(registry.shared_of("a", limits)->waiters.taken() == 0);
+  CHECK(registry.shared_of("a", terms)->waiters.taken() == 0);
 }
 
 TEST_CASE("keys that nobody has any more are dropped, and no others") {
   PoolRegistry registry;
-  const PoolLimits limits;
-  const auto kept = registry.shared_of("kept", limits);
-  for (int i = 0; i < 10'000; ++i) (void)registry.shared_of(std::to_string(i), limits);
+  const PoolTerms terms;
+  const auto kept = registry.shared_of("kept", terms);
+  for (int i = 0; i < 10'000; ++i) (void)registry.shared_of(std::to_string(i), terms);
   CHECK(registry.size() < 200);
-  CHECK(registry.shared_of("kept", limits) == kept);
+  CHECK(registry.shared_of("kept", terms) == kept);
   std::vector<std::shared_ptr<PoolShared>> many;
-  for (int i = 0; i < 1'000; ++i) many.push_back(registry.shared_of(std::to_string(i), limits));
+  for (int i = 0; i < 1'000; ++i) many.push_back(registry.shared_of(std::to_string(i), terms));
   for (size_t i = 0; i < many.size(); ++i)
-    CHECK(registry.shared_of(std::to_string(i), limits) == many[i]);
+    CHECK(registry.shared_of(std::to_string(i), terms) == many[i]);
+}
+
+TEST_CASE("other terms are another generation, and both count against the new limit") {
+  PoolRegistry registry;
+  PoolTerms terms;
+  terms.limits.max_connections = 3;
+  const auto first = registry.shared_of("a", terms, 0);
+  CHECK(first->connections->max() == 3);
+  for (int i = 0; i < 3; ++i) REQUIRE(first->connections->try_take());
+  CHECK(registry.shared_of("a", terms, 1) == first);
+  terms.limits.max_connections = 2;
+  terms.limits.reserve_connections = 2;
+  const auto second = registry.shared_of("a", terms, 2);
+  CHECK(second != first);
+  CHECK(second->generation > first->generation);
+  CHECK(second->connections->max() == 4);
+  CHECK(second->connections->try_take());
+  CHECK_FALSE(second->connections->try_take());
+  // A core that still lives in the first configuration changes nothing for those that do not.
+  const auto late = registry.shared_of("a", PoolTerms(), 1);
+  CHECK(late != first);
+  CHECK(late != second);
+  CHECK(second->connections->max() == 4);
+  CHECK(registry.shared_of("a", terms, 2) == second);
+}
+
+TEST_CASE("a pool that was gone for an epoch is another one afterwards, with what is still open") {
+  PoolRegistry registry;
+  PoolTerms terms;
+  terms.limits.max_connections = 1;
+  auto first = registry.shared_of("a", terms, 0);
+  const auto connections = first->connections;
+  REQUIRE(connections->try_take());
+  const auto second = registry.shared_of("a", terms, 2);
+  CHECK(second != first);
+  CHECK_FALSE(second->connections->try_take());
+  first.reset();
+  CHECK(connections->taken() == 1);
 }
 
 TEST_CASE("two threads that ask for one key get one shared part") {
   PoolRegistry registry;
-  const PoolLimits limits;
+  const PoolTerms terms;
   constexpr size_t rounds = 1'000;
   const auto ask = [&](std::vector<std::shared_ptr<PoolShared>>& got) {
-    for (size_t i = 0; i < rounds; ++i)
-      got.push_back(registry.shared_of(std::to_string(i), limits));
+    for (size_t i = 0; i < rounds; ++i) got.push_back(registry.shared_of(std::to_string(i), terms));
   };
   std::vector<std::shared_ptr<PoolShared>> here;
   std::vector<std::shared_ptr<PoolShared>> there;

@@ -206,4 +206,29 @@ TEST_CASE("two threads never take more than the shared limit allows") {
   CHECK(limit.taken() == 0);
 }
 
+TEST_CASE("a limit that becomes smaller asks back what is beyond it, each connection once") {
+  SharedLimit limit(5);
+  for (int i = 0; i < 5; ++i) REQUIRE(limit.try_take({1, 1, 0}, 0));
+  limit.set_max(2);
+  CHECK(limit.has_surplus());
+  CHECK_FALSE(limit.has_room());
+  CHECK(limit.give_up_surplus());
+  CHECK(limit.give_up_surplus());
+  // One ends by itself: those that were asked are on their way.
+  (void)limit.give_back(1);
+  CHECK(limit.give_up_surplus() == true);
+  CHECK_FALSE(limit.give_up_surplus());
+  for (int i = 0; i < 3; ++i) (void)limit.give_back(1);
+  CHECK(limit.taken() == 1);
+  CHECK_FALSE(limit.has_surplus());
+  CHECK(limit.try_take({1, 1, 0}, 0));
+  CHECK_FALSE(limit.try_take({1, 1, 0}, 0));
+  limit.set_max(3);
+  CHECK(limit.try_take({1, 1, 0}, 0));
+  limit.set_max(1);
+  CHECK(limit.has_surplus());
+  limit.set_max(0);
+  CHECK_FALSE(limit.has_surplus());
+}
+
 }  // namespace helios

@@ -119,7 +119,7 @@ ProxyBench::ProxyBench(PoolMode mode, uint32_t backends_count) : port_(find_free
   config_ = make_config(mode, backends_count, server_.port(), port_);
   set_log_level(LogLevel::warning);
   thread_ = std::thread([this] {
-    const Result<bool> result = run_server(config_, {});
+    const Result<bool> result = run_server(config_, {}, {});
     if (!result.ok()) failure_ = result.error();
     has_ended_.store(true);
   });

@@ -151,6 +151,7 @@ class Wisher final : public Lessee {
  public:
   void on_leased(Backend&) noexcept override { is_leased = true; }
   void on_wait_failed(const PoolError& failure) noexcept override { error = failure; }
+  void on_pool_changed(PoolEntry&) noexcept override {}
   void on_reply(ByteSpan, BufferRef, bool) noexcept override {}
   void on_reply_copy(ByteSpan, bool) noexcept override {}
   void on_statement(uint8_t, uint64_t) noexcept override {}

@@ -300,7 +300,7 @@ Outcome run(uint64_t seed) {
   const PoolShared& shared = *bench.slice().spec().shared;
   CHECK(shared.waiters.taken() == 0);
   CHECK(shared.reserve.taken() == 0);
-  CHECK(shared.connections_count == backends);
+  CHECK(shared.connections->taken() == backends);
   CHECK(bench.node.limit.taken() == backends);
   CHECK(bench.node.gate.taken() == 0);
   if (is_draining) CHECK(bench.is_empty());

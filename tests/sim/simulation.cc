@@ -63,6 +63,7 @@ const char* to_text(MessageKind kind) {
     case MessageKind::none:
     case MessageKind::statistics_wanted:
     case MessageKind::statistics:
+    case MessageKind::reload:
     case MessageKind::log_statistics:
     case MessageKind::client_socket:
     case MessageKind::drain:

@@ -607,7 +607,7 @@ NodeOptions scripted_node() {
 
 UserSecret BenchDirectory::secret_of(std::string_view user) const {
   UserSecret secret;
-  if (user == "stranger") return secret;
+  if (user == "stranger" || removed_users.contains(std::string(user))) return secret;
   if (begins_with(user, "typist")) {
     secret.kind = UserSecret::Kind::plain_password;
     secret.text = SecretBytes("pencil");
@@ -619,19 +619,23 @@ UserSecret BenchDirectory::secret_of(std::string_view user) const {
 
 PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view user,
                                     const ParameterList& settings) const {
+  if (!has_database(database) || removed_users.contains(std::string(user))) return {};
   auto* spec = new PoolSpec();
   spec->key = pool_key(database, user, settings);
   spec->login.parameters.assign(settings.begin(), settings.end());
   spec->database = database;
   spec->user = user;
-  spec->node = &node_;
+  spec->node = node;
+  spec->login.password = password;
+  spec->user_limit = user_limit;
+  spec->epoch = number;
   spec->login.user = user;
   spec->login.database = database;
   spec->limits = limits;
   spec->database_clients = database_clients;
   spec->user_clients = user_clients;
   if (adapt) adapt(*spec);
-  spec->shared = registry.shared_of(spec->key, spec->limits);
+  spec->shared = registry->shared_of(spec->key, *spec, number);
   return PoolSpecRef(spec);
 }
 
@@ -802,6 +806,8 @@ bool SessionBench::step() {
         break;
       case 1:
         if (server.pump()) return true;
+        for (ScriptedServer* other : others)
+          if (other->pump()) return true;
         break;
       default:
         if (deliver_one()) return true;
@@ -845,6 +851,20 @@ void SessionBench::pass(Nanoseconds difference) {
   }
 }
 
+const BenchDirectory& SessionBench::reconfigure(
+    const std::function<void(BenchDirectory&)>& change) {
+  BenchDirectory next = reconfigured_.empty() ? directory : reconfigured_.back();
+  ++next.number;
+  change(next);
+  return reconfigured_.emplace_back(std::move(next));
+}
+
+void SessionBench::reload(const std::function<void(BenchDirectory&)>& change) {
+  const BenchDirectory& next = reconfigure(change);
+  for (auto& core : cores_) core->sessions.reload(next);
+  settle();
+}
+
 void SessionBench::start_drain() {
   begin_drain();
   settle();
@@ -864,7 +884,8 @@ bool SessionBench::is_empty() {
 }
 
 Slice& SessionBench::slice(CoreId id, std::string_view user, std::string_view database) {
-  return core(id).pools.pool_of(directory.pool_of(database, user, {})).slice;
+  const BenchDirectory& current = reconfigured_.empty() ? directory : reconfigured_.back();
+  return core(id).pools.pool_of(current.pool_of(database, user, {})).slice;
 }
 
 void SessionBench::finish() {

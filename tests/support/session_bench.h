@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -227,13 +228,16 @@ class ScriptedServer {
   std::vector<std::unique_ptr<ServerSession>> sessions_;
 };
 
-// Who may come in: everybody but "stranger", to every database but "missing".
+// Who may come in: everybody but "stranger", to every database but "missing", less those that were
+// removed.
 class BenchDirectory final : public Directory {
  public:
-  BenchDirectory(Node& node, PoolLimits pool_limits) : limits(pool_limits), node_(node) {}
+  BenchDirectory(Node& bench_node, PoolLimits pool_limits)
+      : limits(pool_limits), node(&bench_node), registry(std::make_shared<PoolRegistry>()) {}
+  [[nodiscard]] uint64_t epoch() const override { return number; }
   [[nodiscard]] UserSecret secret_of(std::string_view user) const override;
   [[nodiscard]] bool has_database(std::string_view database) const override {
-    return database != "missing";
+    return database != "missing" && !removed_databases.contains(std::string(database));
   }
   [[nodiscard]] PoolSpecRef pool_of(std::string_view database, std::string_view user,
                                     const ParameterList& settings) const override;
@@ -242,12 +246,16 @@ class BenchDirectory final : public Directory {
   // Of every database, and of every user; null: none.
   std::shared_ptr<Limit> database_clients;
   std::shared_ptr<Limit> user_clients;
-  mutable PoolRegistry registry;
+  uint64_t number = 0;
+  Node* node;
+  std::set<std::string> removed_databases;
+  std::set<std::string> removed_users;
+  std::string password;                     // Of the pools at their node.
+  std::shared_ptr<SharedLimit> user_limit;  // Of every user; null: none.
+  // One for all that follow each other.
+  std::shared_ptr<PoolRegistry> registry;
   // Changes what every pool is made of: its node, its limits.
   std::function<void(PoolSpec&)> adapt;
-
- private:
-  Node& node_;
 };
 
 // The scripted server.
@@ -350,6 +358,10 @@ class SessionBench {
   void pass(Nanoseconds difference);
   // Cuts everything and checks that nothing is left: slots, chunks, buffers, operations, timers.
   void finish();
+  // The next configuration: that of the core that knows most, changed.
+  const BenchDirectory& reconfigure(const std::function<void(BenchDirectory&)>& change);
+  // All cores take it over, one after the other, with what happens in between.
+  void reload(const std::function<void(BenchDirectory&)>& change);
   void start_drain();  // Settles.
   void begin_drain();  // Does not.
   // No session and no backend is left.
@@ -386,6 +398,8 @@ class SessionBench {
   std::atomic<uint32_t> transfers_count{0};
   std::vector<std::atomic<uint32_t>> loads;  // Clients of each core.
   ScriptedServer server;
+  // Further ones that a test has made.
+  std::vector<ScriptedServer*> others;
   // Is told of each message between cores when it is sent. May be empty.
   std::function<void(CoreId to, const Message& message)> on_sent;
 
@@ -400,6 +414,7 @@ class SessionBench {
   MailboxSystem mailboxes_;
   std::vector<std::unique_ptr<BenchCore>> cores_;
   std::vector<std::deque<Letter>> mail_;  // One for each ordered pair of cores.
+  std::deque<BenchDirectory> reconfigured_;
   bool finished_ = false;
 };
 

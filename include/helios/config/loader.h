@@ -7,6 +7,7 @@
 // sentence`.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +22,9 @@ struct LoadResult {
   // Invariant: set exactly when there are no errors.
   std::optional<Config> config;
   std::vector<std::string> errors;
+  // Where the keys of [proxy] stand, as `file:line:column`; "" is the section itself. Those that
+  // are not written are not here.
+  std::map<std::string, std::string> proxy_places;
   // To be shown at start; the configuration is usable all the same.
   std::vector<std::string> warnings;
 };

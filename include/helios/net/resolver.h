@@ -55,6 +55,8 @@ class Resolver {
   // Starts the helper thread if there is a name, and waits for the first answers up to start_wait.
   // A name that fails is told by its resolution, not here.
   void start();
+  // Waits for the first answers about names added since, up to start_wait.
+  void await_answers();
   void stop();
 
   // Never null.

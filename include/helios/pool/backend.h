@@ -86,7 +86,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void start(BackendTransfer& transfer) noexcept;
 
   [[nodiscard]] State state() const noexcept { return state_; }
-  [[nodiscard]] Slice& slice() const noexcept { return slice_; }
+  [[nodiscard]] Slice& slice() const noexcept { return *slice_; }
   // Requires: moving.
   [[nodiscard]] CoreId moving_to() const noexcept { return moving_to_; }
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
@@ -149,6 +149,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void lease_to(Lessee& lessee) noexcept;
   void start_test() noexcept;
   void start_move(CoreId to) noexcept;
+  // Its pool has another generation, and it goes there. Requires: idle.
+  void set_slice(Slice& slice) noexcept;
   void on_cancel_started() noexcept { ++cancels_in_flight_; }
   // `uncertain`: the request may still arrive at the server.
   void on_cancel_ended(bool uncertain) noexcept;
@@ -231,7 +233,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void end() noexcept;
 
   Pools& pools_;
-  Slice& slice_;
+  Slice* slice_;
   Stream stream_;
   FrameReader reader_;
   Ledger ledger_;

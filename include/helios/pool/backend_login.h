@@ -38,6 +38,8 @@ struct BackendLoginOptions {
   std::vector<NamedValue> parameters;
   // What a server may ask of us; more ends the login.
   uint32_t scram_rounds_max = scram_rounds_max_default;
+
+  friend bool operator==(const BackendLoginOptions&, const BackendLoginOptions&) = default;
 };
 
 enum class LoginStep : uint8_t {

@@ -5,7 +5,7 @@
 // that has waited longest, and is not free for whoever asks in between: nobody is passed over.
 //
 // Any thread: one object for each node, touched only when a server connection begins or is ready.
-// Invariant: places taken, those on their way in messages included, <= max.
+// Invariant: places taken, those on their way in messages included, <= max (but for set_max).
 #pragma once
 
 #include <atomic>
@@ -32,14 +32,18 @@ class ConnectGate {
   // is free.
   [[nodiscard]] std::optional<CoreId> leave() noexcept;
 
+  // From now on. Places taken beyond a smaller cap stay until they are left; after a larger one,
+  // who waits has to try again.
+  void set_max(uint32_t max) noexcept { max_.store(max); }
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
 
  private:
   bool take() noexcept;
+  [[nodiscard]] bool is_over() const noexcept;
   [[nodiscard]] std::optional<CoreId> longest_waiting() const noexcept;
   std::optional<CoreId> pick() noexcept;
 
-  const uint32_t max_;
+  std::atomic<uint32_t> max_;
   std::atomic<uint32_t> taken_{0};
   // For each core; `never`: it does not wait. Partner of `taken_`: all sequentially consistent, so
   // that a refusal and a leave cannot miss each other.

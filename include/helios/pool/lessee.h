@@ -17,6 +17,7 @@
 namespace helios {
 
 class Backend;
+struct PoolEntry;
 
 class Lessee : public Waiter {
  public:
@@ -24,6 +25,10 @@ class Lessee : public Waiter {
   virtual void on_leased(Backend& backend) noexcept = 0;
   // There will be no backend. The lessee has left the queue.
   virtual void on_wait_failed(const PoolError& error) noexcept = 0;
+
+  // The wait goes on in the next generation of the pool, which is `next`; the caller queues it
+  // there. May not end itself.
+  virtual void on_pool_changed(PoolEntry& next) noexcept = 0;
 
   // Bytes of replies, in order, in pieces of any size; `at_boundary`: they end with a message. Must
   // not give the backend back.

@@ -34,20 +34,26 @@ class Limit {
     return is_starved_.load() && is_starved_.exchange(false);
   }
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
+  // Takes one whether there is room or not: for what was let in under another limit.
+  void take_regardless() noexcept { taken_.fetch_add(1); }
+  // From now on. What is taken beyond a smaller one stays until it is given back; after a larger
+  // one, who was refused has to try again.
+  void set_max(uint32_t max) noexcept { max_.store(max); }
   // At this moment.
-  [[nodiscard]] bool has_room() const noexcept { return max_ == 0 || taken() < max_; }
-  [[nodiscard]] uint32_t max() const noexcept { return max_; }
+  [[nodiscard]] bool has_room() const noexcept { return max() == 0 || taken() < max(); }
+  [[nodiscard]] uint32_t max() const noexcept { return max_.load(std::memory_order_relaxed); }
 
  private:
   bool take() noexcept {
+    const uint32_t max = max_.load();
     uint32_t taken = taken_.load();
     do {
-      if (max_ != 0 && taken >= max_) return false;
+      if (max != 0 && taken >= max) return false;
     } while (!taken_.compare_exchange_weak(taken, taken + 1));
     return true;
   }
 
-  const uint32_t max_;
+  std::atomic<uint32_t> max_;
   std::atomic<uint32_t> taken_{0};
   // Partner of `taken_`: both sequentially consistent, so that a refusal and a give_back cannot
   // miss each other.

@@ -1,6 +1,11 @@
 // A PostgreSQL server, as all cores share it. Lives as long as the process; any thread.
+//
+// It is known by its name, hosts and port: where one of them changes it is another node. Everything
+// else may change (update), and a node that was removed and comes back is the same object: what is
+// still open of it counts.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +35,10 @@ struct NodeOptions {
 struct Node {
   Node(NodeOptions options, Resolver& node_resolver);
 
+  // Takes over what may change: limits and manners. Who waits has to try again afterwards.
+  // Requires: the same name, hosts and port.
+  void update(const NodeOptions& options);
+
   // What the hosts stand for now, as one list. Where there is no address: one without a family, and
   // the reason in `error`. Allocates; for connects and sweeps.
   [[nodiscard]] Resolution addresses() const;
@@ -40,7 +49,7 @@ struct Node {
 
   const std::string name;
   const std::string label;
-  const bool fail_fast;
+  std::atomic<bool> fail_fast;  // Relaxed.
   SharedLimit limit;
   ConnectGate gate;
   NodeHealth health;

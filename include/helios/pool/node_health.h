@@ -59,6 +59,8 @@ class NodeHealth {
   void on_abandoned(const NodeAttempt& attempt);
 
   [[nodiscard]] bool is_down() const noexcept { return is_down_.load(std::memory_order_relaxed); }
+  // The longest pause between trials, from the next failure on.
+  void set_retry_max(Nanoseconds retry_max);
   // When the next trial may begin; `never` while one is under way or the node is up.
   [[nodiscard]] Nanoseconds retry_at() const;
   // Of the last failure.
@@ -76,8 +78,8 @@ class NodeHealth {
   [[nodiscard]] Known* find(const SocketAddress& address);
   [[nodiscard]] const Known* choose(Nanoseconds now, bool& is_trial) const;
 
-  const NodeHealthOptions options_;
   mutable std::mutex mutex_;  // Guards everything below; is_down_ may be read without it.
+  NodeHealthOptions options_;
   std::vector<Known> known_;  // In the resolver's order.
   bool is_trial_under_way_ = false;
   Nanoseconds down_since_ = 0;

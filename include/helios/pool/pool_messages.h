@@ -47,6 +47,8 @@ enum class MessageKind : uint16_t {
   drain,    // Finish transactions, then stop.
   stop,     // Stop at once.
   settled,  // Another core has nothing left; look whether all have.
+  // Main thread. words[0] = ConfigNews*: there is a new configuration.
+  reload,
   // Main thread. Write the statistics of all cores to the log. No words.
   log_statistics,
 };

@@ -1,7 +1,10 @@
 // What defines a pool: who logs in where, and under which limits. The same on every core.
 //
 // Immutable after it was made and counted by references, because messages between cores carry it.
-// Equal keys mean the same pool; two cores may hold different objects for it.
+// Each core may hold an object of its own for one pool; they have the same `shared`. When the
+// configuration changes the terms of a pool, the pool ends and another one with the same key
+// begins: its next generation, with a `shared` and permits of its own. So whatever a message
+// carries counts in the generation that it was sent for, and in no other.
 #pragma once
 
 #include <atomic>
@@ -42,30 +45,16 @@ struct PoolLimits {
   uint32_t reserve_connections = 0;
   Nanoseconds reserve_after = seconds(5);
   Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
+
+  // Server connections at the most, over all cores.
+  [[nodiscard]] uint32_t connections_max() const noexcept {
+    return max_connections + reserve_connections;
+  }
+  friend bool operator==(const PoolLimits&, const PoolLimits&) = default;
 };
 
-// What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
-// path of a query that finds an idle backend.
-struct PoolShared {
-  explicit PoolShared(const PoolLimits& limits) noexcept
-      : waiters(limits.max_waiters), reserve(limits.reserve_connections) {}
-  // Who waits for a backend. Counted only where max_waiters is set.
-  Limit waiters;
-  // Permits taken from the reserve. Asked only where reserve_connections is set.
-  Limit reserve;
-  // Server connections, from the connect until the server has let go. Relaxed: a number for people.
-  std::atomic<uint32_t> connections_count{0};
-};
-
-// The key of the pool of a database and user whose server sessions start with these settings, in
-// any order: no two pools have one key.
-[[nodiscard]] std::string pool_key(std::string_view database, std::string_view user,
-                                   ParameterList settings);
-
-struct PoolSpec {
-  std::string key;       // pool_key().
-  std::string database;  // As the client names it.
-  std::string user;      // As the client names it.
+// Everything that the configuration says of a pool. A pool whose terms change is another one.
+struct PoolTerms {
   Node* node = nullptr;
   // Totals besides the node's; null where there is none.
   std::shared_ptr<SharedLimit> database_limit;
@@ -73,10 +62,55 @@ struct PoolSpec {
   // Clients that are logged in, in the same way.
   std::shared_ptr<Limit> database_clients;
   std::shared_ptr<Limit> user_clients;
-  // One for all specs of this key (pool_registry.h); until it is set a spec has one of its own.
-  std::shared_ptr<PoolShared> shared = std::make_shared<PoolShared>(PoolLimits());
   BackendLoginOptions login;
   PoolLimits limits;
+
+  // A server connection that was made under these terms serves under the others as well, and counts
+  // in the same totals.
+  [[nodiscard]] bool shares_connections_with(const PoolTerms& other) const noexcept {
+    return node == other.node && login == other.login && database_limit == other.database_limit &&
+           user_limit == other.user_limit && limits.connect_query == other.limits.connect_query;
+  }
+  friend bool operator==(const PoolTerms&, const PoolTerms&) = default;
+};
+
+// What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
+// path of a query that finds an idle backend.
+struct PoolShared {
+  // Without the registry, for pools that never change: nothing bounds `connections` but the
+  // permits.
+  explicit PoolShared(const PoolLimits& limits)
+      : PoolShared(limits, 0, std::make_shared<Limit>(0)) {}
+  PoolShared(const PoolLimits& limits, uint64_t pool_generation,
+             std::shared_ptr<Limit> pool_connections)
+      : generation(pool_generation),
+        waiters(limits.max_waiters),
+        reserve(limits.reserve_connections),
+        connections(std::move(pool_connections)) {}
+  // Tells the pools of one key apart: a later one has a higher number.
+  const uint64_t generation;
+  // Who waits for a backend. Counted only where max_waiters is set.
+  Limit waiters;
+  // Permits taken from the reserve. Asked only where reserve_connections is set.
+  Limit reserve;
+  // Server connections of all generations of this pool, from the connect until the server has let
+  // go. The permits of one generation bound its own; this bounds old and new together.
+  const std::shared_ptr<Limit> connections;
+};
+
+// The key of the pool of a database and user whose server sessions start with these settings, in
+// any order: no two pools have one key.
+[[nodiscard]] std::string pool_key(std::string_view database, std::string_view user,
+                                   ParameterList settings);
+
+struct PoolSpec : PoolTerms {
+  std::string key;       // pool_key().
+  std::string database;  // As the client names it.
+  std::string user;      // As the client names it.
+  // Of the configuration that it was made from: a later one has a higher number.
+  uint64_t epoch = 0;
+  // One for all specs of this pool (pool_registry.h); until it is set a spec has one of its own.
+  std::shared_ptr<PoolShared> shared = std::make_shared<PoolShared>(PoolLimits());
 
   PoolSpec() = default;
   PoolSpec(const PoolSpec&) = delete;
@@ -106,6 +140,7 @@ class PoolSpecRef {
       delete spec_;
   }
 
+  [[nodiscard]] bool is_null() const noexcept { return spec_ == nullptr; }
   [[nodiscard]] const PoolSpec* operator->() const noexcept { return spec_; }
   [[nodiscard]] const PoolSpec& operator*() const noexcept { return *spec_; }
 

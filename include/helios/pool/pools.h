@@ -2,6 +2,9 @@
 //
 // Slices are made when the first session needs them or another core asks for a loan, and go when
 // nobody has used them for a while. One object per core, used by its thread only.
+//
+// A new configuration (begin_reload) supersedes the pools whose terms it changes: see slice.h and
+// pools_reload.cc.
 #pragma once
 
 #include <array>
@@ -18,6 +21,7 @@
 #include "helios/pool/canceller.h"
 #include "helios/pool/parameters.h"
 #include "helios/pool/pool_messages.h"
+#include "helios/pool/pool_source.h"
 #include "helios/pool/slice.h"
 #include "helios/pool/statistics.h"
 #include "helios/runtime/mailbox.h"
@@ -77,9 +81,11 @@ class Pools final : public SlicePort {
   Pools(const PoolsContext& context, uint32_t backends_max) noexcept;
   ~Pools();  // Requires: is_empty().
 
-  // The pool of this specification, made when it is not there.
+  // The pool of this specification, made when it is not there: superseded, if the configuration has
+  // other terms for it by now.
   [[nodiscard]] PoolEntry& pool_of(const PoolSpecRef& spec) noexcept;
-  // The pool with this key; nullptr when it is not there.
+  // The pool with this key, of the newest generation that this core knows; nullptr when it is not
+  // there.
   [[nodiscard]] PoolEntry* find_pool(const std::string& key) noexcept;
 
   // Leases an idle backend to `lessee` at once, or queues it. True: on_leased was called. Note:
@@ -98,6 +104,17 @@ class Pools final : public SlicePort {
   [[nodiscard]] bool has_work() const noexcept {
     return !active_.empty() || !finished_.empty() || !finished_cancellers_.empty();
   }
+
+  // A new configuration: pools that it changes are superseded and their waiters go to the next
+  // generation; those of pools that are gone are told. `source` must live until the next one comes.
+  void begin_reload(const PoolSource& source) noexcept;
+  // Behind it, when the sessions know: idle backends of superseded pools go to the next generation,
+  // where they fit, or close. So do those beyond limits that have become smaller.
+  void finish_reload() noexcept;
+  // The pool that takes over from one that is superseded; nullptr when it was removed.
+  [[nodiscard]] PoolEntry* successor_of(const PoolEntry& entry) noexcept;
+  // What clients of a removed pool are told.
+  [[nodiscard]] PoolError why_removed(const PoolSpec& spec) const;
 
   // Closes what is idle and lets nothing become idle any more. Leases go on until they are given
   // back.
@@ -135,6 +152,9 @@ class Pools final : public SlicePort {
   // a limit that both share. Asked once for each backend: the answer counts on it.
   [[nodiscard]] bool must_make_room(const Slice& slice) noexcept;
   [[nodiscard]] Nanoseconds expiry(const PoolSpec& spec) noexcept;
+  // This backend is idle, and its pool superseded: to the next generation if it fits there, else it
+  // ends. Note: may lease it at once.
+  void leave_superseded(Backend& backend) noexcept;
   // Why clients of this pool cannot be served: the node is down, or connects of the pool fail.
   // Nothing where neither is so.
   [[nodiscard]] std::optional<PoolError> failure_of(const PoolEntry& entry) const;
@@ -174,6 +194,14 @@ class Pools final : public SlicePort {
   void expire_outdated(const Node& node, const Resolution& resolution, Nanoseconds now) noexcept;
   static void on_watch(void* self) noexcept;
 
+  // Generations (pools_reload.cc).
+  PoolEntry& make_pool(std::string key, const PoolSpecRef& spec) noexcept;
+  [[nodiscard]] PoolSpecRef current_terms(const PoolSpec& spec) const;
+  void supersede_changed() noexcept;
+  void rename(const std::string& from, const std::string& to) noexcept;
+  void hand_on(PoolEntry& old) noexcept;
+  void close_unfit(Backend& backend) noexcept;
+
   [[nodiscard]] uint64_t random_number() noexcept;
   [[nodiscard]] bool take_place(PoolEntry& entry) noexcept;
   void give_back_place(Node& node) noexcept;
@@ -212,7 +240,10 @@ class Pools final : public SlicePort {
   ParameterStore parameters_;
   MessageWriter writer_;
   Slab<Backend> backends_;
+  // By PoolSpec::key; generations besides the one that sessions use by generation_key().
   std::unordered_map<std::string, std::unique_ptr<PoolEntry>> entries_;
+  const PoolSource* source_ = nullptr;  // Since the first reload.
+  uint64_t epoch_ = 0;                  // Of `source_`.
   IntrusiveList<Slice, ActiveSliceTag> active_;
   // Those that wait for a place at the gate of their node, the longest first.
   IntrusiveList<PoolEntry, GateTag> at_gates_;

@@ -73,12 +73,22 @@ class SharedLimit {
            asked_.compare_exchange_strong(expected, 0);
   }
 
+  // From now on. After a smaller one connections beyond it are asked back (give_up_surplus); after
+  // a larger one every core has to try again.
+  void set_max(uint32_t max);
+  // More are taken than a limit that was made smaller allows, and not all of them were asked for.
+  [[nodiscard]] bool has_surplus() const noexcept {
+    return surplus_.load(std::memory_order_relaxed) > 0;
+  }
+  // True once for each connection beyond the limit: whoever gets it closes one.
+  [[nodiscard]] bool give_up_surplus() noexcept;
+
   [[nodiscard]] uint32_t taken() const noexcept { return taken_.load(std::memory_order_relaxed); }
   // At this moment.
-  [[nodiscard]] bool has_room() const noexcept { return max_ == 0 || taken() < max_; }
+  [[nodiscard]] bool has_room() const noexcept { return max() == 0 || taken() < max(); }
   // There is room, and no other pool has wanted it of late: for connections that nobody waits for.
   [[nodiscard]] bool has_room_to_spare(uint64_t pool, Nanoseconds now) const;
-  [[nodiscard]] uint32_t max() const noexcept { return max_; }
+  [[nodiscard]] uint32_t max() const noexcept { return max_.load(std::memory_order_relaxed); }
   [[nodiscard]] uint32_t taken_by(uint64_t pool) const;
 
  private:
@@ -96,18 +106,20 @@ class SharedLimit {
   [[nodiscard]] bool is_kept_for_others(const Member& member, Nanoseconds now) const;
   void ask_one(const Member& wanting, Nanoseconds now);
   void forget_gone(Nanoseconds now);
+  [[nodiscard]] uint32_t excess() const noexcept;
 
   // Several pools starve.
   static constexpr uint64_t several = UINT64_MAX;
 
-  const uint32_t max_;
   mutable std::mutex mutex_;  // Guards everything below; the atomics may be read without it.
+  std::atomic<uint32_t> max_;
   std::unordered_map<uint64_t, Member> members_;  // Pools that have or want something.
   size_t forget_at_ = 64;  // Members, at the next look for those that do not.
   std::atomic<uint32_t> taken_{0};
   // On a line of their own: read when a backend is released.
   alignas(128) std::atomic<uint64_t> starved_{0};
   std::atomic<uint64_t> asked_{0};
+  std::atomic<uint32_t> surplus_{0};  // Connections beyond max_ that nobody was asked to close.
 };
 
 }  // namespace helios

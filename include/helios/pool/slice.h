@@ -31,6 +31,11 @@
 // answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
 // tests/pool measures it.)
 //
+// Generations: when a new configuration changes or removes the pool, the slice is superseded. It
+// begins nothing new, lends no backend, and its owner moves waiters and idle backends out of it (to
+// the slice of the next generation, where they take permits of that one) or ends them. Its own
+// permits stay among the slices of its generation, until nobody uses them.
+//
 // Belongs to one core. Does no IO itself: it says what is to be done through SlicePort, so that a
 // test can run many slices in one thread.
 //
@@ -124,6 +129,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Queues a waiter; it ends in SlicePort::hand_over or remove. False: max_waiters wait already,
   // over all cores, and nothing was done. Requires: try_acquire failed.
   bool enqueue(Waiter& waiter, Nanoseconds now) noexcept;
+  // Queues one who has waited in an earlier generation of this pool, with its time; max_waiters
+  // does not apply. Call it in the order of their arrival.
+  void take_over(Waiter& waiter) noexcept;
   void remove(Waiter& waiter) noexcept;
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
   [[nodiscard]] Waiter* take_oldest_waiter() noexcept;
@@ -144,6 +152,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_connect_failed(Nanoseconds retry_at) noexcept;
   // A leased backend is clean: to the oldest waiter, else idle.
   void release(PooledBackend& backend, Nanoseconds now) noexcept;
+  // The same for a backend of an earlier generation, which takes a free permit of this one.
+  // Requires: permits_free() > 0.
+  void adopt(PooledBackend& backend, Nanoseconds now) noexcept;
   // A backend of this slice that was idle is about to end, be tested or be handed on by its owner.
   void take_idle(PooledBackend& backend) noexcept;
   // The server has let the connection of a former backend go: its permit is free.
@@ -167,6 +178,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_limit_freed() noexcept;
   // For an owner that shuts down: nobody elsewhere waits.
   void forget_wishes() noexcept;
+  // The pool has ended. Its owner takes the waiters and the idle backends out.
+  void supersede() noexcept;
+  [[nodiscard]] bool is_superseded() const noexcept { return is_superseded_; }
 
   // Connects, lends and asks as far as needed. Once per turn for each active slice. Returns the
   // time at which it wants to be called again; `never` when only on events.
@@ -193,7 +207,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] bool lacks_backends() const noexcept {
     const uint32_t count = backends_count_ + connecting_count_;
     // Asked in every turn in which somebody waits: most pools have enough on one core alone.
-    return count < spec_->limits.min_connections && is_used() && count < minimum();
+    return count < spec_->limits.min_connections && is_used() && !is_superseded_ &&
+           count < minimum();
   }
   // After a failed connect: no other one begins before. 0 or past when there is nothing to wait
   // for.
@@ -301,6 +316,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   Nanoseconds retry_at_ = 0;
   bool is_limit_full_ = false;
   bool is_placing_ = false;
+  bool is_superseded_ = false;
   bool told_use_ = false;  // The others know that we have clients.
   bool ask_in_flight_ = false;
   CoreId asked_ = 0;

@@ -32,6 +32,7 @@ enum class WaitFailure : uint8_t {
   node_error,     // The connect for it failed: it was told the node's error.
   client_left,    // Nobody is there any more.
   cancelled,      // By a cancel request; the client lives on.
+  removed,        // A new configuration has no such database or user any more.
   shutting_down,  // The process stops.
 };
 [[nodiscard]] const char* to_text(WaitFailure failure) noexcept;
@@ -42,7 +43,8 @@ enum class CloseReason : uint8_t {
   lifetime,       // max_lifetime.
   failed,         // It broke, or did what it should not.
   dropped,        // Its session ended in a state in which nobody else can use it.
-  made_room,      // Another pool waited for a limit that both share.
+  made_room,      // A limit that pools share has become smaller, or another pool waited for it.
+  reconfigured,   // Its pool was changed or removed by a new configuration.
   shutting_down,  // The process stops.
 };
 [[nodiscard]] const char* to_text(CloseReason reason) noexcept;

@@ -68,6 +68,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   // Shutting down: a session without a transaction ends now, the others when theirs has ended.
   void drain() noexcept;
+  // There is a new configuration: a session whose pool is superseded goes to its next generation,
+  // at once or when its lease ends; one whose pool was removed ends then.
+  void on_reload() noexcept;
   // Ends now, whatever goes on.
   void cut() noexcept;
   // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for
@@ -83,6 +86,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   // --- Lessee ---
   void on_leased(Backend& backend) noexcept override;
   void on_wait_failed(const PoolError& error) noexcept override;
+  void on_pool_changed(PoolEntry& next) noexcept override;
   void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept override;
   void on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept override;
   void on_statement(uint8_t tag, uint64_t name) noexcept override;
@@ -116,7 +120,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void send_output(MessageWriter& output) noexcept;
   void forget_login() noexcept;
   void on_logged_in() noexcept;
-  void join(PoolEntry& pool) noexcept;
+  void enter(PoolEntry& pool) noexcept;
   [[nodiscard]] bool count_client() noexcept;
   void start_welcome() noexcept;
   [[nodiscard]] bool know_welcome() noexcept;
@@ -156,6 +160,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  void leave_pool() noexcept;
+  void join(PoolEntry& next) noexcept;
+  void after_lease() noexcept;
+  void schedule_wait() noexcept;
 
   // Waiting (session_waiting.cc).
   [[nodiscard]] Nanoseconds wait_end() const noexcept;

@@ -19,9 +19,9 @@ namespace helios {
 
 // What every core's sessions share. Any thread may read it; the counter is atomic.
 struct SessionsShared {
-  const Directory& directory;
-  uint32_t clients_max;
-  Nanoseconds login_timeout;
+  const Directory& directory;         // Of the start.
+  std::atomic<uint32_t> clients_max;  // Relaxed; a new configuration may change them.
+  std::atomic<Nanoseconds> login_timeout;
   Sha256Digest login_secret;   // For salts of unknown users (ClientLogin).
   Sha256Digest cancel_secret;  // Cancel keys are made of it.
   // Clients that have sent a start-up message, over all cores: touched at login and at the end
@@ -73,6 +73,9 @@ class Sessions {
 
   [[nodiscard]] bool has_work() const noexcept { return !finished_.empty(); }
 
+  // A new configuration, with a higher epoch. `directory` must live until the next one comes.
+  void reload(const Directory& directory) noexcept;
+
   void start_drain() noexcept;
   // Cuts every connection.
   void stop() noexcept;
@@ -88,6 +91,8 @@ class Sessions {
   // --- For Session ---
 
   [[nodiscard]] SessionsShared& shared() noexcept { return shared_; }
+  // The configuration, as this core knows it.
+  [[nodiscard]] const Directory& directory() const noexcept { return *directory_; }
   [[nodiscard]] Pools& pools() noexcept { return pools_; }
   [[nodiscard]] NetContext& net() noexcept { return net_; }
   [[nodiscard]] TimerWheel& timers() noexcept { return pools_.context().timers; }
@@ -120,6 +125,7 @@ class Sessions {
   void destroy_finished() noexcept;
 
   SessionsShared& shared_;
+  const Directory* directory_;
   Pools& pools_;
   NetContext& net_;
   // Logins lie apart from the sessions: when thousands come at once, their memory goes back to the

@@ -1,0 +1,184 @@
+// Generations of pools: what a new configuration changes while everything goes on.
+//
+// A pool's specification never changes. Where a new configuration has other terms for it, the pool
+// is superseded, and its next generation has permits of its own. Both exist side by side for a
+// while, each under its key in `entries_`. What the two may not exceed together is counted outside
+// of them: by PoolShared::connections, and by the limits of node, database and user.
+//
+// Each core changes over in a turn of its own. Messages between one that has and one that has not
+// carry the specification they are about, and so find the right generation on either.
+#include <utility>
+#include <vector>
+
+#include "helios/base/assert.h"
+#include "helios/pool/pools.h"
+#include "helios/wire/error_response.h"
+
+namespace helios {
+namespace {
+
+// A pool's key begins with a digit (pool_key), and so does whatever follows in it: no pool has
+// this.
+std::string generation_key(const PoolSpec& spec) {
+  return spec.key + "/" + std::to_string(spec.shared->generation);
+}
+
+bool is_same_pool(const PoolSpec& one, const PoolSpec& other) noexcept {
+  return one.shared == other.shared;
+}
+
+}  // namespace
+
+PoolEntry& Pools::pool_of(const PoolSpecRef& spec) noexcept {
+  PoolEntry* found = find_pool(spec->key);
+  if (found != nullptr && is_same_pool(found->slice.spec(), *spec)) return *found;
+  const std::string own_key = generation_key(*spec);
+  if (PoolEntry* other = find_pool(own_key)) return *other;
+  const PoolSpecRef current = current_terms(*spec);
+  const bool is_current = !current.is_null() && is_same_pool(*current, *spec);
+  if (is_current) return make_pool(found == nullptr ? spec->key : own_key, current);
+  // It ended before this core knew of it.
+  PoolEntry& entry = make_pool(own_key, spec);
+  entry.slice.supersede();
+  return entry;
+}
+
+PoolEntry& Pools::make_pool(std::string key, const PoolSpecRef& spec) noexcept {
+  auto made = std::make_unique<PoolEntry>(spec, *this, context_.postbox);
+  PoolEntry& entry = *made;
+  entry.slice.unused_since = now();
+  know_addresses(*spec->node);
+  entries_.emplace(std::move(key), std::move(made));
+  return entry;
+}
+
+PoolEntry& Pools::entry_of(Slice& slice) noexcept {
+  PoolEntry* found = find_pool(slice.spec().key);
+  if (found == nullptr || &found->slice != &slice) found = find_pool(generation_key(slice.spec()));
+  ASSERT(found != nullptr);
+  ASSERT(&found->slice == &slice);
+  return *found;
+}
+
+// What this core's configuration says of the pool; null: there is no such pool any more.
+PoolSpecRef Pools::current_terms(const PoolSpec& spec) const {
+  // Made from the same configuration or a later one, of which this core will hear.
+  if (spec.epoch >= epoch_) return PoolSpecRef(&spec);
+  return source_->pool_of(spec.database, spec.user, spec.login.parameters);
+}
+
+PoolEntry* Pools::successor_of(const PoolEntry& entry) noexcept {
+  ASSERT(source_ != nullptr);
+  const PoolSpec& old = entry.slice.spec();
+  const PoolSpecRef next = source_->pool_of(old.database, old.user, old.login.parameters);
+  return next.is_null() ? nullptr : &pool_of(next);
+}
+
+PoolError Pools::why_removed(const PoolSpec& spec) const {
+  ASSERT(source_ != nullptr);
+  if (!source_->has_database(spec.database))
+    return {std::string(sqlstate::database_dropped),
+            "database \"" + spec.database + "\" was removed from the configuration of the pooler"};
+  return {std::string(sqlstate::admin_shutdown),
+          "user \"" + spec.user + "\" was removed from the configuration of the pooler"};
+}
+
+void Pools::begin_reload(const PoolSource& source) noexcept {
+  ASSERT(source.epoch() > epoch_);
+  source_ = &source;
+  epoch_ = source.epoch();
+  supersede_changed();
+  std::vector<PoolEntry*> left;
+  for (auto& [key, entry] : entries_)
+    if (entry->slice.is_superseded()) left.push_back(entry.get());
+  for (PoolEntry* entry : left) hand_on(*entry);
+}
+
+// Afterwards the generation that sessions use is found by the pool's key.
+void Pools::supersede_changed() noexcept {
+  std::vector<std::string> changed;
+  std::vector<std::string> known_ahead;  // Another core has told of it before this one's turn.
+  for (auto& [key, entry] : entries_) {
+    Slice& slice = entry->slice;
+    if (slice.is_superseded()) continue;
+    const PoolSpecRef now = current_terms(slice.spec());
+    if (now.is_null() || !is_same_pool(*now, slice.spec())) {
+      slice.supersede();
+      if (entry->is_linked()) leave_gate(*entry);
+      if (key == slice.spec().key) changed.push_back(key);
+    } else if (key != slice.spec().key) {
+      known_ahead.push_back(key);
+    }
+  }
+  for (const std::string& key : changed)
+    rename(key, generation_key(entries_.at(key)->slice.spec()));
+  for (const std::string& key : known_ahead) rename(key, entries_.at(key)->slice.spec().key);
+}
+
+void Pools::rename(const std::string& from, const std::string& to) noexcept {
+  auto node = entries_.extract(from);
+  node.key() = to;
+  const bool is_new = entries_.insert(std::move(node)).inserted;
+  ASSERT(is_new);
+}
+
+// The waiters, and what is known of the server.
+void Pools::hand_on(PoolEntry& old) noexcept {
+  PoolEntry* next = successor_of(old);
+  if (next == nullptr)
+    return fail_waiters(old, why_removed(old.slice.spec()), WaitFailure::removed);
+  const bool is_same_server = old.slice.spec().shares_connections_with(next->slice.spec());
+  if (is_same_server && next->welcome.empty() && !old.welcome.empty())
+    set_welcome(*next, old.welcome);
+  while (Waiter* waiter = old.slice.take_oldest_waiter()) {
+    static_cast<Lessee*>(waiter)->on_pool_changed(*next);
+    next->slice.take_over(*waiter);
+  }
+}
+
+void Pools::finish_reload() noexcept {
+  backends_.for_each([this](Backend& backend) {
+    if (backend.slice().is_superseded()) {
+      close_unfit(backend);
+    } else if (backend.state() == Backend::State::idle && backend.is_linked() &&
+               must_make_room(backend.slice())) {
+      backend.close("a limit has become smaller", CloseReason::made_room);
+    }
+  });
+  // Gates and limits may have become wider, for waiters of any pool.
+  std::vector<Node*> nodes;
+  for (PoolEntry* entry = at_gates_.front(); entry != nullptr; entry = at_gates_.next(*entry))
+    nodes.push_back(entry->slice.spec().node);
+  for (Node* node : nodes) serve_gate(*node);
+  on_limit_freed();
+}
+
+// One of a superseded pool: idle ones leave, and what is on its way to a place where nobody wants
+// to go any more must not hold up the rest.
+void Pools::close_unfit(Backend& backend) noexcept {
+  if (backend.state() == Backend::State::idle && backend.is_linked())
+    return leave_superseded(backend);
+  if (!backend.is_being_made()) return;
+  const PoolSpec& spec = backend.slice().spec();
+  const PoolEntry* next = find_pool(spec.key);
+  if (next == nullptr || !spec.shares_connections_with(next->slice.spec()))
+    backend.close("its pool has changed", CloseReason::reconfigured);
+}
+
+void Pools::leave_superseded(Backend& backend) noexcept {
+  if (backend.state() != Backend::State::idle || !backend.is_linked()) return;
+  Slice& old = backend.slice();
+  ASSERT(old.is_superseded());
+  PoolEntry* next = find_pool(old.spec().key);
+  const bool fits = next != nullptr && !draining_ &&
+                    old.spec().shares_connections_with(next->slice.spec()) &&
+                    next->slice.permits_free() > 0;
+  if (!fits) return backend.close("its pool has changed", CloseReason::reconfigured);
+  old.take_idle(backend);
+  old.on_gone();
+  backend.set_slice(next->slice);
+  backend.expire_by(expiry(next->slice.spec()));
+  next->slice.adopt(backend, now());
+}
+
+}  // namespace helios
