@@ -7,6 +7,7 @@
 //
 // Each core changes over in a turn of its own. Messages between one that has and one that has not
 // carry the specification they are about, and so find the right generation on either.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -72,6 +73,12 @@ PoolEntry* Pools::successor_of(const PoolEntry& entry) noexcept {
   const PoolSpec& old = entry.slice.spec();
   const PoolSpecRef next = source_->pool_of(old.database, old.user, old.login.parameters);
   return next.is_null() ? nullptr : &pool_of(next);
+}
+
+size_t Pools::superseded_count() const noexcept {
+  return static_cast<size_t>(std::count_if(entries_.begin(), entries_.end(), [](const auto& entry) {
+    return entry.second->slice.is_superseded();
+  }));
 }
 
 PoolError Pools::why_removed(const PoolSpec& spec) const {
@@ -174,6 +181,7 @@ void Pools::leave_superseded(Backend& backend) noexcept {
                     old.spec().shares_connections_with(next->slice.spec()) &&
                     next->slice.permits_free() > 0;
   if (!fits) return backend.close("its pool has changed", CloseReason::reconfigured);
+  ASSERT(old.spec().shared->connections == next->slice.spec().shared->connections);
   old.take_idle(backend);
   old.on_gone();
   backend.set_slice(next->slice);

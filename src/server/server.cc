@@ -124,7 +124,11 @@ void wait_for_end(const std::vector<std::unique_ptr<Core>>& cores, Mailbox& mail
   while (!all_ended(cores)) {
     const auto signal = wait_for_signal(draining ? signal_poll_interval : never);
     if (signal == Signal::hangup) {
-      if (!draining) reload.run();
+      if (draining) {
+        LOG(info, "SIGHUP: not while stopping");
+      } else {
+        reload.run();
+      }
     } else if (signal == Signal::statistics) {
       ask_for_statistics(mailbox);
     } else if (signal.has_value() && !draining) {

@@ -1,6 +1,8 @@
 // Pools that a new configuration resizes, moves, removes and brings back, while they are in use.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -419,6 +421,119 @@ TEST_CASE("whatever is configured in whatever order, limits hold and everybody i
       CHECK(client.take_bytes().find("last") != std::string::npos);
     }
     check_limits(bench, limit);
+  }
+}
+
+// Anything may change; who is told to go comes back later.
+void change_anything(BenchDirectory& next, SimRandom& random, int round) {
+  switch (random.below(8)) {
+    case 0:
+      if (next.removed_databases.empty())
+        next.removed_databases.insert("db");
+      else
+        next.removed_databases.clear();
+      break;
+    case 1:
+      if (next.removed_users.empty())
+        next.removed_users.insert("me");
+      else
+        next.removed_users.clear();
+      break;
+    case 2:
+      next.password = std::to_string(round);
+      break;
+    case 3:
+      next.limits.mode = static_cast<LeaseMode>(random.below(3));
+      break;
+    case 4:
+      next.limits.min_connections = static_cast<uint32_t>(random.below(3));
+      break;
+    case 5:
+      next.limits.reserve_connections = static_cast<uint32_t>(random.below(3));
+      next.limits.reserve_after = milliseconds(1);
+      break;
+    case 6:
+      next.limits.max_waiters = static_cast<uint32_t>(random.below(3));
+      break;
+    default:
+      next.limits.max_connections = static_cast<uint32_t>(1 + random.below(6));
+      break;
+  }
+  next.limits.min_connections = std::min(next.limits.min_connections, next.limits.max_connections);
+}
+
+// A client of its own, for as long as it is let in.
+struct Visitor {
+  std::unique_ptr<TestClient> client;
+  void act(SessionBench& bench, CoreId core, SimRandom& random) {
+    if (client == nullptr || client->is_closed()) {
+      if (client != nullptr) client->close();
+      client = std::make_unique<TestClient>(bench, core);
+      client->write_later(startup_packet("me", "db"));
+    } else if (random.below(10) == 0) {
+      client->reset();
+      client = nullptr;
+    } else {
+      (void)client->take_bytes();
+      const char* texts[] = {"BEGIN", "COMMIT", "a", "FAIL"};
+      client->write_later(query_message(texts[random.below(4)]));
+    }
+  }
+};
+
+TEST_CASE("whatever is configured while clients come and go, limits hold and nothing is left") {
+  for (uint64_t seed = 1; seed <= 80; ++seed) {
+    CAPTURE(seed);
+    BenchOptions options = with_cores(static_cast<CoreId>(1 + seed % 4), 4);
+    options.network.seed = seed;
+    SessionBench bench(options);
+    SimRandom random(seed);
+    NodeOptions node = options.node;
+    std::vector<Visitor> visitors(8);
+    for (int round = 0; round < 80; ++round) {
+      const size_t who = random.below(visitors.size());
+      visitors[who].act(bench, static_cast<CoreId>(who % options.cores_count), random);
+      if (random.below(5) == 0) {
+        const BenchDirectory& next = bench.reconfigure(
+            [&](BenchDirectory& changed) { change_anything(changed, random, round); });
+        if (random.below(3) == 0) {
+          node.max_connections = static_cast<uint32_t>(1 + random.below(6));
+          bench.node.update(node);
+        }
+        const uint32_t open = bench.node.limit.taken();
+        for (CoreId core = 0; core < options.cores_count; ++core) {
+          bench.core(core).sessions.reload(next);
+          for (uint64_t steps = random.below(20); steps > 0 && bench.step(); --steps)
+            CHECK(bench.node.limit.taken() <= std::max(node.max_connections, open));
+        }
+      }
+      for (uint64_t steps = random.below(60); steps > 0 && bench.step(); --steps) {
+      }
+      if (random.below(10) == 0) bench.pass(milliseconds(random.up_to(2000)));
+    }
+    // At the end everybody leaves; then a new client of each core is served.
+    for (Visitor& visitor : visitors)
+      if (visitor.client != nullptr) visitor.client->close();
+    bench.reload([](BenchDirectory& next) {
+      next.removed_databases.clear();
+      next.removed_users.clear();
+    });
+    for (CoreId core = 0; core < options.cores_count; ++core) {
+      TestClient client(bench, core);
+      client.write(startup_packet("me", "db"));
+      bench.advance_in_steps(seconds(8), milliseconds(500));
+      client.query("served");
+      bench.advance_in_steps(seconds(8), milliseconds(500));
+      CHECK(client.take_bytes().find("served") != std::string::npos);
+      client.close();
+    }
+    CHECK(bench.node.limit.taken() <= node.max_connections);
+    CHECK(bench.slice().spec().shared->connections->taken() == bench.node.limit.taken());
+    CHECK(total_gauges(bench).total() == bench.node.limit.taken());
+    // What ended is forgotten after a minute, on every core.
+    bench.advance_in_steps(seconds(150), seconds(1));
+    for (CoreId core = 0; core < options.cores_count; ++core)
+      CHECK(bench.core(core).pools.superseded_count() == 0);
   }
 }
 

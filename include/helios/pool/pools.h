@@ -113,6 +113,8 @@ class Pools final : public SlicePort {
   void finish_reload() noexcept;
   // The pool that takes over from one that is superseded; nullptr when it was removed.
   [[nodiscard]] PoolEntry* successor_of(const PoolEntry& entry) noexcept;
+  // Pools of this core that are superseded and not yet forgotten.
+  [[nodiscard]] size_t superseded_count() const noexcept;
   // What clients of a removed pool are told.
   [[nodiscard]] PoolError why_removed(const PoolSpec& spec) const;
 
