@@ -807,6 +807,42 @@ TEST_CASE("a waiter is pumped again when the backend it counted on goes to an ol
   cores[0].end({&leased, &backend});
 }
 
+TEST_CASE("who passes a backend on says first since when its own waiters wait") {
+  TestCores cores(2, 4);
+  TestBackend leased;
+  cores[0].own(leased, start);
+  cores[0].own(leased, start);
+  const Nanoseconds middle = start + milliseconds(10);
+  const Nanoseconds later = start + seconds(1);
+  TestWaiter local[2];
+  for (TestWaiter& waiter : local) cores[1]->enqueue(waiter, middle);
+  cores[1].pump(middle);
+  REQUIRE(cores[1]->connecting_count() == 2);
+  TestWaiter oldest;
+  TestWaiter youngest;
+  cores[0]->enqueue(oldest, start);
+  cores[0]->enqueue(youngest, later);
+  cores.settle(later);
+  // Core 1 knows of two waiters, and since when the first of them waits: both backends go there.
+  TestBackend backends[2];
+  for (TestBackend& backend : backends) {
+    cores[1]->on_connected(backend, later);
+    CHECK(cores[1].outbox.back().second.kind == static_cast<uint16_t>(MessageKind::want));
+  }
+  CHECK(cores[1].moves.size() == 2);
+  cores.settle(later);
+  // The second one comes back: the next waiter there is younger than ours.
+  REQUIRE(cores[0].hand_overs.size() == 1);
+  CHECK(cores[0].hand_overs[0].waiter == &oldest);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[1].hand_overs[0].waiter == &local[0]);
+  static_cast<void>(cores[0]->take_oldest_waiter());
+  static_cast<void>(cores[1]->take_oldest_waiter());
+  cores.settle(later);
+  cores[0].end({&leased, &leased, &backends[0]});
+  cores[1].end({&backends[1]});
+}
+
 TEST_CASE("a backend granted to a wish that was withdrawn does not count as answer to the next") {
   for (const bool is_late : {false, true}) {
     CAPTURE(is_late);
