@@ -7,7 +7,8 @@
 // - welcome: waits for a backend of its pool: what the server reports goes into the welcome. Ready.
 // - ready: no lease; the client may be silent, or in the middle of a message that needs no backend.
 //   Ends in waiting or leased.
-// - waiting: in the queue of its slice; bytes are kept in the inbox. Leased.
+// - waiting: in the queue of its slice; bytes are kept in the inbox (session_waiting.cc). Leased,
+//   or ready by a cancel request.
 // - leased: holds a backend. Ready, or leaving.
 // - leaving: the client said Terminate while the server still worked: the replies are dropped, then
 //   the backend goes back.
