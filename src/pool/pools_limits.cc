@@ -1,6 +1,6 @@
-// When a pool may connect, where its node answers: the gate of the node, and the limits that it
-// shares with others. The order is fixed: gate, the pool itself,
-// node, database, user; who waits holds nothing.
+// When a pool may connect, where its node answers: the gate of the node, the limit over its own
+// generations, and the limits that it shares with others. The order is fixed: gate, pool, node,
+// database, user; who waits holds nothing.
 #include <algorithm>
 #include <atomic>
 #include <functional>
