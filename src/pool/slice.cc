@@ -385,7 +385,9 @@ void Slice::grant_permit(Peer& peer) noexcept {
 // last. Returns its home.
 CoreId Slice::let_go_of_permit(CoreId to) noexcept {
   Peer* chosen = &peers_[to];
-  if (!waiters_.empty()) port_.activate(*this);  // They may have to ask others from now on.
+  // While all permits were here the others were not told of those who wait. They hear of them
+  // before they have this one.
+  if (!waiters_.empty()) ask_others();
   if (chosen->held_count == 0 && reserve_held_ > 0) {
     --reserve_held_;
     return reserve_home;
@@ -400,7 +402,6 @@ CoreId Slice::let_go_of_permit(CoreId to) noexcept {
   return id_of(*chosen);
 }
 
-// Others have nothing to give. What they may have taken from a reserve is not known here.
 bool Slice::holds_all_permits() const noexcept {
   return spec_->limits.reserve_connections == 0 &&
          permits_free_ + connecting_count_ + backends_count_ == spec_->limits.max_connections;

@@ -566,9 +566,11 @@ class Simulation {
         auto& waiting = core->queues[pool];
         if (waiting.empty()) continue;
         uint32_t coming = coming_count(core->core(), pool);
+        // Nobody else can be served.
+        const bool has_all = core->slices[pool]->holds_all_permits();
         for (Client* client : waiting) {
-          const bool is_covered = coming > 0;
-          coming -= is_covered ? 1 : 0;
+          const bool is_covered = coming > 0 || has_all;
+          coming -= coming > 0 ? 1 : 0;
           client->uncovered_since = is_covered ? never : std::min(client->uncovered_since, now_);
         }
       }

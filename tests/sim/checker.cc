@@ -51,6 +51,7 @@ Checker::Checker(SessionBench& bench, const Settings& settings, const SharedLimi
   coming_by_mail_.assign(settings.cores, std::vector<uint32_t>(keys_.size()));
   for (CoreId id = 0; id < settings.cores; ++id) {
     cores_[id].parts.resize(keys_.size());
+    cores_[id].had_all_at.resize(keys_.size());
     look_at_pools(id);
   }
 }
@@ -86,7 +87,10 @@ void Checker::look_at_pools(CoreId id) {
   for (size_t pool = 0; pool < keys_.size(); ++pool) {
     Part& part = cores_[id].parts[pool];
     PoolEntry* entry = bench_.core(id).pools.find_pool(keys_[pool]);
+    const bool had_all = part.has_all;  // Until this turn.
     part = Part{};
+    part.has_all = entry != nullptr && entry->slice.holds_all_permits();
+    if (had_all || part.has_all) cores_[id].had_all_at[pool] = bench_.clock.now();
     part.moving_to.assign(settings_.cores, 0);
     part.free = dealt(id, pool);
     if (entry == nullptr) continue;
@@ -266,7 +270,8 @@ void Checker::check_queue(CoreId id, const std::vector<Served>& served,
 
 // Between cores: somebody for whom nothing is on its way is overtaken by a waiter of another core
 // that is younger by more than Slice::fairness_bound only until the other cores have been told: a
-// message and its answer for each, 2 x cores x hop_max().
+// message and its answer for each, 2 x cores x hop_max(), from when its own core has given away the
+// first of all permits.
 void Checker::check_fairness(CoreId id, const std::vector<Served>& served) {
   const Nanoseconds now = bench_.clock.now();
   for (const Served& winner : served) {
@@ -274,8 +279,10 @@ void Checker::check_fairness(CoreId id, const std::vector<Served>& served) {
       if (other == id) continue;
       for (const Waiting& loser : cores_[other].waiting) {
         if (loser.pool != winner.pool || loser.uncovered_since == never) continue;
-        const Nanoseconds excess = std::min(winner.since - loser.since - Slice::fairness_bound,
-                                            now - loser.uncovered_since);
+        const Nanoseconds since =
+            std::max(loser.uncovered_since, cores_[other].had_all_at[loser.pool]);
+        const Nanoseconds excess =
+            std::min(winner.since - loser.since - Slice::fairness_bound, now - since);
         excess_max_ = std::max(excess_max_, excess);
         if (excess_hops() <= 2.0 * settings_.cores) continue;
         fail_("a waiter of pool " + std::to_string(loser.pool) + " on core " +

@@ -71,11 +71,14 @@ class Checker {
     std::vector<uint32_t> moving_to;                  // By core.
     uint64_t waited = 0, refused = 0, cancelled = 0;  // As its slice has counted.
     bool is_there = false;
+    bool has_all = false;     // Every permit of the pool.
     bool has_failed = false;  // Its last connect.
   };
   struct CoreFacts {
     std::vector<Part> parts;      // By pool.
     std::vector<Part> old_parts;  // As they were one turn before.
+    // By pool: when this core had all permits the last time, so that nobody else could be served.
+    std::vector<Nanoseconds> had_all_at;
     std::vector<Waiting> waiting;
     std::vector<SlabId> leased;
   };

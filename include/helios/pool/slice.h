@@ -11,7 +11,7 @@
 // else bare permits, answers how many (`promise`), and keeps the rest of the wish on record. From
 // then on, whatever it frees goes to the oldest waiter it knows of, here or there. The record is
 // renewed when the asker's oldest waiter has changed by more than half of fairness_bound, or when
-// it has more waiters than the record says. Who holds all permits asks nobody.
+// it has more waiters than the record says. A core that holds all permits asks nobody.
 //
 // Each permit has a home, the core to which it was dealt. A slice that nobody uses sends foreign
 // permits home, so that slices can be forgotten and made anew.
@@ -29,7 +29,8 @@
 // Fairness: a waiter for whom nothing is on its way is overtaken by one of another core that is
 // younger by more than fairness_bound only until its core has told the others: a message and its
 // answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
-// tests/pool measures it.)
+// tests/pool measures it.) That time begins when nothing is on its way, or, where its core holds
+// all permits, when the first of them leaves: whoever gets that one is told before.
 //
 // Generations: when a new configuration changes or removes the pool, the slice is superseded. It
 // begins nothing new, lends no backend, and its owner moves waiters and idle backends out of it (to
@@ -197,6 +198,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Of the permits that are held here in whatever form: those that are the reserve's.
   [[nodiscard]] uint32_t reserve_held() const noexcept { return reserve_held_; }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_count_; }
+  // No other core has a permit of this pool, in whatever form: nobody else can be served, and there
+  // is nothing to ask for. Never of a pool with a reserve, of which others may have taken.
+  [[nodiscard]] bool holds_all_permits() const noexcept;
   [[nodiscard]] size_t idle_count() const noexcept { return idle_.size(); }
   // Backends this core keeps open: its share of min_connections, less what was lent, and that of
   // others as far as it was lent to this one.
@@ -281,7 +285,6 @@ class Slice : public ListNode<ActiveSliceTag> {
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;
   [[nodiscard]] CoreId let_go_of_permit(CoreId to) noexcept;
-  [[nodiscard]] bool holds_all_permits() const noexcept;
   void note_grant(Peer& peer) noexcept;
   void receive_grants(Peer& peer, uint32_t count) noexcept;
   void serve_wishes() noexcept;
