@@ -513,7 +513,7 @@ void Backend::close(const char* text, CloseReason reason, bool mid_message) noex
 // Logged in, but it ends before anybody could get it (become_ready): its attempt tells nothing of
 // the node, and the next one must not wait for it.
 void Backend::abandon_attempt() noexcept {
-  if (state_ == State::idle && !was_ready_) slice_.spec().node->health.on_abandoned(attempt());
+  if (state_ == State::idle && !was_ready_) slice_->spec().node->health.on_abandoned(attempt());
 }
 
 // The end begins, for whatever reason.

@@ -41,12 +41,12 @@ Checker::Checker(SessionBench& bench, const Settings& settings, const SharedLimi
       fail_(std::move(fail)),
       cores_(settings.cores),
       logins_seen_(nodes.size()) {
-  for (const PoolSettings& pool : settings.pools)
-    keys_.push_back(
-        pool_key("d" + std::to_string(pool.database), "u" + std::to_string(pool.user), {}));
-  for (size_t pool = 0; pool < keys_.size(); ++pool)
-    pools_shared_.push_back(
-        bench.directory.registry.shared_of(keys_[pool], settings.pools[pool].limits));
+  for (const PoolSettings& pool : settings.pools) {
+    const PoolSpecRef spec = bench.directory.pool_of("d" + std::to_string(pool.database),
+                                                     "u" + std::to_string(pool.user), {});
+    keys_.push_back(spec->key);
+    pools_shared_.push_back(spec->shared);
+  }
   room_since_.assign(keys_.size(), never);
   coming_by_mail_.assign(settings.cores, std::vector<uint32_t>(keys_.size()));
   for (CoreId id = 0; id < settings.cores; ++id) {

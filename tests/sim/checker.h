@@ -110,10 +110,10 @@ class Checker {
   std::vector<CoreFacts> cores_;
   std::vector<uint32_t> posted_backends_, posted_permits_;  // By pool.
   uint32_t posted_sessions_ = 0;
-  std::vector<std::vector<uint32_t>> coming_by_mail_;       // By core and pool.
-  std::vector<uint64_t> logins_seen_;                       // By node.
-  std::vector<Nanoseconds> room_since_;                     // By pool; `never` while there is none.
-  std::vector<std::shared_ptr<PoolShared>> pools_shared_;   // By pool.
+  std::vector<std::vector<uint32_t>> coming_by_mail_;      // By core and pool.
+  std::vector<uint64_t> logins_seen_;                      // By node.
+  std::vector<Nanoseconds> room_since_;                    // By pool; `never` while there is none.
+  std::vector<std::shared_ptr<PoolShared>> pools_shared_;  // By pool.
   // Server sessions whose connect_query has come.
   std::set<const test::ServerSession*> prepared_;
   uint64_t reserve_uses_count_ = 0;
