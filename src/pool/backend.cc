@@ -510,12 +510,6 @@ void Backend::close(const char* text, CloseReason reason, bool mid_message) noex
   start_closing(reason, mid_message);
 }
 
-// Logged in, but it ends before anybody could get it (become_ready): its attempt tells nothing of
-// the node, and the next one must not wait for it.
-void Backend::abandon_attempt() noexcept {
-  if (state_ == State::idle && !was_ready_) slice_->spec().node->health.on_abandoned(attempt());
-}
-
 // The end begins, for whatever reason.
 void Backend::count_end(CloseReason reason) noexcept {
   PoolCounters& counters = slice_->counters;
@@ -526,7 +520,6 @@ void Backend::count_end(CloseReason reason) noexcept {
 // Terminate, our end of file, then the server's: only then is the permit free.
 void Backend::start_closing(CloseReason reason, bool mid_message) noexcept {
   count_end(reason);
-  abandon_attempt();
   const bool is_busy = !ledger_.empty() && stream_.is_open();
   set_state(State::closing);
   // A busy server reads nothing until its query has ended.
@@ -601,7 +594,6 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   if (state_ != State::closing) {
     Lessee* lessee = end_lease();
     count_end(CloseReason::failed);
-    abandon_attempt();
     if (state_ == State::idle && is_linked()) slice_->take_idle(*this);
     if (state_ == State::moving) slice_->on_move_failed(moving_to_);
     if (lessee != nullptr || !fatal_seen_)

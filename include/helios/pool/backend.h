@@ -228,7 +228,6 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void start_closing(CloseReason reason, bool mid_message) noexcept;
   Lessee* end_lease() noexcept;
   void count_end(CloseReason reason) noexcept;
-  void abandon_attempt() noexcept;
   void cancel_what_runs() noexcept;
   void end() noexcept;
 
