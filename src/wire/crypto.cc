@@ -27,7 +27,7 @@ namespace {
 constexpr size_t hmac_block_size = 64;
 // What the random generator makes at a time: a key of 16 bytes of its own costs 2 us, four hashes
 // each; out of a block it costs next to nothing. wolfCrypt gives at most 64 KiB.
-constexpr size_t random_block_size = 1024;
+constexpr word32 random_block_size = 1024;
 
 void update(wc_Sha256& hash, ByteSpan data) noexcept {
   if (data.empty()) return;
@@ -66,7 +66,7 @@ class Generator {
 
  private:
   void make_block() noexcept {
-    require_crypto(wc_RNG_GenerateBlock(&generator_, block_.data(), block_.size()),
+    require_crypto(wc_RNG_GenerateBlock(&generator_, block_.data(), random_block_size),
                    "the random generator");
     used_ = 0;
   }
