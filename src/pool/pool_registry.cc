@@ -13,7 +13,9 @@ std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key, cons
   // Cores ask for what they have under each configuration: one that nobody asked for did not have
   // it.
   const bool was_removed = epoch > entry.epoch + 1;
-  if (current != nullptr && entry.terms == terms && !was_removed) {
+  // Nor is it the same pool if it had these terms before, and others between.
+  const bool has_begun = epoch >= entry.begin;
+  if (current != nullptr && entry.terms == terms && !was_removed && has_begun) {
     entry.epoch = std::max(entry.epoch, epoch);
     return current;
   }
@@ -22,7 +24,7 @@ std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key, cons
   const auto made = std::make_shared<PoolShared>(terms.limits, ++generations_count_, connections);
   if (current != nullptr && epoch < entry.epoch) return made;
   connections->set_max(terms.limits.connections_max());
-  entry = {made, terms, epoch, connections};
+  entry = {made, terms, epoch, epoch, connections};
   return made;
 }
 

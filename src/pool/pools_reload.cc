@@ -68,9 +68,17 @@ PoolSpecRef Pools::current_terms(const PoolSpec& spec) const {
   return source_->pool_of(spec.database, spec.user, spec.login.parameters);
 }
 
+// This very generation is what this core's configuration has.
+bool Pools::is_configured(const PoolSpec& spec) const {
+  const PoolSpecRef now = source_->pool_of(spec.database, spec.user, spec.login.parameters);
+  return !now.is_null() && is_same_pool(*now, spec);
+}
+
 PoolEntry* Pools::successor_of(const PoolEntry& entry) noexcept {
   ASSERT(source_ != nullptr);
   const PoolSpec& old = entry.slice.spec();
+  PoolEntry* known = find_pool(old.key);
+  if (known != nullptr && !known->slice.is_superseded()) return known;
   const PoolSpecRef next = source_->pool_of(old.database, old.user, old.login.parameters);
   return next.is_null() ? nullptr : &pool_of(next);
 }
@@ -101,25 +109,26 @@ void Pools::begin_reload(const PoolSource& source) noexcept {
   for (PoolEntry* entry : left) hand_on(*entry);
 }
 
-// Afterwards the generation that sessions use is found by the pool's key.
+// Afterwards the generation that sessions use is found by the pool's key. Other cores may have told
+// of it before this one's turn, and of later ones too, which go on waiting for theirs.
 void Pools::supersede_changed() noexcept {
-  std::vector<std::string> changed;
-  std::vector<std::string> known_ahead;  // Another core has told of it before this one's turn.
+  std::vector<std::string> others;  // Have the pool's key.
+  std::vector<std::string> begun;   // Have not.
   for (auto& [key, entry] : entries_) {
     Slice& slice = entry->slice;
     if (slice.is_superseded()) continue;
-    const PoolSpecRef now = current_terms(slice.spec());
-    if (now.is_null() || !is_same_pool(*now, slice.spec())) {
+    const bool has_pools_key = key == slice.spec().key;
+    const bool is_now = is_configured(slice.spec());
+    if (!is_now && slice.spec().epoch < epoch_) {
       slice.supersede();
       if (entry->is_linked()) leave_gate(*entry);
-      if (key == slice.spec().key) changed.push_back(key);
-    } else if (key != slice.spec().key) {
-      known_ahead.push_back(key);
+      if (has_pools_key) others.push_back(key);
+    } else if (has_pools_key != is_now) {
+      (has_pools_key ? others : begun).push_back(key);
     }
   }
-  for (const std::string& key : changed)
-    rename(key, generation_key(entries_.at(key)->slice.spec()));
-  for (const std::string& key : known_ahead) rename(key, entries_.at(key)->slice.spec().key);
+  for (const std::string& key : others) rename(key, generation_key(entries_.at(key)->slice.spec()));
+  for (const std::string& key : begun) rename(key, entries_.at(key)->slice.spec().key);
 }
 
 void Pools::rename(const std::string& from, const std::string& to) noexcept {
@@ -182,6 +191,11 @@ void Pools::leave_superseded(Backend& backend) noexcept {
                     next->slice.permits_free() > 0;
   if (!fits) return backend.close("its pool has changed", CloseReason::reconfigured);
   ASSERT(old.spec().shared->connections == next->slice.spec().shared->connections);
+  // Made before the change, and ready behind it: what its server said went to its own generation.
+  if (next->welcome.empty()) {
+    set_welcome(*next, entry_of(old).welcome);
+    spread_welcome(*next);
+  }
   old.take_idle(backend);
   old.on_gone();
   backend.set_slice(next->slice);

@@ -135,6 +135,7 @@ bool Session::acquire() noexcept {
     return false;
   }
   if (state_ == State::ready) set_state(State::waiting);
+  was_noticed_ = false;
   schedule_wait();
   return false;
 }
@@ -143,7 +144,7 @@ void Session::schedule_wait() noexcept {
   Nanoseconds due = wait_end();
   // Not before the login is done.
   const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
-  if (state_ == State::waiting && notice_after > 0)
+  if (state_ == State::waiting && notice_after > 0 && !was_noticed_)
     due = std::min(due, waiting_since + notice_after);
   // In the login its own deadline stands too: the earlier one counts.
   if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))

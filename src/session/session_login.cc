@@ -230,6 +230,7 @@ bool Session::know_welcome() noexcept {
 // them.
 void Session::start_welcome() noexcept {
   ASSERT(backend_ != nullptr);
+  ASSERT(!pool_->welcome.empty());
   if (know_welcome()) {
     std::exchange(backend_, nullptr)->give_back(false);
     return send_welcome();

@@ -26,6 +26,8 @@ void Session::on_wait_due() noexcept {
 void Session::send_wait_notice() noexcept {
   ASSERT(state_ == State::waiting);
   ASSERT(client_at_boundary_);
+  ASSERT(!was_noticed_);
+  was_noticed_ = true;
   const PoolSpec& spec = pool_->slice.spec();
   const PoolShared& shared = *spec.shared;
   const uint32_t max = spec.limits.max_connections + shared.reserve.taken();

@@ -163,6 +163,25 @@ TEST_CASE("a connect to a host that the node has left does not hold up the new o
   bench.finish();
 }
 
+TEST_CASE("a connect that a reload overtakes still tells what its server reports") {
+  SessionBench bench(with_cores(1, 1));
+  bench.server.holds_logins = true;
+  TestClient client(bench);
+  client.write(startup_packet("me", "db", {{"application_name", "mine"}}));
+  CHECK(client.take_tags() == "R");
+  bench.reload([](BenchDirectory& next) { next.limits.idle_timeout = seconds(77); });
+  bench.server.holds_logins = false;
+  bench.settle();
+  const std::vector<WireMessage> welcome = client.take();
+  const auto has = [&](const std::string& body) {
+    return std::any_of(welcome.begin(), welcome.end(),
+                       [&](const WireMessage& message) { return message.body == body; });
+  };
+  CHECK(tags_of(welcome) == "SSSSSSKZ");
+  CHECK(has(std::string("application_name\0mine\0", 22)));
+  CHECK(bench.server.sessions().size() == 1);
+}
+
 TEST_CASE("a pool that grows serves its waiters, and keeps its connections") {
   for (const CoreId cores : {CoreId{1}, CoreId{2}, CoreId{3}}) {
     SessionBench bench(with_cores(cores, 2));
@@ -279,6 +298,28 @@ TEST_CASE("waiters keep their time and their order when their pool changes") {
   CHECK(waiting[2].take_tags() == "CZ");
 }
 
+TEST_CASE("a waiter is told once that it waits, whatever its pool becomes meanwhile") {
+  BenchOptions options = with_cores(1, 1);
+  options.limits.wait_notice = seconds(5);
+  SessionBench bench(options);
+  std::vector<TestClient> holder = begin_transactions(bench, 1);
+  TestClient waiter(bench, 0, "me");
+  waiter.query("a");
+  bench.advance(seconds(5));
+  CHECK(waiter.take_tags() == "N");
+  bench.reload([](BenchDirectory& next) { next.limits.idle_timeout = seconds(77); });
+  bench.advance_in_steps(seconds(10), seconds(1));
+  CHECK(waiter.take_tags().empty());
+  holder[0].query("COMMIT");
+  CHECK(waiter.take_tags() == "TDCZ");
+  // The next wait is another one.
+  holder[0].query("BEGIN");
+  CHECK(holder[0].take_tags() == "CZCZ");
+  waiter.query("b");
+  bench.advance(seconds(5));
+  CHECK(waiter.take_tags() == "N");
+}
+
 TEST_CASE("pools that a new configuration does not change notice nothing") {
   SessionBench bench(with_cores(2, 3));
   std::vector<TestClient> clients = begin_transactions(bench, 3);
@@ -358,6 +399,30 @@ TEST_CASE("messages of a core that does not know yet find the right generation")
 void check_limits(SessionBench& bench, uint32_t limit) {
   CHECK(bench.server.open_sessions().size() <= limit);
   CHECK(bench.node.limit.taken() <= limit);
+}
+
+TEST_CASE("a core that is two configurations behind knows of both and takes them over in order") {
+  SessionBench bench(with_cores(2, 2));
+  std::vector<TestClient> here;
+  for (int i = 0; i < 2; ++i) here.emplace_back(bench, 0, "me");
+  for (TestClient& client : here) client.query("BEGIN");
+  TestClient there(bench, 1, "me");
+  there.query("BEGIN");
+  std::vector<const BenchDirectory*> news;
+  for (const char* password : {"another", "a third"})
+    news.push_back(&bench.reconfigure([&](BenchDirectory& next) { next.password = password; }));
+  for (const CoreId core : {CoreId{1}, CoreId{0}}) {
+    for (const BenchDirectory* next : news) {
+      bench.core(core).sessions.reload(*next);
+      bench.settle();
+    }
+  }
+  for (TestClient& client : here) client.query("COMMIT");
+  for (TestClient& client : here) CHECK(client.take_tags() == "CZCZ");
+  CHECK(there.take_tags() == "CZ");
+  CHECK(bench.slice(0).spec().shared == bench.slice(1).spec().shared);
+  there.query("COMMIT");
+  CHECK(bench.server.open_sessions().size() <= 2);
 }
 
 TEST_CASE("whatever is configured in whatever order, limits hold and everybody is served") {

@@ -21,8 +21,8 @@ class PoolRegistry {
   // core its counts go on, and they are all zero when the last one has forgotten it. Other terms of
   // a later epoch, or an epoch between in which the pool was not there, begin the pool's next
   // generation, which has the new limit on connections, old ones included. A core that still lives
-  // in an earlier epoch than that gets one for itself alone. Clients choose keys, so what nobody
-  // has any more is dropped now and then.
+  // in an earlier epoch than that one began in gets one for itself alone, whatever its terms.
+  // Clients choose keys, so what nobody has any more is dropped now and then.
   [[nodiscard]] std::shared_ptr<PoolShared> shared_of(const std::string& key,
                                                       const PoolTerms& terms, uint64_t epoch = 0);
   // Entries, those included that nobody has any more.
@@ -31,8 +31,9 @@ class PoolRegistry {
  private:
   struct Entry {
     std::weak_ptr<PoolShared> current;
-    PoolTerms terms;  // Of `current`.
-    uint64_t epoch = 0;
+    PoolTerms terms;     // Of `current`.
+    uint64_t begin = 0;  // The epoch that it was made in.
+    uint64_t epoch = 0;  // The last one that somebody asked for it in.
     // May outlive `current`: an older generation may have connections that still end.
     std::weak_ptr<Limit> connections;
   };

@@ -138,6 +138,13 @@ class Pools final : public SlicePort {
     backends_.for_each(visit);
   }
 
+  // Calls visit(PoolEntry&) for each pool of this core, those of earlier generations included; it
+  // may not make or end one. For tests.
+  template <typename Visit>
+  void for_each_pool(Visit visit) noexcept {
+    for (auto& [key, entry] : entries_) visit(*entry);
+  }
+
   // --- For Backend, Canceller and Session ---
 
   [[nodiscard]] const PoolsContext& context() noexcept { return context_; }
@@ -199,6 +206,7 @@ class Pools final : public SlicePort {
   // Generations (pools_reload.cc).
   PoolEntry& make_pool(std::string key, const PoolSpecRef& spec) noexcept;
   [[nodiscard]] PoolSpecRef current_terms(const PoolSpec& spec) const;
+  [[nodiscard]] bool is_configured(const PoolSpec& spec) const;
   void supersede_changed() noexcept;
   void rename(const std::string& from, const std::string& to) noexcept;
   void hand_on(PoolEntry& old) noexcept;

@@ -199,6 +199,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   bool inspecting_ = false;
   bool held_ = false;  // Waits for a ReadyForQuery before more work is begun.
   bool is_acquiring_ = false;
+  bool was_noticed_ = false;  // Was told that it waits, in this wait.
   bool client_at_boundary_ = true;
   bool draining_ = false;
   bool parameter_seen_ = false;  // A ParameterStatus came in the current command.
