@@ -62,7 +62,11 @@ bool Slice::enqueue(Waiter& waiter, Nanoseconds now) noexcept {
 void Slice::take_over(Waiter& waiter) noexcept {
   ASSERT(!is_superseded_);
   if (spec_->limits.max_waiters > 0) spec_->shared->waiters.take_regardless();
-  waiters_.push_back(waiter);
+  // A client that came from a core that knew of this generation before may wait here already.
+  Waiter* older = waiters_.back();
+  while (older != nullptr && older->waiting_since > waiter.waiting_since)
+    older = waiters_.previous(*older);
+  waiters_.insert_behind(older, waiter);
   port_.activate(*this);
 }
 

@@ -53,6 +53,16 @@ class IntrusiveList {
     return node == &head_ ? nullptr : element(node);
   }
 
+  // The element before `item`; nullptr at the beginning.
+  [[nodiscard]] T* previous(T& item) noexcept {
+    Node* node = static_cast<Node&>(item).previous_;
+    return node == &head_ ? nullptr : element(node);
+  }
+
+  // Behind `place`, which is in this list; nullptr: at the beginning.
+  void insert_behind(T* place, T& item) noexcept {
+    insert_before(place == nullptr ? *head_.next_ : *static_cast<Node&>(*place).next_, item);
+  }
   void push_back(T& item) noexcept { insert_before(head_, item); }
   void push_front(T& item) noexcept { insert_before(*head_.next_, item); }
 

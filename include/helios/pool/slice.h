@@ -131,7 +131,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   // over all cores, and nothing was done. Requires: try_acquire failed.
   bool enqueue(Waiter& waiter, Nanoseconds now) noexcept;
   // Queues one who has waited in an earlier generation of this pool, with its time; max_waiters
-  // does not apply. Call it in the order of their arrival.
+  // does not apply.
   void take_over(Waiter& waiter) noexcept;
   void remove(Waiter& waiter) noexcept;
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
