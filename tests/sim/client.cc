@@ -59,6 +59,13 @@ Nanoseconds Client::waits_since() const {
   return progress_at_;
 }
 
+Nanoseconds Client::idle_since() const {
+  const bool is_idle = fd_ >= 0 && is_welcome_ && !is_told_ && !has_said_goodbye_ &&
+                       status_ == 'I' && replies_.empty() && outbox_.empty() && !has_input();
+  const bool is_between = !script_.empty() && script_.front().continues;
+  return is_idle && !is_between ? progress_at_ : never;
+}
+
 void Client::act() {
   if (has_input() && next_read_ <= host_.now()) return read();
   next_act_ = host_.now() + 1;
@@ -80,7 +87,7 @@ void Client::connect() {
   const PoolSettings& pool = settings.pools[pool_];
   SimRandom& random = host_.random();
   mark_ = "c" + std::to_string(number_) + "." + std::to_string(++visits_count_) + "-";
-  writer_.emplace(random, mark_, pool.limits.mode);
+  writer_.emplace(random, mark_, limits().mode);
   facts_ = {};
   std::vector<std::pair<std::string, std::string>> parameters;
   if (random.percent(50)) {
@@ -96,9 +103,9 @@ void Client::connect() {
   units_left_ = 1 + static_cast<uint32_t>(random.below(settings.units_max));
   status_ = 'I';
   pipelines_ = random.percent(40);
-  is_welcome_ = has_cancelled_ = was_forbidden_ = false;
+  is_welcome_ = was_asked_ = has_cancelled_ = was_forbidden_ = false;
   has_said_goodbye_ = has_failed_ = is_told_ = false;
-  asked_at_ = progress_at_ = host_.now();
+  came_at_ = asked_at_ = progress_at_ = host_.now();
   fd_ = host_.connect();
   host_.note("client connects", number_, visits_count_);
 }
@@ -182,6 +189,7 @@ void Client::read() {
   const bool had_to_wait = !replies_.empty() || !is_welcome_;
   for (const WireMessage& message : take_messages(inbox_)) on_message(message);
   if (host_.network().is_at_end(fd_)) return on_end();
+  if (was_asked_) return close(false);
   // Free to go on: it thinks about it first.
   if (had_to_wait && replies_.empty() && is_welcome_) {
     const Nanoseconds thought = host_.random().up_to(host_.settings().think_max);
@@ -208,9 +216,10 @@ void Client::on_message(const WireMessage& message) {
     case 'Z':
       return on_ready(message.body[0]);
     case 'R':
+      return on_authentication(message);
     case 'K':
       if (is_welcome_) return fail("a part of a login came behind it");
-      if (message.tag == 'K') key_ = message.body;
+      key_ = message.body;
       return;
     default:
       break;
@@ -223,6 +232,15 @@ void Client::on_message(const WireMessage& message) {
     return fail(std::string("not its own: ") + message.tag + " \"" + message.body.substr(0, 60) +
                 "\"");
   expected.pop_front();
+}
+
+// Nobody has a password: the pooler asks for one when it does not know the user, as if it did.
+void Client::on_authentication(const WireMessage& message) {
+  if (is_welcome_) return fail("a part of a login came behind it");
+  if (message.body == std::string(4, '\0')) return;
+  if (!host_.removal_since(pool_, came_at_).user) return fail("asked for a password");
+  ++removals_count_;
+  was_asked_ = true;
 }
 
 void Client::on_parameter(const WireMessage& message) {
@@ -264,15 +282,42 @@ void Client::on_error(const WireMessage& message) {
   if (!is_due && !(has_cancelled_ && code == "57014")) fail("not its own error: " + code);
 }
 
+// Told that its database or user is not there (any more). Nobody is told so for nothing, nor in a
+// transaction or an answer.
+bool Client::is_removal(const std::string& code, const std::string& message) {
+  const PoolSettings& pool = host_.settings().pools[pool_];
+  const std::string database = "database \"d" + std::to_string(pool.database) + "\" ";
+  const std::string user = "user \"u" + std::to_string(pool.user) + "\" ";
+  const bool is_of_user = code == "57P01" && message.find("was removed") != std::string::npos;
+  if (code != "57P04" && code != "3D000" && !is_of_user) return false;
+  const Removal removal = host_.removal_since(pool_, came_at_);
+  if (is_of_user ? !removal.user : !removal.database) fail("removed, and is not: " + message);
+  if (message.find(is_of_user ? user : database) != 0) fail("removed is another: " + message);
+  if (code == "3D000" && is_welcome_) fail("welcome, and not there: " + message);
+  const bool is_within = !replies_.empty() && replies_.front().has_begun;
+  if (status_ != 'I' || is_within) fail("cut off in the middle of its work: " + message);
+  ++removals_count_;
+  return true;
+}
+
+// By max_waiters.
+bool Client::may_be_refused() const {
+  const Settings& settings = host_.settings();
+  for (uint64_t epoch = 0; epoch <= settings.changes.size(); ++epoch)
+    if (settings.configuration(epoch).limits[pool_].max_waiters > 0) return true;
+  return false;
+}
+
 void Client::on_fatal(const std::string& code, const std::string& message) {
   host_.note("client is told", number_, std::hash<std::string>{}(code));
   is_told_ = true;
   if (was_forbidden_ && code == "0A000") return;
+  if (is_removal(code, message)) return;
   if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);
   if (host_.is_calm() && code != "53300") fail("a last word although nothing happened: " + code);
   const bool is_timeout = message.find("query_wait_timeout: no server") == 0;
   if (message.find("too many clients wait") == 0) {
-    if (limits().max_waiters == 0) fail("refused by max_waiters, which is not set");
+    if (!may_be_refused()) fail("refused by max_waiters, which is not set");
     if (!replies_.empty() && replies_.front().has_noticed) fail("refused while it waited");
   }
   if (is_timeout && host_.now() - asked_at_ < limits().acquire_timeout)

@@ -16,6 +16,12 @@
 
 namespace helios::sim {
 
+// What a reload has taken from a client, for some time at least.
+struct Removal {
+  bool database = false;
+  bool user = false;
+};
+
 // The world of a client, which the simulation makes.
 class ClientHost {
  public:
@@ -31,6 +37,8 @@ class ClientHost {
   [[nodiscard]] virtual bool is_closing_time() = 0;
   // Nothing may go wrong but what clients do themselves.
   [[nodiscard]] virtual bool is_calm() = 0;
+  // What was removed of this pool at some time since then, as far as any core knew.
+  [[nodiscard]] virtual Removal removal_since(size_t pool, Nanoseconds time) = 0;
   // Something that must not be: the first one counts.
   virtual void fail(std::string text) = 0;
   // For the trace.
@@ -54,13 +62,21 @@ class Client {
   [[nodiscard]] bool is_finished() const { return fd_ < 0 && visits_left_ == 0; }
   // Since when it waits for a sign of life of the pooler; `never` when it does not.
   [[nodiscard]] Nanoseconds waits_since() const;
+  // Since when it has nothing under way and could be told something; `never` when it has.
+  [[nodiscard]] Nanoseconds idle_since() const;
   [[nodiscard]] size_t pool() const { return pool_; }
   [[nodiscard]] std::string describe() const;
   [[nodiscard]] uint64_t replies_count() const { return replies_count_; }
   [[nodiscard]] uint64_t notices_count() const { return notices_count_; }
+  // Visits that ended because its database or user was removed.
+  [[nodiscard]] uint64_t removals_count() const { return removals_count_; }
 
  private:
-  [[nodiscard]] const PoolLimits& limits() const { return host_.settings().pools[pool_].limits; }
+  // Of the first configuration: for what none changes.
+  [[nodiscard]] const PoolLimits& limits() const { return host_.settings().first.limits[pool_]; }
+  [[nodiscard]] bool is_removal(const std::string& code, const std::string& message);
+  [[nodiscard]] bool may_be_refused() const;
+  void on_authentication(const test::WireMessage& message);
   [[nodiscard]] bool has_input() const;
   [[nodiscard]] bool may_begin_step() const;
   void fail(const std::string& what);
@@ -88,6 +104,7 @@ class Client {
   bool reads_slowly_;
   uint64_t replies_count_ = 0;
   uint64_t notices_count_ = 0;
+  uint64_t removals_count_ = 0;
   Nanoseconds next_act_;
   Nanoseconds next_read_ = 0;
 
@@ -104,12 +121,14 @@ class Client {
   uint32_t units_left_ = 0;
   char status_ = 'I';
   bool is_welcome_ = false;
+  bool was_asked_ = false;  // For a password: it gives up.
   bool pipelines_ = false;
   bool has_cancelled_ = false;
   bool was_forbidden_ = false;
   bool has_said_goodbye_ = false;
-  bool has_failed_ = false;   // The server's answer under way had an error.
-  bool is_told_ = false;      // FATAL has come: nothing may follow.
+  bool has_failed_ = false;  // The server's answer under way had an error.
+  bool is_told_ = false;     // FATAL has come: nothing may follow.
+  Nanoseconds came_at_ = 0;
   Nanoseconds asked_at_ = 0;  // The begin of the visit, or of what was asked when nothing was due.
   Nanoseconds progress_at_ = 0;
 };

@@ -174,6 +174,9 @@ bool covers_everything(const Tally& tally) {
   need("cancel requests", tally.cancels);
   need("sessions that move", tally.session_moves);
   need("faults", tally.faults);
+  need("reloads", tally.reloads);
+  need("generations of pools", tally.generations);
+  need("removed databases and users", tally.removals);
   return is_good;
 }
 
@@ -192,10 +195,12 @@ int run_many(const Arguments& arguments) {
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
   printf("%" PRIu64 " turns, %" PRIu64 " answers, %" PRIu64 " waits (%" PRIu64 " in vain), %" PRIu64
          " connects (%" PRIu64 " in vain), %" PRIu64 " moves, %" PRIu64 " of sessions, %" PRIu64
-         " cancel requests, %" PRIu64 " faults; overtaken by the bound and %.1f hops; %.1f s\n",
+         " cancel requests, %" PRIu64 " faults, %" PRIu64 " reloads of cores, %" PRIu64
+         " new generations, %" PRIu64
+         " clients removed; overtaken by the bound and %.1f hops; %.1f s\n",
          total.turns, total.replies, total.waits, total.wait_timeouts, total.connects,
          total.connect_failures, total.moves, total.session_moves, total.cancels, total.faults,
-         total.excess_hops, spent.count());
+         total.reloads, total.generations, total.removals, total.excess_hops, spent.count());
   if (arguments.seeds_count >= 20 && !covers_everything(total)) ++failed;
   printf("%" PRIu64 " passed, %" PRIu64 " failed\n",
          arguments.seeds_count - std::min(failed, arguments.seeds_count), failed);

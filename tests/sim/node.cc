@@ -15,7 +15,7 @@ NodeOptions options_of(const Settings& settings, size_t number) {
   options.label = "127.0.0.1";
   options.hosts = {"127.0.0.1"};
   options.port = static_cast<uint16_t>(first_port + number);
-  options.max_connections = settings.node_max[number];
+  options.max_connections = settings.first.node_max[number];
   options.cores_count = settings.cores;
   return options;
 }

@@ -1,5 +1,6 @@
 #include "tests/sim/settings.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 namespace helios::sim {
@@ -61,15 +62,18 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   SimRandom random(seed);
   cores = static_cast<CoreId>(between(random, 1, 8));
   for (uint32_t i = between(random, 1, 2); i > 0; --i)
-    node_max.push_back(random.percent(30) ? 0 : between(random, 1, 12));
+    first.node_max.push_back(random.percent(30) ? 0 : between(random, 1, 12));
   for (uint32_t i = between(random, 1, 3); i > 0; --i) {
-    node_of.push_back(random.below(node_max.size()));
-    database_max.push_back(maybe_limit(random, 8));
+    first.node_of.push_back(random.below(first.node_max.size()));
+    first.database_max.push_back(maybe_limit(random, 8));
   }
-  for (uint32_t i = between(random, 1, 2); i > 0; --i) user_max.push_back(maybe_limit(random, 8));
-  for (size_t database = 0; database < node_of.size(); ++database)
-    for (size_t user = 0; user < user_max.size(); ++user)
-      pools.push_back({database, user, draw_limits(random)});
+  for (uint32_t i = between(random, 1, 2); i > 0; --i)
+    first.user_max.push_back(maybe_limit(random, 8));
+  for (size_t database = 0; database < first.node_of.size(); ++database)
+    for (size_t user = 0; user < first.user_max.size(); ++user) {
+      pools.push_back({database, user});
+      first.limits.push_back(draw_limits(random));
+    }
 
   clients_count = between(random, 2, 24);
   clients_max = random.percent(15) ? between(random, 1, clients_count) : 1'000;
@@ -95,8 +99,9 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   is_forgotten = !drains_early && random.percent(15);
 
   // Else their last backends would stay for ever.
-  for (PoolSettings& pool : pools)
-    if (is_forgotten) pool.limits.idle_timeout = milliseconds(one_of(random, {5, 50, 1'000}));
+  for (PoolLimits& limits : first.limits)
+    if (is_forgotten) limits.idle_timeout = milliseconds(one_of(random, {5, 50, 1'000}));
+  draw_changes();
 
   network.seed = random.next();
   network.short_send_percent = one_of(random, {0U, 20U, 60U});
@@ -111,9 +116,8 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
 // From numbers of their own: what is added here changes nothing else of a seed.
 void Settings::draw_more() {
   SimRandom random(seed ^ 0x6d6f7265);
-  for (size_t i = 0; i < node_max.size(); ++i) node_asks_scram.push_back(random.percent(25));
-  for (PoolSettings& pool : pools) {
-    PoolLimits& limits = pool.limits;
+  for (size_t i = 0; i < first.node_max.size(); ++i) node_asks_scram.push_back(random.percent(25));
+  for (PoolLimits& limits : first.limits) {
     limits.weight = one_of(random, {1U, 1U, 2U, 7U});
     limits.max_waiters = random.percent(25) ? between(random, 1, 8) : 0;
     limits.reserve_connections = random.percent(30) ? between(random, 1, 3) : 0;
@@ -121,6 +125,76 @@ void Settings::draw_more() {
     limits.wait_notice = milliseconds(one_of(random, {0, 0, 1, 10, 100}));
     if (random.percent(25)) limits.connect_query = "FIRST";
   }
+}
+
+// In a third of the seeds; from numbers of their own, too.
+void Settings::draw_changes() {
+  first.has_database.assign(first.node_of.size(), true);
+  first.has_user.assign(first.user_max.size(), true);
+  SimRandom random(seed ^ 0x72656c6f6164);
+  if (random.percent(67)) return;
+  // Where a node may move to.
+  first.node_max.push_back(random.percent(50) ? 0 : between(random, 1, 12));
+  node_asks_scram.push_back(random.percent(25));
+  Configuration next = first;
+  for (uint32_t i = between(random, 1, 5); i > 0; --i) {
+    // What was removed comes back, for the most part.
+    for (auto* list : {&next.has_database, &next.has_user})
+      for (size_t j = 0; j < list->size(); ++j)
+        if (!(*list)[j]) (*list)[j] = random.percent(70);
+    for (uint32_t j = between(random, 1, 3); j > 0; --j) change_something(random, next);
+    Change change;
+    change.pause = random.up_to(milliseconds(one_of(random, {2, 30, 300})));
+    change.spread = microseconds(one_of(random, {0, 500, 10'000, 100'000}));
+    change.next = next;
+    changes.push_back(std::move(change));
+  }
+}
+
+void Settings::change_something(SimRandom& random, Configuration& next) const {
+  const size_t database = random.below(next.node_of.size());
+  const size_t user = random.below(next.user_max.size());
+  const size_t node = random.below(next.node_max.size());
+  switch (random.below(10)) {
+    case 0:
+      next.node_max[node] = random.percent(30) ? 0 : between(random, 1, 12);
+      return;
+    case 1:
+      next.database_max[database] = maybe_limit(random, 8);
+      return;
+    case 2:
+      next.user_max[user] = maybe_limit(random, 8);
+      return;
+    case 3:
+      next.has_database[database] = false;
+      return;
+    case 4:
+      next.has_user[user] = false;
+      return;
+    case 5:
+      next.node_of[database] = node;
+      return;
+    case 6: {
+      // A node has another address: that is another node, for all that were there.
+      const size_t old = next.node_of[database];
+      std::replace(next.node_of.begin(), next.node_of.end(), old, node);
+      return;
+    }
+    default:
+      change_pool(random, next.limits[random.below(pools.size())]);
+  }
+}
+
+void Settings::change_pool(SimRandom& random, PoolLimits& limits) const {
+  limits.max_connections = between(random, 1, 8);
+  limits.min_connections = random.percent(60) ? 0 : between(random, 0, limits.max_connections);
+  if (random.percent(60)) return;
+  limits.idle_timeout = milliseconds(is_forgotten ? one_of(random, {5, 50, 1'000})
+                                                  : one_of(random, {0, 5, 50, 1'000, 300'000}));
+  limits.max_lifetime = milliseconds(one_of(random, {0, 20, 200, 3'000, 1'800'000}));
+  limits.weight = one_of(random, {1U, 1U, 2U, 7U});
+  limits.max_waiters = random.percent(25) ? between(random, 1, 8) : 0;
+  limits.reserve_connections = random.percent(30) ? between(random, 1, 3) : 0;
 }
 
 std::string Settings::describe() const {
@@ -143,17 +217,31 @@ std::string Settings::describe() const {
   text += has_faults ? "\n  a fault every " + in_ms(fault_every) : "\n  no faults";
   if (drains_early) text += ", drains early";
   if (is_forgotten) text += ", pools are forgotten";
-  for (size_t i = 0; i < node_max.size(); ++i)
-    text += "\n  node " + number(i) + ": at most " + number(node_max[i]) +
-            (node_asks_scram[i] ? ", asks for SCRAM" : "");
-  for (size_t i = 0; i < user_max.size(); ++i)
-    text += "\n  user u" + number(i) + ": at most " + number(user_max[i]);
-  for (const PoolSettings& pool : pools) {
-    const PoolLimits& limits = pool.limits;
+  for (size_t i = 0; i < node_asks_scram.size(); ++i)
+    if (node_asks_scram[i]) text += "\n  node " + number(i) + " asks for SCRAM";
+  text += describe(first);
+  for (const Change& change : changes)
+    text += "\n then, " + in_ms(change.pause) + " later, within " + in_ms(change.spread) + ":" +
+            describe(change.next);
+  return text;
+}
+
+std::string Settings::describe(const Configuration& one) const {
+  const auto number = [](uint64_t value) { return std::to_string(value); };
+  std::string text;
+  for (size_t i = 0; i < one.node_max.size(); ++i)
+    text += "\n  node " + number(i) + ": at most " + number(one.node_max[i]);
+  for (size_t i = 0; i < one.user_max.size(); ++i)
+    text += "\n  user u" + number(i) +
+            (one.has_user[i] ? ": at most " + number(one.user_max[i]) : " is not there");
+  for (size_t i = 0; i < pools.size(); ++i) {
+    const PoolSettings& pool = pools[i];
+    if (!one.has(pool)) continue;
+    const PoolLimits& limits = one.limits[i];
     text += "\n  pool d" + number(pool.database) + "/u" + number(pool.user) + " on node " +
-            number(node_of[pool.database]) + ": " + to_text(limits.mode) + ", " +
+            number(one.node_of[pool.database]) + ": " + to_text(limits.mode) + ", " +
             number(limits.min_connections) + " to " + number(limits.max_connections) +
-            " (database at most " + number(database_max[pool.database]) + "), idle " +
+            " (database at most " + number(one.database_max[pool.database]) + "), idle " +
             in_ms(limits.idle_timeout) + ", life " + in_ms(limits.max_lifetime) + ", acquire " +
             in_ms(limits.acquire_timeout) + ", connect " + in_ms(limits.connect_timeout) +
             ", test after " + in_ms(limits.test_after) + ", weight " + number(limits.weight);

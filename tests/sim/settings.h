@@ -15,7 +15,27 @@ namespace helios::sim {
 struct PoolSettings {
   size_t database = 0;
   size_t user = 0;
-  PoolLimits limits;
+};
+
+// What a reload may change. (Of the limits of a pool it leaves alone what its clients are checked
+// by: mode, acquire_timeout, connect_timeout, wait_notice, connect_query.)
+struct Configuration {
+  std::vector<uint32_t> node_max;                // Of each node; 0: no limit.
+  std::vector<size_t> node_of;                   // By database.
+  std::vector<uint32_t> database_max, user_max;  // 0: no limit.
+  std::vector<PoolLimits> limits;                // By pool.
+  std::vector<bool> has_database, has_user;
+
+  [[nodiscard]] bool has(const PoolSettings& pool) const {
+    return has_database[pool.database] && has_user[pool.user];
+  }
+};
+
+// A new configuration.
+struct Change {
+  Nanoseconds pause = 0;   // It comes so long after the one before.
+  Nanoseconds spread = 0;  // The cores take it over within this time, in any order.
+  Configuration next;
 };
 
 struct Settings {
@@ -26,13 +46,17 @@ struct Settings {
   // until the core that it concerns has dealt with it.
   [[nodiscard]] Nanoseconds hop_max() const { return mail_max + turn_max + stall_max; }
 
+  // That of an epoch: the first one has 0.
+  [[nodiscard]] const Configuration& configuration(uint64_t epoch) const {
+    return epoch == 0 ? first : changes[epoch - 1].next;
+  }
+
   uint64_t seed;
   CoreId cores;
-  std::vector<uint32_t> node_max;                // Of each node; 0: no limit.
-  std::vector<bool> node_asks_scram;             // Otherwise it trusts.
-  std::vector<size_t> node_of;                   // By database.
-  std::vector<uint32_t> database_max, user_max;  // 0: no limit.
-  std::vector<PoolSettings> pools;               // One for each database and user.
+  Configuration first;
+  std::vector<Change> changes;        // Empty: the first one stays.
+  std::vector<bool> node_asks_scram;  // Otherwise it trusts.
+  std::vector<PoolSettings> pools;    // One for each database and user.
   uint32_t clients_count;
   uint32_t clients_max;  // max_clients of the pooler.
   uint32_t units_max;    // Units of work of a client.
@@ -53,7 +77,11 @@ struct Settings {
   bool is_forgotten;        // When all have left, nothing happens until every pool is forgotten.
 
  private:
+  [[nodiscard]] std::string describe(const Configuration& one) const;
   void draw_more();
+  void draw_changes();
+  void change_something(SimRandom& random, Configuration& next) const;
+  void change_pool(SimRandom& random, PoolLimits& limits) const;
 };
 
 }  // namespace helios::sim

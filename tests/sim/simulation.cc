@@ -25,6 +25,8 @@ constexpr Nanoseconds rest_max = seconds(65);
 constexpr Nanoseconds forget_max = seconds(300);
 // What may come on top of a time-out of the pooler's: the work itself, a deaf session, many turns.
 constexpr Nanoseconds margin = seconds(3);
+// What the pooler has to say may have to wait for an answer that the client has given up.
+constexpr Nanoseconds told_max = seconds(1);
 // The pooler gives a cancel request up after ten seconds.
 constexpr Nanoseconds cancel_max = seconds(10) + margin;
 
@@ -93,6 +95,9 @@ void Tally::add(const Tally& other) {
   cancels += other.cancels;
   session_moves += other.session_moves;
   faults += other.faults;
+  reloads += other.reloads;
+  generations += other.generations;
+  removals += other.removals;
   excess_hops = std::max(excess_hops, other.excess_hops);
 }
 
@@ -109,8 +114,8 @@ Simulation::Simulation(uint64_t seed, bool prints)
   bench_.on_sent = [this](CoreId to, const Message& message) {
     note(to_text(static_cast<MessageKind>(message.kind)), message.from, to, message.count);
   };
-  bench_.directory.adapt = [this](PoolSpec& spec) { adapt(spec); };
-  for (size_t i = 0; i < settings_.node_max.size(); ++i)
+  bench_.directory.adapt = [this](PoolSpec& spec) { adapt(spec, settings_.first); };
+  for (size_t i = 0; i < settings_.first.node_max.size(); ++i)
     nodes_.push_back(std::make_unique<SimNode>(bench_, random_, settings_, i));
   checker_ = std::make_unique<Checker>(bench_, settings_, shared_, nodes_,
                                        [this](std::string text) { fail(std::move(text)); });
@@ -123,6 +128,7 @@ Simulation::Simulation(uint64_t seed, bool prints)
     clients_.push_back(std::make_unique<Client>(*this, i, random_.below(settings_.pools.size())));
   if (settings_.has_faults) next_fault_ = now() + random_.up_to(2 * settings_.fault_every);
   if (settings_.drains_early) schedule_drain();
+  if (!settings_.changes.empty()) next_change_ = now() + settings_.changes[0].pause;
 }
 
 BenchOptions Simulation::options_of(const Settings& settings) {
@@ -140,19 +146,23 @@ BenchOptions Simulation::options_of(const Settings& settings) {
 }
 
 void Simulation::make_limits() {
-  const auto make = [](uint32_t max) {
-    return max == 0 ? nullptr : std::make_shared<SharedLimit>(max);
-  };
-  for (const uint32_t max : settings_.database_max) shared_.databases.push_back(make(max));
-  for (const uint32_t max : settings_.user_max) shared_.users.push_back(make(max));
+  // Without a limit they count all the same: one may come later.
+  for (const uint32_t max : settings_.first.database_max)
+    shared_.databases.push_back(std::make_shared<SharedLimit>(max));
+  for (const uint32_t max : settings_.first.user_max)
+    shared_.users.push_back(std::make_shared<SharedLimit>(max));
+  database_missing_until_.resize(shared_.databases.size());
+  user_missing_until_.resize(shared_.users.size());
+  pool_gone_since_.assign(settings_.pools.size(), never);
 }
 
-void Simulation::adapt(PoolSpec& spec) const {
-  for (const PoolSettings& pool : settings_.pools) {
+void Simulation::adapt(PoolSpec& spec, const Configuration& configuration) const {
+  for (size_t i = 0; i < settings_.pools.size(); ++i) {
+    const PoolSettings& pool = settings_.pools[i];
     if (spec.database != "d" + std::to_string(pool.database)) continue;
     if (spec.user != "u" + std::to_string(pool.user)) continue;
-    spec.node = &nodes_[settings_.node_of[pool.database]]->node;
-    spec.limits = pool.limits;
+    spec.node = &nodes_[configuration.node_of[pool.database]]->node;
+    spec.limits = configuration.limits[i];
     spec.login.password = SimNode::password;
     spec.database_limit = shared_.databases[pool.database];
     spec.user_limit = shared_.users[pool.user];
@@ -181,6 +191,9 @@ void Simulation::fail(std::string text) {
   char moment[64];
   snprintf(moment, sizeof(moment), " at %.6f ms, after %" PRIu64 " acts",
            static_cast<double>(now()) / 1e6 - 1e6, steps_count_);
+  // Bytes of messages may stand in it.
+  std::replace_if(
+      text.begin(), text.end(), [](char letter) { return letter < ' '; }, '.');
   error_ = std::move(text) + moment + checker_->describe();
   note("failure", 0, 0, 0);
 }
@@ -205,13 +218,14 @@ Nanoseconds Simulation::next_turn(CoreId id) {
   Nanoseconds next = now();
   if (schedule.sleeps && schedule.arrivals.empty() && !core.is_woken() &&
       !bench_.network.is_ready(core.io))
-    next = std::min({core.timers.next_wakeup(), schedule.drain_at, schedule.stop_at});
+    next = std::min({core.timers.next_wakeup(), schedule.drain_at, schedule.stop_at,
+                     schedule.reloads.empty() ? never : schedule.reloads.front().at});
   return std::max(next, schedule.next_turn);
 }
 
 // Whoever is first in time; by chance where several are.
 void Simulation::step() {
-  enum class Kind { core, mail, node, client, fault };
+  enum class Kind { core, mail, node, client, fault, change };
   Nanoseconds first = std::max(next_fault_, now());
   Kind kind = Kind::fault;
   size_t index = 0;
@@ -229,6 +243,7 @@ void Simulation::step() {
   consider(bench_.next_mail(), Kind::mail, 0);
   for (size_t i = 0; i < nodes_.size(); ++i) consider(nodes_[i]->next_time(), Kind::node, i);
   for (size_t i = 0; i < clients_.size(); ++i) consider(clients_[i]->next_time(), Kind::client, i);
+  if (next_change_ != never) consider(next_change_, Kind::change, 0);
   if (first > now()) bench_.clock.advance(first - now());
   ++steps_count_;
   switch (kind) {
@@ -246,6 +261,8 @@ void Simulation::step() {
       return clients_[index]->act();
     case Kind::fault:
       return begin_fault();
+    case Kind::change:
+      return change_configuration();
   }
 }
 
@@ -271,7 +288,10 @@ void Simulation::run_turn(CoreId id) {
   for (const uint64_t most = 1 + random_.below(24); events < most && bench_.network.step(core.io);
        ++events) {
   }
+  const bool reloads_first = !schedule.reloads.empty() && random_.percent(50);
+  if (reloads_first) take_over(id);
   const size_t letters = bench_.deliver_mail(id);
+  if (!reloads_first) take_over(id);
   core.timers.advance(now());
   core.end_turn();
   schedule.sleeps = !core.has_work() && core.fall_asleep();
@@ -291,15 +311,110 @@ void Simulation::begin_fault() {
   ++faults_count_;
 }
 
+// Limits that pools share change at once, and each core hears of the rest in its own time.
+void Simulation::change_configuration() {
+  const Change& change = settings_.changes[epoch_];
+  const Configuration& next = change.next;
+  note("new configuration", ++epoch_, 0, 0);
+  for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->node.limit.set_max(next.node_max[i]);
+  for (size_t i = 0; i < shared_.databases.size(); ++i)
+    shared_.databases[i]->set_max(next.database_max[i]);
+  for (size_t i = 0; i < shared_.users.size(); ++i) shared_.users[i]->set_max(next.user_max[i]);
+  checker_->on_change();
+  const BenchDirectory& directory = bench_.reconfigure([&](BenchDirectory& changed) {
+    changed.removed_databases.clear();
+    changed.removed_users.clear();
+    for (size_t i = 0; i < next.has_database.size(); ++i)
+      if (!next.has_database[i]) changed.removed_databases.insert("d" + std::to_string(i));
+    for (size_t i = 0; i < next.has_user.size(); ++i)
+      if (!next.has_user[i]) changed.removed_users.insert("u" + std::to_string(i));
+    changed.adapt = [this, &next](PoolSpec& spec) { adapt(spec, next); };
+  });
+  for (CoreSchedule& schedule : schedules_) {
+    const Nanoseconds before = schedule.reloads.empty() ? 0 : schedule.reloads.back().at;
+    const Nanoseconds at = now() + random_.up_to(change.spread);
+    schedule.reloads.push_back({std::max(at, before), &directory});
+  }
+  note_removals();
+  const bool is_last = epoch_ == settings_.changes.size();
+  next_change_ = is_last ? never : now() + settings_.changes[epoch_].pause;
+}
+
+void Simulation::take_over(CoreId id) {
+  CoreSchedule& schedule = schedules_[id];
+  BenchCore& core = bench_.core(id);
+  while (!schedule.reloads.empty() && schedule.reloads.front().at <= now()) {
+    const BenchDirectory& directory = *schedule.reloads.front().directory;
+    schedule.reloads.pop_front();
+    if (core.pools.is_draining()) continue;
+    schedule.epoch = directory.epoch();
+    note("reload of core", id, schedule.epoch, 0);
+    core.sessions.reload(directory);
+    checker_->on_reload(id, schedule.epoch);
+    ++tally_.reloads;
+    note_removals();
+  }
+}
+
+bool Simulation::is_changed_over() const {
+  return std::all_of(schedules_.begin(), schedules_.end(),
+                     [](const CoreSchedule& schedule) { return schedule.reloads.empty(); });
+}
+
+// Configurations count from when the first core may have them until the last one has the next.
+void Simulation::note_removals() {
+  uint64_t oldest = epoch_;
+  for (const CoreSchedule& schedule : schedules_) oldest = std::min(oldest, schedule.epoch);
+  const auto count_without = [&](const auto& has) {
+    uint64_t count = 0;
+    for (uint64_t epoch = oldest; epoch <= epoch_; ++epoch)
+      count += has(settings_.configuration(epoch)) ? 0 : 1;
+    return count;
+  };
+  const auto update = [&](std::vector<Nanoseconds>& missing_until, auto member) {
+    for (size_t i = 0; i < missing_until.size(); ++i) {
+      const uint64_t count =
+          count_without([&](const Configuration& one) { return (one.*member)[i]; });
+      if (count > 0) missing_until[i] = never;
+      if (count == 0 && missing_until[i] == never) missing_until[i] = now();
+    }
+  };
+  update(database_missing_until_, &Configuration::has_database);
+  update(user_missing_until_, &Configuration::has_user);
+  for (size_t i = 0; i < pool_gone_since_.size(); ++i) {
+    const uint64_t count =
+        count_without([&](const Configuration& one) { return one.has(settings_.pools[i]); });
+    const bool is_gone = count == epoch_ - oldest + 1;
+    pool_gone_since_[i] = is_gone ? std::min(pool_gone_since_[i], now()) : never;
+  }
+}
+
+Removal Simulation::removal_since(size_t pool, Nanoseconds time) {
+  const PoolSettings& one = settings_.pools[pool];
+  return {database_missing_until_[one.database] >= time, user_missing_until_[one.user] >= time};
+}
+
+// Who has nothing under way is told at once that its pool is gone.
+void Simulation::check_told() {
+  for (const auto& client : clients_) {
+    const Nanoseconds gone_since = pool_gone_since_[client->pool()];
+    if (gone_since == never || client->idle_since() == never) continue;
+    const Nanoseconds since = std::max(gone_since, client->idle_since());
+    if (now() - since > told_max + 50 * settings_.hop_max())
+      fail("nobody tells that its pool is gone: " + client->describe());
+  }
+}
+
 // Nobody waits for ever: everybody is answered, or told, within acquire_timeout and the margin.
 void Simulation::check_patience() {
   for (const auto& client : clients_) {
     const Nanoseconds since = client->waits_since();
     if (since == never) continue;
     const Nanoseconds patience =
-        settings_.pools[client->pool()].limits.acquire_timeout + margin + 50 * settings_.hop_max();
+        settings_.first.limits[client->pool()].acquire_timeout + margin + 50 * settings_.hop_max();
     if (now() - since > patience) fail("somebody waits for ever: " + client->describe());
   }
+  check_told();
   look_after_askers();
 }
 
@@ -348,13 +463,14 @@ void Simulation::run_day() {
 void Simulation::close_the_day() {
   note("closing time", 0, 0, 0);
   is_closing_time_ = true;
-  next_fault_ = never;
+  next_fault_ = next_change_ = never;
   bench_.network.options().reset_per_mille = 0;
   bench_.network.options().connect_refused_percent = 0;
   for (const auto& node : nodes_) node->recover();
   run_until("closing time", seconds(600), [&] {
-    return askers_.empty() && std::all_of(clients_.begin(), clients_.end(),
-                                          [](const auto& client) { return client->is_finished(); });
+    return askers_.empty() && is_changed_over() &&
+           std::all_of(clients_.begin(), clients_.end(),
+                       [](const auto& client) { return client->is_finished(); });
   });
 }
 
@@ -391,15 +507,12 @@ void Simulation::drain() {
 }
 
 void Simulation::check_nothing_is_left() {
+  checker_->check_nothing_is_left();
   for (const auto& node : nodes_) {
-    if (node->node.limit.taken() != 0) fail("a node's limit is not free");
     node->server.forget_ended();
     if (!node->server.sessions().empty()) fail("a connection to a node is left");
     node->server.stop_listening();
   }
-  for (const auto* limits : {&shared_.databases, &shared_.users})
-    for (const auto& limit : *limits)
-      if (limit != nullptr && limit->taken() != 0) fail("a shared limit is not free");
   if (bench_.shared.clients_count != 0) fail("max_clients has lost count");
   for (const auto& load : bench_.loads)
     if (load != 0) fail("a core has lost count of its clients");
@@ -439,10 +552,12 @@ Tally Simulation::tally() {
   for (const auto& client : clients_) {
     tally_.replies += client->replies_count();
     tally_.notices += client->notices_count();
+    tally_.removals += client->removals_count();
   }
   tally_.reserve_uses = checker_->reserve_uses_count();
   tally_.connect_queries = checker_->connect_queries_count();
   tally_.faults = faults_count_;
+  tally_.generations = checker_->next_generations_count();
   tally_.excess_hops = checker_->excess_hops();
   return tally_;
 }

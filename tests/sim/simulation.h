@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,7 +41,10 @@ struct Tally {
   uint64_t cancels = 0;
   uint64_t session_moves = 0;
   uint64_t faults = 0;
-  double excess_hops = 0;  // The largest of a run.
+  uint64_t reloads = 0;      // Of a core.
+  uint64_t generations = 0;  // That followed another one.
+  uint64_t removals = 0;     // Clients whose database or user was removed.
+  double excess_hops = 0;    // The largest of a run.
 
   void add(const Tally& other);
 };
@@ -68,15 +72,23 @@ class Simulation final : public ClientHost {
   void send_cancel(const std::string& key) override;
   [[nodiscard]] bool is_closing_time() override { return is_closing_time_; }
   [[nodiscard]] bool is_calm() override { return !settings_.has_faults && !settings_.drains_early; }
+  [[nodiscard]] Removal removal_since(size_t pool, Nanoseconds time) override;
   void fail(std::string text) override;
   void note(const char* what, uint64_t a, uint64_t b, uint64_t c) override;
 
+  // A configuration on its way to a core.
+  struct Reload {
+    Nanoseconds at;
+    const test::BenchDirectory* directory;
+  };
   // A core's place in the schedule.
   struct CoreSchedule {
     Nanoseconds next_turn = 0;     // Not before.
     bool sleeps = false;           // Until something wakes it.
     Nanoseconds drain_at = never;  // When it gets to know that the process ends...
     Nanoseconds stop_at = never;   // ...and that it ends at once.
+    std::deque<Reload> reloads;    // Configurations that it is to take over, in order.
+    uint64_t epoch = 0;            // Of the one that it has.
     std::vector<int> arrivals;     // Clients that have connected and are not accepted yet.
   };
   // A cancel request on its way.
@@ -86,7 +98,7 @@ class Simulation final : public ClientHost {
   };
 
   [[nodiscard]] static test::BenchOptions options_of(const Settings& settings);
-  void adapt(PoolSpec& spec) const;
+  void adapt(PoolSpec& spec, const Configuration& configuration) const;
   void make_limits();
 
   // Lets whose turn it is act, until `is_over` holds. Fails when that takes longer than `patience`.
@@ -96,6 +108,11 @@ class Simulation final : public ClientHost {
   void run_turn(CoreId id);
   [[nodiscard]] Nanoseconds next_turn(CoreId id);
   void begin_fault();
+  void change_configuration();
+  void take_over(CoreId id);
+  [[nodiscard]] bool is_changed_over() const;
+  void note_removals();
+  void check_told();
   void check_patience();
   void look_after_askers();
 
@@ -122,6 +139,13 @@ class Simulation final : public ClientHost {
   std::vector<Asker> askers_;
   std::unique_ptr<Checker> checker_;
   Nanoseconds next_fault_ = never;
+  Nanoseconds next_change_ = never;
+  uint64_t epoch_ = 0;  // Of the newest configuration.
+  // Until when it was missing in a configuration that any core had, or was to have next; `never`:
+  // it still is. 0: it never was.
+  std::vector<Nanoseconds> database_missing_until_, user_missing_until_;  // By number.
+  // Since when no core has it; `never` while one has.
+  std::vector<Nanoseconds> pool_gone_since_;
   CoreId only_core_ = 0;
   Tally tally_;
 };
