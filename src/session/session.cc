@@ -473,7 +473,10 @@ void Session::on_reload() noexcept {
   if (pool_ == nullptr || !pool_->slice.is_superseded()) return;
   if (state_ == State::ready) return leave_pool();
   // The transaction ends in the pool that it began in, and so does a lease in session mode.
-  if (state_ == State::leased && sessions_.pools().successor_of(*pool_) == nullptr) drain();
+  if (state_ != State::leased) return;
+  if (sessions_.pools().successor_of(*pool_) == nullptr) return drain();
+  // It was removed and is back before the lease has ended: what holds the lease goes on holding it.
+  draining_ = sessions_.is_draining();
 }
 
 // Its pool is superseded, and it holds no backend.
