@@ -96,9 +96,9 @@ void compare_entries(Comparison& to, const NodeConfig& before, const NodeConfig&
   to.compare("retry_max", before.retry_max, after.retry_max);
 }
 
-void compare_entries(Comparison& to, const DatabaseConfig& before, const DatabaseConfig& after) {
-  to.compare("node", before.node, after.node);
-  to.compare("dbname", before.dbname, after.dbname);
+// What DatabaseConfig and UserConfig have in common.
+template <typename Entry>
+void compare_shared(Comparison& to, const Entry& before, const Entry& after) {
   to.compare("node_user", before.node_user, after.node_user);
   to.compare_secret("node_password", before.node_password, after.node_password);
   to.compare("max_connections_total", before.max_connections_total, after.max_connections_total);
@@ -106,14 +106,16 @@ void compare_entries(Comparison& to, const DatabaseConfig& before, const Databas
   compare_pools(to, before.pool, after.pool);
 }
 
+void compare_entries(Comparison& to, const DatabaseConfig& before, const DatabaseConfig& after) {
+  to.compare("node", before.node, after.node);
+  to.compare("dbname", before.dbname, after.dbname);
+  compare_shared(to, before, after);
+}
+
 void compare_entries(Comparison& to, const UserConfig& before, const UserConfig& after) {
   to.compare_secret("password", before.password, after.password);
   to.compare("auth", before.auth, after.auth);
-  to.compare("node_user", before.node_user, after.node_user);
-  to.compare_secret("node_password", before.node_password, after.node_password);
-  to.compare("max_connections_total", before.max_connections_total, after.max_connections_total);
-  to.compare("max_clients", before.max_clients, after.max_clients);
-  compare_pools(to, before.pool, after.pool);
+  compare_shared(to, before, after);
 }
 
 template <typename Entry>
