@@ -10,20 +10,6 @@ from harness import libpq, runner, wire
 from harness.wire import query
 
 
-def send_cancel(proxy, pid, key):
-    """Sends a cancel request and waits until the proxy has closed the connection."""
-    with proxy.open() as conn:
-        conn.send(wire.cancel_request(pid, key))
-        assert conn.recv_to_end() == b"", "a cancel request is never answered"
-
-
-def wait_running(proxy, marker):
-    runner.eventually(
-        lambda: runner.cluster().backends(f"state = 'active' and query like '%{marker}%'"),
-        what=f"query {marker} running",
-    )
-
-
 @runner.cases(1, 2)
 def test_cancel_by_libpq(cores):
     """PQcancel ends a running query, and the connection goes on."""
@@ -31,7 +17,7 @@ def test_cancel_by_libpq(cores):
     for _ in range(4):
         with proxy.libpq() as conn:
             conn.send_query("select pg_sleep(30) /* own */")
-            wait_running(proxy, "own")
+            runner.wait_running("own")
             conn.cancel()
             (result,) = conn.results()
             assert result.code == "57014", result.error
@@ -45,12 +31,12 @@ def test_cancel_with_a_full_pool(cores):
     clients = [proxy.client() for _ in range(2)]
     for number, client in enumerate(clients):
         client.send(query(f"select pg_sleep(30) /* full{number} */"))
-        wait_running(proxy, f"full{number}")
+        runner.wait_running(f"full{number}")
     waiting = [proxy.client() for _ in range(4)]
     for client in waiting:
         client.send(query("select 'waited'"))
     for client in clients:
-        send_cancel(proxy, client.pid, client.key)
+        proxy.cancel(client.pid, client.key)
         assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
     for client in waiting:
         assert client.result() == [["waited"]]
@@ -73,7 +59,7 @@ def test_cancel_of_a_client_that_waits(cores):
             ]:
                 waiter.send(sent)
                 waiter.recv_until("N")
-                send_cancel(proxy, waiter.pid, waiter.key)
+                proxy.cancel(waiter.pid, waiter.key)
                 messages = waiter.recv_until("Z")
                 assert "".join(m.kind for m in messages) == answer, messages
                 (fields,) = wire.errors(messages)
@@ -92,11 +78,11 @@ def test_cancel_with_a_wrong_key():
     proxy = runner.proxy(max_connections=2)
     with proxy.client() as client:
         client.send(query("select pg_sleep(0.7) /* wrong */"))
-        wait_running(proxy, "wrong")
+        runner.wait_running("wrong")
         other_key = bytes(b ^ 1 for b in client.key)
-        send_cancel(proxy, client.pid, other_key)
-        send_cancel(proxy, client.pid ^ 1, client.key)
-        send_cancel(proxy, 0, b"\0" * 4)
+        proxy.cancel(client.pid, other_key)
+        proxy.cancel(client.pid ^ 1, client.key)
+        proxy.cancel(0, b"\0" * 4)
         assert client.result() == [[""]]
 
 
@@ -106,10 +92,10 @@ def test_cancel_of_an_idle_client():
     with proxy.client() as client, proxy.client() as other:
         client.query("select 1")
         other.send(query("select pg_sleep(0.5) /* innocent */"))
-        wait_running(proxy, "innocent")
-        send_cancel(proxy, client.pid, client.key)
+        runner.wait_running("innocent")
+        proxy.cancel(client.pid, client.key)
         assert other.result() == [[""]]
-        send_cancel(proxy, client.pid, client.key)
+        proxy.cancel(client.pid, client.key)
         assert client.query("select pg_sleep(0.3)") == [[""]]
 
 
@@ -118,7 +104,7 @@ def test_cancel_of_an_idle_client_in_a_transaction():
     proxy = runner.proxy(max_connections=1)
     with proxy.client() as client:
         client.query("begin")
-        send_cancel(proxy, client.pid, client.key)
+        proxy.cancel(client.pid, client.key)
         time.sleep(0.2)
         client.query("select 1")
         client.query("commit")
@@ -132,8 +118,8 @@ def test_cancel_after_the_client_has_gone():
     gone.terminate()
     with proxy.client() as client:
         client.send(query("select pg_sleep(0.5) /* later */"))
-        wait_running(proxy, "later")
-        send_cancel(proxy, gone.pid, gone.key)
+        runner.wait_running("later")
+        proxy.cancel(gone.pid, gone.key)
         assert client.result() == [[""]]
 
 
@@ -167,7 +153,7 @@ def test_cancel_arrives_in_pieces():
     proxy = runner.proxy(max_connections=1)
     with proxy.client() as client, proxy.open() as conn:
         client.send(query("select pg_sleep(30) /* pieces */"))
-        wait_running(proxy, "pieces")
+        runner.wait_running("pieces")
         conn.send_in_pieces(wire.cancel_request(client.pid, client.key), 1, 0.005)
         assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
 
@@ -236,7 +222,7 @@ def test_cancel_of_a_libpq_pipeline():
         conn.send_params("select pg_sleep(30) /* pipe */")
         conn.send_params("select 2")
         conn.pipeline_sync()
-        wait_running(proxy, "pipe")
+        runner.wait_running("pipe")
         conn.cancel()
         statuses = []
         while libpq.PIPELINE_SYNC not in statuses:

@@ -24,6 +24,14 @@ def two_kinds_of_users():
     ]
 
 
+def check_cancel(proxy, conn):
+    """What the client runs is cancelled with the key that it was told."""
+    conn.send(query("select pg_sleep(30) /* to be cancelled */"))
+    runner.wait_running("to be cancelled")
+    proxy.cancel(conn.pid, conn.key)
+    assert [f["C"] for f in wire.errors(conn.recv_until("Z"))] == ["57014"]
+
+
 def login_error(proxy, user, database, password, **parameters):
     """(fields of the refusal, round trips until then, first bytes of each message's kind)."""
     with proxy.open() as conn:
@@ -269,12 +277,7 @@ def test_small_pool_gathers_its_clients(user, mode):
                     assert conn.value("show application_name") == f"number {number}"
                     # The process id that a client is told names its core.
                     cores.add(conn.pid >> 22)
-                    conn.send(query("select pg_sleep(30)"))
-                    runner.eventually(lambda: runner.cluster().backends("query = 'select pg_sleep(30)'"))
-                    with proxy.open() as asker:
-                        asker.send(wire.cancel_request(conn.pid, conn.key))
-                        asker.recv_to_end()
-                    assert [f["C"] for f in wire.errors(conn.recv_until("Z"))] == ["57014"]
+                    check_cancel(proxy, conn)
                     others.append(proxy.client("alice"))
             for client in others:
                 client.close()
@@ -519,12 +522,7 @@ def test_cancel_with_a_key_of_protocol_3_2():
     proxy = runner.proxy(max_connections=1)
     with proxy.open() as conn:
         conn.login("bench", "app", version=PROTOCOL_3_2)
-        conn.send(query("select pg_sleep(30) /* key32 */"))
-        runner.eventually(lambda: runner.cluster().backends("query like '%key32%'"))
-        with proxy.open() as other:
-            other.send(wire.cancel_request(conn.pid, conn.key))
-            other.recv_to_end()
-        assert [f["C"] for f in wire.errors(conn.recv_until("Z"))] == ["57014"]
+        check_cancel(proxy, conn)
 
 
 def test_database_defaults_to_the_user():
@@ -725,9 +723,7 @@ def test_node_with_long_keys(size):
             client.send(query("select hold"))
             deadline = time.monotonic() + 15
             while not cancels and time.monotonic() < deadline:
-                with proxy.open() as conn:
-                    conn.send(wire.cancel_request(client.pid, client.key))
-                    conn.recv_to_end()
+                proxy.cancel(client.pid, client.key)
                 time.sleep(0.05)
             assert cancels and cancels[0] == (4242, key), cancels
             assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]

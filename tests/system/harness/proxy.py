@@ -338,6 +338,12 @@ class Proxy:
         """A raw connection, not logged in."""
         return wire.Conn(self.address, **more)
 
+    def cancel(self, pid, key):
+        """Sends a cancel request and waits until the proxy has closed the connection."""
+        with self.open() as conn:
+            conn.send(wire.cancel_request(pid, key))
+            assert conn.recv_to_end() == b"", "a cancel request is never answered"
+
     def client(self, user="bench", database="app", receive_buffer=0, **parameters):
         """A raw connection, logged in."""
         conn = wire.Conn(self.address, receive_buffer=receive_buffer)

@@ -111,6 +111,14 @@ def eventually(condition, seconds=20, what="the condition"):
         time.sleep(0.02)
 
 
+def wait_running(marker):
+    """Waits until PostgreSQL runs a query with this word in it."""
+    eventually(
+        lambda: cluster().backends(f"state = 'active' and query like '%{marker}%'"),
+        what=f"query {marker} running",
+    )
+
+
 def in_threads(functions, seconds=120):
     """Runs the functions at the same time, raises the first failure, returns their results."""
     results, failures = [None] * len(functions), []
