@@ -27,6 +27,22 @@ CoreId elsewhere() {
   return static_cast<CoreId>(1 - home());
 }
 
+// A client that comes in elsewhere, some steps into its login and move, in an order that the steps
+// decide.
+struct Moving {
+  explicit Moving(uint64_t steps) : bench(options_for(steps)), client(bench, elsewhere()) {
+    client.write_later(startup_packet("me", "db"));
+    for (uint64_t i = 0; i < steps; ++i) static_cast<void>(bench.step());
+  }
+  static BenchOptions options_for(uint64_t steps) {
+    BenchOptions options = placed(1);
+    options.network.seed = steps + 1;
+    return options;
+  }
+  SessionBench bench;
+  TestClient client;
+};
+
 // Sessions that have left the core.
 uint64_t moved_count(SessionBench& bench, CoreId core) {
   return bench.core(core).sessions.counters().moved;
@@ -118,12 +134,8 @@ TEST_CASE("what a client sends before it is welcome moves with it, whole message
 TEST_CASE("a client that vanishes at any moment of its move leaves nothing behind") {
   for (const bool by_reset : {false, true}) {
     for (uint64_t steps = 0; steps < 16; ++steps) {
-      BenchOptions options = placed(1);
-      options.network.seed = steps + 1;
-      SessionBench bench(options);
-      TestClient client(bench, elsewhere());
-      client.write_later(startup_packet("me", "db"));
-      for (uint64_t i = 0; i < steps; ++i) static_cast<void>(bench.step());
+      Moving moving(steps);
+      auto& [bench, client] = moving;
       if (by_reset) {
         client.reset();
       } else {
@@ -139,12 +151,8 @@ TEST_CASE("a client that vanishes at any moment of its move leaves nothing behin
 TEST_CASE("a process that stops at any moment of a move tells the client") {
   for (uint64_t steps = 0; steps < 16; ++steps) {
     for (const bool one_core_first : {false, true}) {
-      BenchOptions options = placed(1);
-      options.network.seed = steps + 1;
-      SessionBench bench(options);
-      TestClient client(bench, elsewhere());
-      client.write_later(startup_packet("me", "db"));
-      for (uint64_t i = 0; i < steps; ++i) static_cast<void>(bench.step());
+      Moving moving(steps);
+      auto& [bench, client] = moving;
       if (one_core_first) {
         const CoreId first = steps % 2 == 0 ? home() : elsewhere();
         bench.core(first).sessions.start_drain();
