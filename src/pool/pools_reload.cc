@@ -83,19 +83,13 @@ PoolEntry* Pools::successor_of(const PoolEntry& entry) noexcept {
   return next.is_null() ? nullptr : &pool_of(next);
 }
 
-size_t Pools::superseded_count() const noexcept {
-  return static_cast<size_t>(std::count_if(entries_.begin(), entries_.end(), [](const auto& entry) {
-    return entry.second->slice.is_superseded();
-  }));
-}
-
-PoolError Pools::why_removed(const PoolSpec& spec) const {
+PoolError Pools::why_removed(const std::string& database, const std::string& user) const {
   ASSERT(source_ != nullptr);
-  if (!source_->has_database(spec.database))
+  if (!source_->has_database(database))
     return {std::string(sqlstate::database_dropped),
-            "database \"" + spec.database + "\" was removed from the configuration of the pooler"};
+            "database \"" + database + "\" was removed from the configuration of the pooler"};
   return {std::string(sqlstate::admin_shutdown),
-          "user \"" + spec.user + "\" was removed from the configuration of the pooler"};
+          "user \"" + user + "\" was removed from the configuration of the pooler"};
 }
 
 void Pools::begin_reload(const PoolSource& source) noexcept {
@@ -140,10 +134,11 @@ void Pools::rename(const std::string& from, const std::string& to) noexcept {
 
 // The waiters, and what is known of the server.
 void Pools::hand_on(PoolEntry& old) noexcept {
+  const PoolSpec& spec = old.slice.spec();
   PoolEntry* next = successor_of(old);
   if (next == nullptr)
-    return fail_waiters(old, why_removed(old.slice.spec()), WaitFailure::removed);
-  const bool is_same_server = old.slice.spec().shares_connections_with(next->slice.spec());
+    return fail_waiters(old, why_removed(spec.database, spec.user), WaitFailure::removed);
+  const bool is_same_server = spec.shares_connections_with(next->slice.spec());
   if (is_same_server && next->welcome.empty() && !old.welcome.empty())
     set_welcome(*next, old.welcome);
   while (Waiter* waiter = old.slice.take_oldest_waiter()) {
@@ -169,15 +164,19 @@ void Pools::finish_reload() noexcept {
   on_limit_freed();
 }
 
+// The pool that can use the connections of a superseded one; nullptr: none can.
+PoolEntry* Pools::heir_of(const PoolSpec& superseded) noexcept {
+  PoolEntry* next = find_pool(superseded.key);
+  const bool fits = next != nullptr && superseded.shares_connections_with(next->slice.spec());
+  return fits ? next : nullptr;
+}
+
 // One of a superseded pool: idle ones leave, and what is on its way to a place where nobody wants
 // to go any more must not hold up the rest.
 void Pools::close_unfit(Backend& backend) noexcept {
   if (backend.state() == Backend::State::idle && backend.is_linked())
     return leave_superseded(backend);
-  if (!backend.is_being_made()) return;
-  const PoolSpec& spec = backend.slice().spec();
-  const PoolEntry* next = find_pool(spec.key);
-  if (next == nullptr || !spec.shares_connections_with(next->slice.spec()))
+  if (backend.is_being_made() && heir_of(backend.slice().spec()) == nullptr)
     backend.close("its pool has changed", CloseReason::reconfigured);
 }
 
@@ -185,10 +184,8 @@ void Pools::leave_superseded(Backend& backend) noexcept {
   if (backend.state() != Backend::State::idle || !backend.is_linked()) return;
   Slice& old = backend.slice();
   ASSERT(old.is_superseded());
-  PoolEntry* next = find_pool(old.spec().key);
-  const bool fits = next != nullptr && !draining_ &&
-                    old.spec().shares_connections_with(next->slice.spec()) &&
-                    next->slice.permits_free() > 0;
+  PoolEntry* next = heir_of(old.spec());
+  const bool fits = next != nullptr && !draining_ && next->slice.permits_free() > 0;
   if (!fits) return backend.close("its pool has changed", CloseReason::reconfigured);
   ASSERT(old.spec().shared->connections == next->slice.spec().shared->connections);
   // Made before the change, and ready behind it: what its server said went to its own generation.

@@ -168,7 +168,7 @@ void Session::on_leased(Backend& backend) noexcept {
 }
 
 void Session::on_wait_failed(const PoolError& error) noexcept {
-  fail(error.sqlstate, error.message);
+  fail(error);
 }
 
 void Session::on_pool_changed(PoolEntry& next) noexcept {
@@ -249,7 +249,7 @@ void Session::on_skipped_error(const ErrorFields& fields) noexcept {
   }
   // The client's own message may have run with other settings than it asked for.
   drop_backend("parameters refused");
-  fail(error.sqlstate, error.message);
+  fail(error);
 }
 
 void Session::on_input_end() noexcept {
@@ -282,10 +282,10 @@ void Session::on_backend_lost(const PoolError& error, bool told_by_server) noexc
   if (state_ == State::welcome && login_->refusal) {
     // Its last words were the answer to our own statement: the client has not seen them.
     const PoolError last_words = std::move(*login_->refusal);
-    return fail(last_words.sqlstate, last_words.message);
+    return fail(last_words);
   }
   if (told_by_server && client_at_boundary_) return end("the server ended the connection");
-  fail(error.sqlstate, error.message);
+  fail(error);
 }
 
 bool Session::is_pinned() const noexcept {
@@ -486,8 +486,8 @@ void Session::leave_pool() noexcept {
   Pools& pools = sessions_.pools();
   draining_ = false;
   if (PoolEntry* next = pools.successor_of(*pool_)) return join(*next);
-  const PoolError error = pools.why_removed(pool_->slice.spec());
-  fail(error.sqlstate, error.message);
+  const PoolSpec& spec = pool_->slice.spec();
+  fail(pools.why_removed(spec.database, spec.user));
 }
 
 // Counts where it goes. It is in already: no limit on clients turns it away.

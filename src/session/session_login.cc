@@ -163,10 +163,7 @@ void Session::on_logged_in() noexcept {
   if (pool == nullptr) {
     const PoolSpecRef spec = directory.pool_of(login_->database, login_->user, login_->settings);
     // Not since it said its name, but before.
-    if (spec.is_null())
-      return fail(sqlstate::admin_shutdown, "user \"" + login_->user +
-                                                "\" was removed from the configuration of the "
-                                                "pooler");
+    if (spec.is_null()) return fail(pools.why_removed(login_->database, login_->user));
     pool = &pools.pool_of(spec);
   }
   const CoreId place = sessions_.place_of(pool->slice.spec());
@@ -270,7 +267,7 @@ bool Session::welcome_failed() noexcept {
   if (!login_->refusal) return false;
   const PoolError refusal = std::move(*login_->refusal);
   std::exchange(backend_, nullptr)->give_back(false);
-  fail(refusal.sqlstate, refusal.message);
+  fail(refusal);
   return true;
 }
 

@@ -65,8 +65,7 @@ void Session::start(SessionTransfer& transfer) noexcept {
   PoolEntry* pool = &pools.pool_of(transfer.pool);
   if (pool->slice.is_superseded()) pool = pools.successor_of(*pool);
   if (pool != nullptr) return enter(*pool);
-  const PoolError error = pools.why_removed(*transfer.pool);
-  fail(error.sqlstate, error.message);
+  fail(pools.why_removed(transfer.pool->database, transfer.pool->user));
 }
 
 }  // namespace helios

@@ -425,6 +425,17 @@ TEST_CASE("a core that is two configurations behind knows of both and takes them
   CHECK(bench.server.open_sessions().size() <= 2);
 }
 
+// The cores take it over one after the other, with some steps after each; `check` is called after
+// each of these.
+template <typename Check>
+void reload_by_core(SessionBench& bench, const BenchDirectory& next, SimRandom& random,
+                    Check check) {
+  for (CoreId core = 0; core < bench.options.cores_count; ++core) {
+    bench.core(core).sessions.reload(next);
+    for (uint64_t steps = random.below(20); steps > 0 && bench.step(); --steps) check();
+  }
+}
+
 TEST_CASE("whatever is configured in whatever order, limits hold and everybody is served") {
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     CAPTURE(seed);
@@ -453,11 +464,7 @@ TEST_CASE("whatever is configured in whatever order, limits hold and everybody i
         });
         const uint32_t open = bench.node.limit.taken();
         // From the first core on nothing is opened beyond the new limit.
-        for (CoreId core = 0; core < options.cores_count; ++core) {
-          bench.core(core).sessions.reload(next);
-          for (uint64_t steps = random.below(20); steps > 0 && bench.step(); --steps)
-            check_limits(bench, std::max(limit, open));
-        }
+        reload_by_core(bench, next, random, [&] { check_limits(bench, std::max(limit, open)); });
       } else {
         for (uint64_t steps = random.below(40); steps > 0 && bench.step(); --steps) {
         }
@@ -566,11 +573,9 @@ TEST_CASE("whatever is configured while clients come and go, limits hold and not
           bench.node.update(node);
         }
         const uint32_t open = bench.node.limit.taken();
-        for (CoreId core = 0; core < options.cores_count; ++core) {
-          bench.core(core).sessions.reload(next);
-          for (uint64_t steps = random.below(20); steps > 0 && bench.step(); --steps)
-            CHECK(bench.node.limit.taken() <= std::max(node.max_connections, open));
-        }
+        reload_by_core(bench, next, random, [&] {
+          CHECK(bench.node.limit.taken() <= std::max(node.max_connections, open));
+        });
       }
       for (uint64_t steps = random.below(60); steps > 0 && bench.step(); --steps) {
       }
@@ -598,7 +603,8 @@ TEST_CASE("whatever is configured while clients come and go, limits hold and not
     // What ended is forgotten after a minute, on every core.
     bench.advance_in_steps(seconds(150), seconds(1));
     for (CoreId core = 0; core < options.cores_count; ++core)
-      CHECK(bench.core(core).pools.superseded_count() == 0);
+      bench.core(core).pools.for_each_pool(
+          [](PoolEntry& pool) { CHECK_FALSE(pool.slice.is_superseded()); });
   }
 }
 

@@ -113,10 +113,8 @@ class Pools final : public SlicePort {
   void finish_reload() noexcept;
   // The pool that takes over from one that is superseded; nullptr when it was removed.
   [[nodiscard]] PoolEntry* successor_of(const PoolEntry& entry) noexcept;
-  // Pools of this core that are superseded and not yet forgotten.
-  [[nodiscard]] size_t superseded_count() const noexcept;
-  // What clients of a removed pool are told.
-  [[nodiscard]] PoolError why_removed(const PoolSpec& spec) const;
+  // What clients of a removed pool are told. Requires: begin_reload was called.
+  [[nodiscard]] PoolError why_removed(const std::string& database, const std::string& user) const;
 
   // Closes what is idle and lets nothing become idle any more. Leases go on until they are given
   // back.
@@ -210,6 +208,7 @@ class Pools final : public SlicePort {
   void supersede_changed() noexcept;
   void rename(const std::string& from, const std::string& to) noexcept;
   void hand_on(PoolEntry& old) noexcept;
+  [[nodiscard]] PoolEntry* heir_of(const PoolSpec& superseded) noexcept;
   void close_unfit(Backend& backend) noexcept;
 
   [[nodiscard]] uint64_t random_number() noexcept;

@@ -77,6 +77,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for
   // the log.
   void fail(std::string_view sqlstate, std::string_view message) noexcept;
+  void fail(const PoolError& error) noexcept { fail(error.sqlstate, error.message); }
   // A cancel request while the client waits for a backend: what it asked for is answered with an
   // error, never sent to a server, and the session goes on. Requires: state() is waiting.
   void cancel_wait() noexcept;
