@@ -1,6 +1,7 @@
 #include "helios/pool/backend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -88,6 +89,7 @@ void Backend::start(const NodeAttempt& attempt, const std::string& resolve_error
   address_ = attempt.address;
   is_trial_ = attempt.is_trial;
   created_at = pools_.now();
+  alive_count().fetch_add(1, std::memory_order_relaxed);
   if (address_.family() == AF_UNSPEC) {
     resolve_error_ = resolve_error;
     // The slice has not counted this connect yet: it hears of the failure from the loop.
@@ -121,7 +123,12 @@ void Backend::set_state(State next) noexcept {
   ASSERT(next != State::leased || state_ == State::idle);
   ASSERT(next != State::moving || state_ == State::idle);
   ASSERT(state_ != State::closing || next == State::ended);
+  if (next == State::closing) alive_count().fetch_sub(1, std::memory_order_relaxed);
   state_ = next;
+}
+
+std::atomic<uint32_t>& Backend::alive_count() noexcept {
+  return slice_->spec().shared->connections->alive_count;
 }
 
 // --- Connect and login ---

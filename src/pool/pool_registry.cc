@@ -19,8 +19,8 @@ std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key, cons
     entry.epoch = std::max(entry.epoch, epoch);
     return current;
   }
-  std::shared_ptr<Limit> connections = entry.connections.lock();
-  if (connections == nullptr) connections = std::make_shared<Limit>(0);
+  std::shared_ptr<PoolConnections> connections = entry.connections.lock();
+  if (connections == nullptr) connections = std::make_shared<PoolConnections>(0);
   const auto made = std::make_shared<PoolShared>(terms.limits, ++generations_count_, connections);
   if (current != nullptr && epoch < entry.epoch) return made;
   connections->set_max(terms.limits.connections_max());

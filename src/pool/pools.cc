@@ -200,8 +200,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   ++entry.failures_count;
   entry.last_error = connect_error(spec, error);
   backend.retry_at = now() + backoff(retry_first, retry_max, entry.failures_count, random_number());
-  // While other backends live, they serve those who wait. This one is still counted as connecting.
-  if (entry.slice.backends_count() == 0 && entry.slice.connecting_count() <= 1)
+  if (!has_connection(spec))
     fail_waiters(entry, entry.last_error, WaitFailure::node_error);
 }
 
@@ -306,7 +305,7 @@ bool Pools::on_message(const Message& message) noexcept {
       on_welcome(message);
       return true;
     case MessageKind::node_failed:
-      on_node_failed(*reinterpret_cast<Node*>(message.words[0]), nullptr);
+      on_node_failed(*reinterpret_cast<Node*>(message.words[0]));
       return true;
     case MessageKind::node_returned:
       on_node_returned(*reinterpret_cast<Node*>(message.words[0]));

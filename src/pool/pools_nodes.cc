@@ -49,23 +49,24 @@ void Pools::on_attempt_failed(Backend& backend, const PoolError& error) noexcept
   if (!node.health.is_down()) return;
   watch(node);
   tell_of_node(MessageKind::node_failed, node);
-  on_node_failed(node, &backend.slice());
+  on_node_failed(node);
 }
 
-// `failed`: the slice whose attempt has failed, which still counts it as connecting.
-void Pools::on_node_failed(Node& node, const Slice* failed) noexcept {
+void Pools::on_node_failed(Node& node) noexcept {
   const PoolError error = node.health.last_error();
   const bool is_final = node.fail_fast.load(std::memory_order_relaxed) && !may_pass(error);
   for (auto& [key, entry] : entries_) {
     Slice& slice = entry->slice;
     if (slice.spec().node != &node) continue;
-    const uint32_t ended_count = &slice == failed ? 1 : 0;
-    // While backends live, they serve those who wait.
-    const bool is_hopeless = slice.backends_count() == 0 && slice.connecting_count() <= ended_count;
-    if (is_final && is_hopeless)
+    if (is_final && !has_connection(slice.spec()))
       fail_waiters(*entry, connect_error(slice.spec(), error), WaitFailure::node_error);
     slice.on_limit_freed();  // Who still waits asks again, and so watches the node.
   }
+}
+
+// On any core: those who wait may get it.
+bool Pools::has_connection(const PoolSpec& spec) noexcept {
+  return spec.shared->connections->alive_count.load(std::memory_order_relaxed) > 0;
 }
 
 void Pools::on_node_returned(const Node& node) noexcept {
@@ -83,7 +84,7 @@ void Pools::fail_who_is_late(Slice& slice) noexcept {
   const PoolSpec& spec = slice.spec();
   const Node& node = *spec.node;
   if (!node.fail_fast || !node.health.is_down() || spec.limits.acquire_timeout == 0) return;
-  if (spec.shared->connections->taken() > 0) return;
+  if (has_connection(spec)) return;
   const Nanoseconds retry_at = node.health.retry_at();
   if (retry_at == never) return;  // It is being tried.
   const PoolError error = connect_error(spec, node.health.last_error());

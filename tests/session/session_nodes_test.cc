@@ -92,6 +92,38 @@ TEST_CASE("a node is tried again when its trial ended between login and first us
   }
 }
 
+TEST_CASE("a node that fails is no error for who can still get a connection of another core") {
+  BenchOptions options;
+  options.cores_count = 2;
+  options.limits.max_connections = 2;
+  SessionBench bench(options);
+  TestClient here(bench, 0, "me");
+  TestClient there(bench, 1, "me");
+  here.query("BEGIN");
+  CHECK(here.take_tags() == "CZ");
+  ServerSession* held = nullptr;
+  for (ServerSession* session : bench.server.open_sessions())
+    if (session->status() == 'T') held = session;
+  REQUIRE(held != nullptr);
+  bench.server.stop_listening();
+  for (ServerSession* session : bench.server.open_sessions())
+    if (session != held) session->reset();
+  bench.settle();
+  there.query("q");
+  bench.advance_in_steps(milliseconds(300), milliseconds(10));
+  CHECK(bench.node.health.is_down());
+  CHECK(there.take_tags().empty());
+  here.query("COMMIT");
+  CHECK(here.take_tags() == "CZ");
+  CHECK(is_served(there));
+  // It was the last one: now there is nothing to hope for.
+  held->reset();
+  bench.settle();
+  there.query("q");
+  bench.advance_in_steps(seconds(2), milliseconds(10));
+  CHECK(there.take_error() == "08006");
+}
+
 TEST_CASE("a failed attempt is an error for those who wait, on every core") {
   BenchOptions options;
   options.cores_count = 3;

@@ -25,6 +25,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -195,6 +196,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void on_key(const Sha256Digest& salted_password) noexcept override;
 
   void set_state(State next) noexcept;
+  // Of its pool (PoolConnections).
+  [[nodiscard]] std::atomic<uint32_t>& alive_count() noexcept;
   void on_login_bytes(ByteSpan input) noexcept;
   void on_login_step(LoginStep step) noexcept;
   void on_logged_in() noexcept;

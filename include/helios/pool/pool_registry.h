@@ -35,7 +35,7 @@ class PoolRegistry {
     uint64_t begin = 0;  // The epoch that it was made in.
     uint64_t epoch = 0;  // The last one that somebody asked for it in.
     // May outlive `current`: an older generation may have connections that still end.
-    std::weak_ptr<Limit> connections;
+    std::weak_ptr<PoolConnections> connections;
   };
   static constexpr size_t cleanup_size_min = 64;
   void drop_unused();

@@ -74,15 +74,24 @@ struct PoolTerms {
   friend bool operator==(const PoolTerms&, const PoolTerms&) = default;
 };
 
+// The server connections of all generations of a pool, from the connect until the server has let
+// go. The permits of one generation bound its own; this bounds old and new together. Any thread.
+struct PoolConnections : Limit {
+  using Limit::Limit;
+  // Those that serve, or are being made: whoever waits may still get one. Without those whose end
+  // has begun.
+  std::atomic<uint32_t> alive_count{0};
+};
+
 // What all cores share of one pool (pool_registry.h). Any thread; nothing here is touched on the
 // path of a query that finds an idle backend.
 struct PoolShared {
   // Without the registry, for pools that never change: nothing bounds `connections` but the
   // permits.
   explicit PoolShared(const PoolLimits& limits)
-      : PoolShared(limits, 0, std::make_shared<Limit>(0)) {}
+      : PoolShared(limits, 0, std::make_shared<PoolConnections>(0)) {}
   PoolShared(const PoolLimits& limits, uint64_t pool_generation,
-             std::shared_ptr<Limit> pool_connections)
+             std::shared_ptr<PoolConnections> pool_connections)
       : generation(pool_generation),
         waiters(limits.max_waiters),
         reserve(limits.reserve_connections),
@@ -93,9 +102,7 @@ struct PoolShared {
   Limit waiters;
   // Permits taken from the reserve. Asked only where reserve_connections is set.
   Limit reserve;
-  // Server connections of all generations of this pool, from the connect until the server has let
-  // go. The permits of one generation bound its own; this bounds old and new together.
-  const std::shared_ptr<Limit> connections;
+  const std::shared_ptr<PoolConnections> connections;
 };
 
 // The key of the pool of a database and user whose server sessions start with these settings, in

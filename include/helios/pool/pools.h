@@ -187,7 +187,8 @@ class Pools final : public SlicePort {
   // Nodes that are down (pools_nodes.cc).
   void on_node_answered(const Backend& backend) noexcept;
   void on_attempt_failed(Backend& backend, const PoolError& error) noexcept;
-  void on_node_failed(Node& node, const Slice* failed) noexcept;
+  void on_node_failed(Node& node) noexcept;
+  [[nodiscard]] static bool has_connection(const PoolSpec& spec) noexcept;
   void on_node_returned(const Node& node) noexcept;
   void fail_who_is_late(Slice& slice) noexcept;
   void tell_of_node(MessageKind kind, Node& node) noexcept;
