@@ -145,11 +145,11 @@ bool CoreServer::on_turn_end(Nanoseconds now) noexcept {
 
 void CoreServer::reload(const Message& message) noexcept {
   const std::unique_ptr<ConfigNews> news(reinterpret_cast<ConfigNews*>(message.words[0]));
-  if (draining_) return;
+  ASSERT(!draining_);  // Both come from the main thread, and this one is waited for.
   sessions_.reload(*news->directory);
   directory_ = std::move(news->directory);
-  if (news->cores_left->fetch_sub(1) == 1)
-    LOG(info, "SIGHUP: the new configuration is in effect on every core");
+  news->cores_left->fetch_sub(1);
+  news->cores_left->notify_all();
 }
 
 void CoreServer::start_drain() noexcept {

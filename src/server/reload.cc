@@ -81,7 +81,11 @@ void Reload::apply(Config next) {
     message.words[0] = reinterpret_cast<uint64_t>(new ConfigNews{directory, left});
     context_.mailbox.send(core, message);
   }
-  context_.mailbox.flush();
+  do context_.mailbox.flush();
+  while (context_.mailbox.has_unsent());
+  // No core is ever two configurations behind another: a turn is short.
+  while (const uint32_t count = left->load()) left->wait(count);
+  LOG(info, "SIGHUP: the new configuration is in effect on every core");
 }
 
 }  // namespace helios

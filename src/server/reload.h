@@ -1,8 +1,8 @@
 // SIGHUP: the configuration is read again, and the cores take it over.
 //
 // Used by the main thread, which serves no client: reading, checking and looking up names stall no
-// core. A file with an error changes nothing. A good one becomes a directory of its own; each core
-// takes it over in one turn (CoreServer), and the last one says so.
+// core. A file with an error changes nothing. A good one becomes a directory of its own, which each
+// core takes over in one turn (CoreServer); until all have, there is no next one.
 #pragma once
 
 #include <atomic>
