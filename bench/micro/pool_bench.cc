@@ -63,6 +63,7 @@ class FakeCore final : public SlicePort, public Postbox {
   [[nodiscard]] CoreId cores_count() const noexcept override { return 1; }
   void send(CoreId, const Message&) noexcept override {}
   bool connect(Slice&) noexcept override { return true; }
+  void withdraw(Slice&) noexcept override {}
   void hand_over(Slice&, PooledBackend&, Waiter&) noexcept override {}
   void move(Slice&, PooledBackend&, CoreId) noexcept override {}
   void close(Slice&, PooledBackend&) noexcept override {}
@@ -133,6 +134,7 @@ class BorrowCore final : public SlicePort, public MessageHandler {
   [[nodiscard]] Slice& slice() noexcept { return slice_; }
 
   bool connect(Slice&) noexcept override { return true; }
+  void withdraw(Slice&) noexcept override {}
   void hand_over(Slice&, PooledBackend& backend, Waiter&) noexcept override { lease_ = &backend; }
   void move(Slice&, PooledBackend& backend, CoreId to) noexcept override {
     leaving_ = &backend;

@@ -200,8 +200,7 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   ++entry.failures_count;
   entry.last_error = connect_error(spec, error);
   backend.retry_at = now() + backoff(retry_first, retry_max, entry.failures_count, random_number());
-  if (!has_connection(spec))
-    fail_waiters(entry, entry.last_error, WaitFailure::node_error);
+  if (!has_connection(spec)) fail_waiters(entry, entry.last_error, WaitFailure::node_error);
 }
 
 std::optional<PoolError> Pools::failure_of(const PoolEntry& entry) const {

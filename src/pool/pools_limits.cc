@@ -90,7 +90,8 @@ PoolEntry* Pools::first_at_gate(const Node& node) noexcept {
 
 // The order is fixed, and nothing is kept when one is full: no two pools can wait for each other.
 bool Pools::take_limits(const PoolSpec& spec) noexcept {
-  const LimitClaim claim{pool_number(spec), spec.limits.weight, spec.limits.min_connections};
+  const LimitClaim claim{pool_number(spec), spec.limits.weight, spec.limits.min_connections,
+                         context_.postbox.core()};
   // First of all the pool's own: full only while connections of an earlier generation end.
   if (!spec.shared->connections->try_take()) return false;
   const auto limits = limits_of(spec);
@@ -109,6 +110,15 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
   if (!limit_timer_.is_scheduled())
     context_.timers.schedule(limit_timer_, now() + SharedLimit::retry_interval);
   return false;
+}
+
+// Whatever is kept for it there may go to other pools.
+void Pools::withdraw(Slice& slice) noexcept {
+  const uint64_t pool = pool_number(slice.spec());
+  bool tell = false;
+  for (SharedLimit* limit : limits_of(slice.spec()))
+    tell |= limit != nullptr && limit->withdraw(pool, context_.postbox.core());
+  if (tell) tell_limit_freed();
 }
 
 std::array<SharedLimit*, 3> Pools::limits_of(const PoolSpec& spec) noexcept {

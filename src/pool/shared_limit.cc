@@ -16,18 +16,36 @@ bool SharedLimit::try_take(const LimitClaim& claim, Nanoseconds now) {
   if (has_room() && !is_kept_for_others(member, now)) {
     ++member.held;
     member.taken_at = now;
-    member.wants_until = 0;
-    member.wants_since = never;
+    clear_wants(member);
     taken_.store(taken() + 1, std::memory_order_relaxed);
     return true;
   }
   if (member.wants_until < now) member.wants_since = now;
-  member.wants_until = now + want_time;
+  add_want(member, claim.core, now + want_time);
   const uint64_t starved = starved_.load(std::memory_order_relaxed);
   const bool is_alone = starved == 0 || starved == claim.pool;
   starved_.store(is_alone ? claim.pool : several, std::memory_order_relaxed);
   if (!has_room()) ask_one(member, now);
   return false;
+}
+
+bool SharedLimit::withdraw(uint64_t pool, CoreId core) {
+  std::lock_guard lock(mutex_);
+  const auto found = members_.find(pool);
+  if (found == members_.end()) return false;
+  Member& member = found->second;
+  if (std::erase_if(member.wants, [&](const Want& want) { return want.core == core; }) == 0)
+    return false;
+  const std::vector<Want> others = std::move(member.wants);
+  const Nanoseconds since = member.wants_since;
+  clear_wants(member);
+  for (const Want& want : others) add_want(member, want.core, want.until);
+  if (!others.empty()) {
+    member.wants_since = since;
+  } else if (member.held == 0) {
+    members_.erase(found);
+  }
+  return has_room() && starved_.exchange(0, std::memory_order_relaxed) != 0;
 }
 
 bool SharedLimit::give_back(uint64_t pool) {
@@ -75,6 +93,23 @@ uint32_t SharedLimit::taken_by(uint64_t pool) const {
   std::lock_guard lock(mutex_);
   const auto found = members_.find(pool);
   return found == members_.end() ? 0 : found->second.held;
+}
+
+void SharedLimit::add_want(Member& member, CoreId core, Nanoseconds until) {
+  const auto found = std::find_if(member.wants.begin(), member.wants.end(),
+                                  [&](const Want& want) { return want.core == core; });
+  if (found == member.wants.end()) {
+    member.wants.push_back({core, until});
+  } else {
+    found->until = until;
+  }
+  member.wants_until = std::max(member.wants_until, until);
+}
+
+void SharedLimit::clear_wants(Member& member) noexcept {
+  member.wants.clear();
+  member.wants_until = 0;
+  member.wants_since = never;
 }
 
 // Has nothing, and has wanted something for so long that it is its turn.

@@ -68,6 +68,7 @@ void Slice::take_over(Waiter& waiter) noexcept {
     older = waiters_.previous(*older);
   waiters_.insert_behind(older, waiter);
   port_.activate(*this);
+  hand_out();  // A core that changed over before this one may have sent a backend.
 }
 
 void Slice::remove(Waiter& waiter) noexcept {
@@ -250,6 +251,10 @@ Nanoseconds Slice::pump(Nanoseconds now) noexcept {
   connect_for_waiters(now);
   ask_others();
   give_back_reserve();
+  if (wants_room_ && needed_count() == 0) {
+    wants_room_ = false;
+    port_.withdraw(*this);
+  }
   DEBUG_ASSERT(is_permit_sum_right());
   return next_try(now);
 }
@@ -297,10 +302,14 @@ bool Slice::is_pristine() const noexcept {
 bool Slice::warm_up(Nanoseconds now) noexcept {
   if (is_superseded_ || permits_free_ == 0 || is_limit_full_ || now < retry_at_) return false;
   if (retry_at_ != 0 && connecting_count_ > 0) return false;
-  if (!port_.connect(*this)) {
-    is_limit_full_ = true;
-    return false;
-  }
+  return try_connect();
+}
+
+bool Slice::try_connect() noexcept {
+  const bool has_begun = port_.connect(*this);
+  is_limit_full_ = !has_begun;
+  wants_room_ = !has_begun;
+  if (!has_begun) return false;
   --permits_free_;
   ++connecting_count_;
   return true;
@@ -344,6 +353,11 @@ uint32_t Slice::needed_count() const noexcept {
 void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
   backend.idle_since = now;
   idle_.push_back(backend);
+  hand_out();
+}
+
+// What is idle goes to whoever waits longest.
+void Slice::hand_out() noexcept {
   // A waiter may give its backend back at once (to learn the welcome only); the outer call goes on
   // then, so that thousands of them do not nest.
   if (is_placing_) return;
@@ -445,14 +459,8 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
   // After a failure one attempt at a time shows whether the node is back.
   const uint32_t connects_max = retry_at_ != 0 ? 1 : UINT32_MAX;
   while (needed_count() > 0 && connecting_count_ < connects_max &&
-         (permits_free_ > 0 || take_from_reserve(now))) {
-    if (!port_.connect(*this)) {
-      is_limit_full_ = true;
-      return;
-    }
-    --permits_free_;
-    ++connecting_count_;
-  }
+         (permits_free_ > 0 || take_from_reserve(now)))
+    if (!try_connect()) return;
 }
 
 // `never` while nobody waits, or without a reserve.

@@ -117,6 +117,7 @@ class SimulatedCore final : public SlicePort, public Postbox {
   void send(CoreId to, const Message& message) noexcept override;
 
   bool connect(Slice& slice) noexcept override;
+  void withdraw(Slice&) noexcept override {}
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
   void close(Slice& slice, PooledBackend& backend) noexcept override;

@@ -206,6 +206,24 @@ TEST_CASE("two threads never take more than the shared limit allows") {
   CHECK(limit.taken() == 0);
 }
 
+TEST_CASE("nothing is kept for a pool that has withdrawn, on all cores that wanted") {
+  SharedLimit limit(1);
+  const LimitClaim holder{1};
+  const LimitClaim first{2, 1, 0, 0};
+  const LimitClaim first_elsewhere{2, 1, 0, 1};
+  const LimitClaim second{3};
+  REQUIRE(limit.try_take(holder, 0));
+  REQUIRE_FALSE(limit.try_take(first, 1));
+  REQUIRE_FALSE(limit.try_take(first_elsewhere, 2));
+  REQUIRE_FALSE(limit.try_take(second, 3));
+  CHECK_FALSE(limit.withdraw(2, 0));  // Nothing is free: nobody has to be told.
+  CHECK(limit.give_back(1));
+  CHECK_FALSE(limit.try_take(second, 4));  // It came later than the first, which still wants it.
+  CHECK(limit.withdraw(2, 1));
+  CHECK_FALSE(limit.withdraw(2, 1));
+  CHECK(limit.try_take(second, 5));
+}
+
 TEST_CASE("a limit that becomes smaller asks back what is beyond it, each connection once") {
   SharedLimit limit(5);
   for (int i = 0; i < 5; ++i) REQUIRE(limit.try_take({1, 1, 0}, 0));

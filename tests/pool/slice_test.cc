@@ -75,6 +75,7 @@ class TestCore final : public SlicePort, public Postbox {
     if (has_room) ++connects;
     return has_room;
   }
+  void withdraw(Slice&) noexcept override { ++withdrawals; }
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override {
     hand_overs.push_back({&backend, &waiter});
     ++depth;
@@ -118,6 +119,7 @@ class TestCore final : public SlicePort, public Postbox {
   uint32_t depth = 0;
   uint32_t depth_max = 0;
   uint32_t connects = 0;
+  uint32_t withdrawals = 0;
   std::vector<HandOver> hand_overs;
   std::vector<Move> moves;
   std::vector<PooledBackend*> closes;
@@ -343,6 +345,43 @@ TEST_CASE("a full shared limit keeps the permit and is tried again when it was f
   CHECK(core->permits_free() == 2);
   core->on_connect_failed(0);
   core->remove(waiter);
+}
+
+TEST_CASE("what a shared limit refused is withdrawn once, when nobody needs it any more") {
+  TestCore core(0, 1, 3);
+  TestWaiter first;
+  TestWaiter second;
+  core.has_room = false;
+  core->enqueue(first, start);
+  core->enqueue(second, start);
+  core.pump(start);
+  core->remove(first);
+  core.pump(start);
+  CHECK(core.withdrawals == 0);
+  core->remove(second);
+  core.pump(start);
+  CHECK(core.withdrawals == 1);
+  core->on_limit_freed();
+  core.pump(start);
+  CHECK(core.withdrawals == 1);
+}
+
+TEST_CASE("who comes over from an earlier generation gets what is idle, the oldest first") {
+  TestCore core(0, 1, 3);
+  TestBackend backend;
+  TestWaiter older;
+  TestWaiter younger;
+  older.waiting_since = start;
+  younger.waiting_since = start + milliseconds(1);
+  core.own(backend, start);
+  core->release(backend, start);
+  core->take_over(older);
+  CHECK(core.hand_overs.size() == 1);
+  CHECK(core.hand_overs[0].waiter == &older);
+  core->take_over(younger);
+  core->release(backend, start);
+  CHECK(core.hand_overs.size() == 2);
+  core.end({&backend});
 }
 
 TEST_CASE("warm-up takes a free permit and no more, and leaves a failing node alone") {

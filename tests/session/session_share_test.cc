@@ -109,5 +109,24 @@ TEST_CASE("more pools than connections take turns, and nobody starves") {
   }
 }
 
+TEST_CASE("what is free is not kept for a pool whose clients have given up") {
+  SessionBench bench(with_node_of(1, 1));
+  std::vector<TestClient> clients;
+  for (const char* user : {"holder", "first", "second"}) {
+    clients.emplace_back(bench, 0, user);
+    bench.advance(seconds(1));  // Its welcome costs the one before it its backend.
+  }
+  clients[0].query("BEGIN");
+  bench.advance(seconds(1));
+  REQUIRE(clients[0].take_tags() == "CZ");
+  clients[1].query("q");
+  bench.advance(milliseconds(1));
+  clients[2].query("q");
+  bench.advance(milliseconds(1));
+  clients[1].close();
+  clients[0].query("COMMIT");
+  CHECK(clients[2].take_tags() == "TDCZ");
+}
+
 }  // namespace
 }  // namespace helios

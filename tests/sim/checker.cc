@@ -429,12 +429,9 @@ bool Checker::has_room(size_t generation) const {
 // the first may take its time.
 void Checker::check_room() {
   const Nanoseconds now = bench_.clock.now();
-  // What is free may be kept for another pool, as long as that may still come for it; when its
-  // clients have given up, for the next one.
-  const auto pools_count = static_cast<Nanoseconds>(keys_.size());
-  const Nanoseconds kept_max = pools_count * SharedLimit::want_time + SharedLimit::retry_interval;
-  const Nanoseconds news_max =
-      2 * settings_.cores * settings_.hop_max() + Slice::fairness_bound + kept_max;
+  // What is free may be kept for another pool, until that has tried again.
+  const Nanoseconds news_max = 2 * settings_.cores * settings_.hop_max() + Slice::fairness_bound +
+                               SharedLimit::retry_interval;
   for (size_t i = 0; i < generations_.size(); ++i)
     room_since_[i] = has_room(i) ? std::min(room_since_[i], now) : never;
   for (CoreId id = 0; id < settings_.cores; ++id) {

@@ -177,6 +177,7 @@ class Pools final : public SlicePort {
   // --- SlicePort ---
 
   bool connect(Slice& slice) noexcept override;
+  void withdraw(Slice& slice) noexcept override;
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
   void close(Slice& slice, PooledBackend& backend) noexcept override;

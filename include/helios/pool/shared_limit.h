@@ -15,23 +15,27 @@
 // their number.
 //
 // A pool says that it wants more by trying; it has to try again within want_time (every
-// retry_interval, say), or what is free is no longer kept for it.
+// retry_interval, say), or what is free is no longer kept for it. Each of its cores does so, and
+// withdraws when nobody waits there any more.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 #include "helios/base/clock.h"
+#include "helios/runtime/mailbox.h"
 
 namespace helios {
 
-// A pool, as the limit knows it.
+// A pool, as the limit knows it, and the core that speaks for it.
 struct LimitClaim {
   uint64_t pool = 0;  // Any number that tells pools apart, not 0.
   uint32_t weight = 1;
   uint32_t minimum = 0;
+  CoreId core = 0;
 };
 
 class SharedLimit {
@@ -49,6 +53,9 @@ class SharedLimit {
 
   // Takes one for this pool. On failure the pool is remembered as wanting.
   [[nodiscard]] bool try_take(const LimitClaim& claim, Nanoseconds now);
+  // This core of the pool was refused and wants nothing any more. True when what was kept for it
+  // may help another that was refused: tell every core to try again.
+  [[nodiscard]] bool withdraw(uint64_t pool, CoreId core);
   // Requires: the pool has one. True when a pool was refused since the last time this returned
   // true: tell every core to try again.
   [[nodiscard]] bool give_back(uint64_t pool);
@@ -92,15 +99,22 @@ class SharedLimit {
   [[nodiscard]] uint32_t taken_by(uint64_t pool) const;
 
  private:
+  struct Want {
+    CoreId core;
+    Nanoseconds until;
+  };
   struct Member {
     LimitClaim claim;
     uint32_t held = 0;
-    Nanoseconds wants_until = 0;
+    std::vector<Want> wants;      // Cores that were refused since it got one.
+    Nanoseconds wants_until = 0;  // The latest of them.
     Nanoseconds wants_since = never;
     Nanoseconds taken_at = 0;  // The last time it got one.
     Nanoseconds asked_at = 0;  // The last time it was asked to give one up.
   };
 
+  static void add_want(Member& member, CoreId core, Nanoseconds until);
+  static void clear_wants(Member& member) noexcept;
   [[nodiscard]] static bool is_starving(const Member& member, Nanoseconds now) noexcept;
   [[nodiscard]] static bool is_due_before(const Member& one, const Member& other) noexcept;
   [[nodiscard]] bool is_kept_for_others(const Member& member, Nanoseconds now) const;

@@ -95,6 +95,8 @@ class SlicePort {
   // Begin a connect; ends in on_connected or on_connect_failed. Returns false when a shared limit
   // has no room: the permit stays free and the slice tries again at on_limit_freed.
   virtual bool connect(Slice& slice) noexcept = 0;
+  // Nobody here needs any more what connect() was refused. May call back (on_limit_freed).
+  virtual void withdraw(Slice& slice) noexcept = 0;
   // The waiter has left the queue and gets this backend. May call back (release, enqueue).
   virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
   // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed (at
@@ -130,8 +132,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Queues a waiter; it ends in SlicePort::hand_over or remove. False: max_waiters wait already,
   // over all cores, and nothing was done. Requires: try_acquire failed.
   bool enqueue(Waiter& waiter, Nanoseconds now) noexcept;
-  // Queues one who has waited in an earlier generation of this pool, with its time; max_waiters
-  // does not apply.
+  // Queues one who has waited in an earlier generation of this pool, with its time, or hands a
+  // backend over at once; max_waiters does not apply.
   void take_over(Waiter& waiter) noexcept;
   void remove(Waiter& waiter) noexcept;
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
@@ -282,6 +284,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] uint32_t needed_count() const noexcept;
   void on_queue_left() noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
+  void hand_out() noexcept;
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;
   [[nodiscard]] CoreId let_go_of_permit(CoreId to) noexcept;
@@ -289,6 +292,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   void receive_grants(Peer& peer, uint32_t count) noexcept;
   void serve_wishes() noexcept;
   void connect_for_waiters(Nanoseconds now) noexcept;
+  [[nodiscard]] bool try_connect() noexcept;
   [[nodiscard]] Nanoseconds reserve_opens_at() noexcept;
   [[nodiscard]] bool take_from_reserve(Nanoseconds now) noexcept;
   void give_back_reserve() noexcept;
@@ -318,6 +322,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   uint32_t users_count_ = 0;  // Peers with `uses`.
   Nanoseconds retry_at_ = 0;
   bool is_limit_full_ = false;
+  bool wants_room_ = false;  // connect() was refused since it was allowed, or withdrawn.
   bool is_placing_ = false;
   bool is_superseded_ = false;
   bool told_use_ = false;  // The others know that we have clients.
