@@ -68,7 +68,6 @@ void Slice::take_over(Waiter& waiter) noexcept {
     older = waiters_.previous(*older);
   waiters_.insert_behind(older, waiter);
   port_.activate(*this);
-  hand_out();  // A core that changed over before this one may have sent a backend.
 }
 
 void Slice::remove(Waiter& waiter) noexcept {
@@ -247,6 +246,8 @@ void Slice::on_limit_freed() noexcept {
 
 Nanoseconds Slice::pump(Nanoseconds now) noexcept {
   if (sessions_count > 0) tell_use();
+  // Who came from an earlier generation: a core that knew of this one before may have sent it.
+  if (!waiters_.empty() && !idle_.empty()) hand_out();
   serve_wishes();
   connect_for_waiters(now);
   ask_others();

@@ -375,12 +375,14 @@ TEST_CASE("who comes over from an earlier generation gets what is idle, the olde
   younger.waiting_since = start + milliseconds(1);
   core.own(backend, start);
   core->release(backend, start);
+  core->take_over(younger);
   core->take_over(older);
+  core.pump(start);
   CHECK(core.hand_overs.size() == 1);
   CHECK(core.hand_overs[0].waiter == &older);
-  core->take_over(younger);
   core->release(backend, start);
   CHECK(core.hand_overs.size() == 2);
+  core->on_connect_failed(0);  // Begun for the younger one.
   core.end({&backend});
 }
 

@@ -360,8 +360,10 @@ void Checker::check_waiters(CoreId id, const std::vector<Waiting>& before) {
 void Checker::check_queue(CoreId id, const std::vector<Served>& served,
                           const std::vector<Waiting>& before) {
   for (const Waiting& one : cores_[id].waiting) {
+    // Until a reload it waits in a generation of its own, whoever is served in the next one.
     const bool waited_before = std::any_of(before.begin(), before.end(), [&](const Waiting& old) {
-      return old.session == one.session && old.since == one.since;
+      return old.session == one.session && old.since == one.since &&
+             old.generation == one.generation;
     });
     if (!waited_before) continue;
     for (const Served& other : served)
@@ -429,9 +431,9 @@ bool Checker::has_room(size_t generation) const {
 // the first may take its time.
 void Checker::check_room() {
   const Nanoseconds now = bench_.clock.now();
-  // What is free may be kept for another pool, until that has tried again.
+  // What is free may be kept for another pool, which another limit has stopped since it asked.
   const Nanoseconds news_max = 2 * settings_.cores * settings_.hop_max() + Slice::fairness_bound +
-                               SharedLimit::retry_interval;
+                               SharedLimit::want_time + SharedLimit::retry_interval;
   for (size_t i = 0; i < generations_.size(); ++i)
     room_since_[i] = has_room(i) ? std::min(room_since_[i], now) : never;
   for (CoreId id = 0; id < settings_.cores; ++id) {

@@ -132,8 +132,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Queues a waiter; it ends in SlicePort::hand_over or remove. False: max_waiters wait already,
   // over all cores, and nothing was done. Requires: try_acquire failed.
   bool enqueue(Waiter& waiter, Nanoseconds now) noexcept;
-  // Queues one who has waited in an earlier generation of this pool, with its time, or hands a
-  // backend over at once; max_waiters does not apply.
+  // Queues one who has waited in an earlier generation of this pool, with its time; max_waiters
+  // does not apply. What is idle is handed over by the next pump.
   void take_over(Waiter& waiter) noexcept;
   void remove(Waiter& waiter) noexcept;
   // Takes out the oldest waiter (to tell it of a failure); nullptr when nobody waits.
