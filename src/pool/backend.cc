@@ -599,6 +599,7 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
     return;
   }
   if (state_ != State::closing) {
+    pools_.context().timers.cancel(timer_);  // What it was for has ended.
     Lessee* lessee = end_lease();
     count_end(CloseReason::failed);
     if (state_ == State::idle && is_linked()) slice_->take_idle(*this);

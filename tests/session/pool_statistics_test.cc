@@ -250,6 +250,23 @@ TEST_CASE("a backend whose server is slow to close is closing, holds its permit,
   check_books(bench);
 }
 
+TEST_CASE("a backend that is lost while it recovers is not one whose server is slow to close") {
+  SessionBench bench(with_ageless_backends(1));
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("long");
+  client.close();
+  bench.settle();
+  server.reset();
+  // In the turn in which the loss is seen the next cancel request is due.
+  while (bench.network.step() != nullptr) {
+  }
+  bench.advance(milliseconds(500));
+  CHECK(counters_of(bench).late_ends == 0);
+  CHECK(gauges_of(bench).total() == 0);
+}
+
 TEST_CASE("tests before use and those that fail are counted") {
   BenchOptions options = with_ageless_backends(1);
   options.limits.test_after = seconds(30);
