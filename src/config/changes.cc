@@ -31,6 +31,9 @@ std::string shown(Nanoseconds duration) {
 std::string shown(PoolMode mode) {
   return shown(std::string(to_text(mode)));
 }
+std::string shown(IdleTransactionWhen when) {
+  return shown(std::string(to_text(when)));
+}
 std::string shown(ClientAuth auth) {
   return shown(std::string(to_text(auth)));
 }
@@ -84,6 +87,13 @@ void compare_pools(Comparison& to, const Pool& before, const Pool& after) {
   to.compare("reserve_after", before.reserve_after, after.reserve_after);
   to.compare("wait_notice", before.wait_notice, after.wait_notice);
   to.compare("connect_query", before.connect_query, after.connect_query);
+  to.compare("query_timeout", before.query_timeout, after.query_timeout);
+  to.compare("idle_transaction_timeout", before.idle_transaction_timeout,
+             after.idle_transaction_timeout);
+  to.compare("idle_transaction_timeout_when", before.idle_transaction_timeout_when,
+             after.idle_transaction_timeout_when);
+  to.compare("transaction_timeout", before.transaction_timeout, after.transaction_timeout);
+  to.compare("client_idle_timeout", before.client_idle_timeout, after.client_idle_timeout);
 }
 
 void compare_entries(Comparison& to, const NodeConfig& before, const NodeConfig& after) {

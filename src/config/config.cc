@@ -99,6 +99,16 @@ std::string_view to_text(PoolMode mode) noexcept {
   UNREACHABLE("pool mode");
 }
 
+std::string_view to_text(IdleTransactionWhen when) noexcept {
+  switch (when) {
+    case IdleTransactionWhen::always:
+      return "always";
+    case IdleTransactionWhen::waited_for:
+      return "waited_for";
+  }
+  UNREACHABLE("when idle transactions end");
+}
+
 std::string_view to_text(ClientAuth auth) noexcept {
   switch (auth) {
     case ClientAuth::scram_sha_256:
@@ -138,6 +148,13 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.reserve_after = overrides.reserve_after.value_or(pool.reserve_after);
   pool.wait_notice = overrides.wait_notice.value_or(pool.wait_notice);
   pool.connect_query = overrides.connect_query.value_or(pool.connect_query);
+  pool.query_timeout = overrides.query_timeout.value_or(pool.query_timeout);
+  pool.idle_transaction_timeout =
+      overrides.idle_transaction_timeout.value_or(pool.idle_transaction_timeout);
+  pool.idle_transaction_timeout_when =
+      overrides.idle_transaction_timeout_when.value_or(pool.idle_transaction_timeout_when);
+  pool.transaction_timeout = overrides.transaction_timeout.value_or(pool.transaction_timeout);
+  pool.client_idle_timeout = overrides.client_idle_timeout.value_or(pool.client_idle_timeout);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

@@ -31,6 +31,9 @@ constexpr std::array<LogLevel, 4> log_levels = {LogLevel::error, LogLevel::warni
 constexpr std::array<std::string_view, 3> mode_names = {"session", "transaction", "statement"};
 constexpr std::array<PoolMode, 3> modes = {PoolMode::session, PoolMode::transaction,
                                            PoolMode::statement};
+constexpr std::array<std::string_view, 2> when_names = {"always", "waited_for"};
+constexpr std::array<IdleTransactionWhen, 2> whens = {IdleTransactionWhen::always,
+                                                      IdleTransactionWhen::waited_for};
 constexpr std::array<std::string_view, 3> auth_names = {"scram-sha-256", "md5", "trust"};
 constexpr std::array<ClientAuth, 3> auths = {ClientAuth::scram_sha_256, ClientAuth::md5,
                                              ClientAuth::trust};
@@ -291,6 +294,13 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.reserve_after = section.duration("reserve_after", {0, duration_max, false});
   pool.wait_notice = section.duration("wait_notice", or_off);
   pool.connect_query = section.text_or_nothing("connect_query", connect_query_size_max);
+  pool.query_timeout = section.duration("query_timeout", or_off);
+  pool.idle_transaction_timeout = section.duration("idle_transaction_timeout", or_off);
+  if (const auto when = section.choice("idle_transaction_timeout_when", when_names);
+      when.has_value())
+    pool.idle_transaction_timeout_when = whens[*when];
+  pool.transaction_timeout = section.duration("transaction_timeout", or_off);
+  pool.client_idle_timeout = section.duration("client_idle_timeout", or_off);
   return pool;
 }
 

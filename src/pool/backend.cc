@@ -447,6 +447,7 @@ void Backend::on_cancel_ended(bool uncertain) noexcept {
   // Half a message would be cut: then the rest of it settles.
   if (state_ == State::held && (is_unsafe_ || is_quiet())) settle();
   if (state_ == State::recovering) go_on_recovering();
+  if (lessee_ != nullptr) lessee_->on_cancel_ended();
   if (is_destroyable()) pools_.on_backend_destroyable(*this);
 }
 

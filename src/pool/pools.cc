@@ -232,6 +232,15 @@ void Pools::on_backend_gone(Backend& backend) noexcept {
   slice.on_connect_failed(backend.retry_at);
 }
 
+bool Pools::is_short(const Slice& slice) noexcept {
+  uint32_t unserved_count = slice.unserved_count();
+  if (unserved_count == 0) return false;
+  backends_.for_each([&](const Backend& backend) {
+    if (&backend.slice() == &slice && backend.is_settling() && unserved_count > 0) --unserved_count;
+  });
+  return unserved_count > 0;
+}
+
 void Pools::fail_waiters(PoolEntry& entry, const PoolError& error, WaitFailure reason) noexcept {
   // Those that come back at once, by a new attempt, queue behind.
   for (size_t count = entry.slice.waiters_count(); count > 0; --count)

@@ -351,6 +351,12 @@ uint32_t Slice::needed_count() const noexcept {
   return waiting > coming ? waiting - coming : 0;
 }
 
+uint32_t Slice::unserved_count() const noexcept {
+  uint32_t count = needed_count();
+  for (const Peer& peer : peers_) count += peer.wish_count;
+  return count;
+}
+
 void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
   backend.idle_since = now;
   idle_.push_back(backend);

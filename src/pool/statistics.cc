@@ -45,6 +45,20 @@ const char* to_text(CloseReason reason) noexcept {
   UNREACHABLE("close reason");
 }
 
+const char* to_text(TimeLimit limit) noexcept {
+  switch (limit) {
+    case TimeLimit::query:
+      return "query";
+    case TimeLimit::idle_transaction:
+      return "idle transaction";
+    case TimeLimit::transaction:
+      return "transaction";
+    case TimeLimit::client_idle:
+      return "client idle";
+  }
+  UNREACHABLE("time limit");
+}
+
 void PoolCounters::add(const PoolCounters& other) noexcept {
   at_once += other.at_once;
   waited += other.waited;
@@ -63,6 +77,7 @@ void PoolCounters::add(const PoolCounters& other) noexcept {
   moves_out += other.moves_out;
   cancels += other.cancels;
   violations += other.violations;
+  overruns.add(other.overruns);
   late_ends += other.late_ends;
   wait_time.merge(other.wait_time);
   connect_time.merge(other.connect_time);

@@ -17,12 +17,12 @@ constexpr size_t name_size_max = 24;
 using Row = std::vector<std::string>;
 
 const Row column_names = {
-    "pool",          "node",      "backends", "leased",          "idle",      "connecting",
-    "settling",      "closing",   "free",     "clients",         "waiting",   "most",
-    "oldest",        "at once",   "waited",   "refused",         "failed",    "wait",
-    "connect",       "in use",    "connects", "failed connects", "closed",    "tests",
-    "failed tests",  "recovered", "resets",   "moved in",        "moved out", "oldest backend",
-    "newest backend"};
+    "pool",           "node",          "backends", "leased",          "idle",      "connecting",
+    "settling",       "closing",       "free",     "clients",         "waiting",   "most",
+    "oldest",         "at once",       "waited",   "refused",         "failed",    "wait",
+    "connect",        "in use",        "connects", "failed connects", "closed",    "tests",
+    "failed tests",   "recovered",     "resets",   "moved in",        "moved out", "overruns",
+    "oldest backend", "newest backend"};
 
 std::string text_of(uint64_t number) {
   return std::to_string(number);
@@ -99,6 +99,7 @@ Row row_of(std::string name, std::string node, const std::string& limit,
           text_of(counters.resets),
           text_of(counters.moves_in),
           text_of(counters.moves_out),
+          reasons_text(counters.overruns),
           age_text(gauges.total(), gauges.oldest_backend),
           age_text(gauges.total(), gauges.newest_backend)};
 }
@@ -197,7 +198,8 @@ std::vector<std::string> summary_lines(const Statistics& statistics) {
               text_of(counters.tests_failed) + " failed, " + text_of(counters.recoveries) +
               " recovered, " + text_of(counters.resets) + " resets, " + text_of(counters.cancels) +
               " cancel requests, " + text_of(counters.violations) + " violations, " +
-              text_of(counters.late_ends) + " late ends"};
+              text_of(counters.late_ends) + " late ends",
+          "time limits exceeded: " + reasons_text(counters.overruns)};
 }
 
 }  // namespace helios

@@ -37,6 +37,12 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.reserve_after = pool.reserve_after;
   limits.wait_notice = pool.wait_notice;
   limits.connect_query = pool.connect_query;
+  limits.time_limits.query = pool.query_timeout;
+  limits.time_limits.idle_transaction = pool.idle_transaction_timeout;
+  limits.time_limits.idle_transaction_if_waited_for =
+      pool.idle_transaction_timeout_when == IdleTransactionWhen::waited_for;
+  limits.time_limits.transaction = pool.transaction_timeout;
+  limits.time_limits.client_idle = pool.client_idle_timeout;
   return limits;
 }
 

@@ -10,6 +10,7 @@
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
 #include "session/session_login.h"
+#include "session/session_timeouts.h"
 
 namespace helios {
 namespace {
@@ -54,6 +55,7 @@ Session::Session(Sessions& sessions) noexcept
 Session::~Session() {
   ASSERT(backend_ == nullptr);
   ASSERT(login_ == nullptr);
+  ASSERT(timeouts_ == nullptr);
   sessions_.timers().cancel(timer_);
 }
 
@@ -75,6 +77,7 @@ void Session::set_state(State next) noexcept {
   state_ = next;
   // Who waits and has sent much is not read from: its end must not be found out by a time-out.
   stream_.watch_hangup(next == State::waiting || next == State::welcome);
+  if (timeouts_ != nullptr) note_state();
 }
 
 // --- The client's stream ---
@@ -229,6 +232,7 @@ void Session::on_parameter(std::string_view name, std::string_view value) noexce
 }
 
 void Session::on_ready(uint8_t status, bool skipped) noexcept {
+  if (timeouts_ != nullptr) note_ready(status);
   if (skipped || state_ != State::leased) return;
   if (mode() == LeaseMode::statement && status != transaction_status::idle) {
     // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
@@ -263,6 +267,7 @@ void Session::on_input_end() noexcept {
     return;
   }
   try_release();
+  if (timeouts_ != nullptr) note_answered();
   if (held_ || backend_ == nullptr) resume();
 }
 
@@ -507,6 +512,7 @@ void Session::join(PoolEntry& next) noexcept {
     if (++next.slice.sessions_count == 1) sessions_.pools().activate(next.slice);
   }
   pool_ = &next;
+  follow_time_limits();
 }
 
 void Session::on_timeout(void* self) noexcept {

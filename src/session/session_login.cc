@@ -175,6 +175,7 @@ void Session::on_logged_in() noexcept {
 void Session::enter(PoolEntry& pool) noexcept {
   pool_ = &pool;
   if (!count_client()) return;
+  follow_time_limits();
   set_state(State::welcome);
   if (know_welcome()) return send_welcome();
   if (acquire()) start_welcome();

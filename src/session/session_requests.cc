@@ -144,7 +144,9 @@ bool Session::begin_message() noexcept {
     held_ = true;
     return false;
   }
+  const uint8_t status = backend_->transaction_status();
   backend_->on_request(tag);
+  if (timeouts_ != nullptr) note_request(status);
   forwarding_ = true;
   inspecting_ =
       tag == frontend_tag::parse || tag == frontend_tag::close || tag == frontend_tag::query;
@@ -176,6 +178,7 @@ bool Session::begin_without_backend(uint8_t tag) noexcept {
 
 void Session::end_skip() noexcept {
   skip_ = Skip::none;
+  if (timeouts_ != nullptr) note_sign_of_life();
   MessageWriter& writer = sessions_.pools().writer();
   write_ready_for_query(writer, transaction_status::idle);
   stream_.send(writer.bytes());
@@ -185,9 +188,10 @@ void Session::end_skip() noexcept {
 // answered: a client that pipelines without end would never give its backend back. What belongs to
 // work already begun goes on.
 bool Session::must_hold(uint8_t tag) noexcept {
-  return backend_ != nullptr && begins_work(tag) && backend_->ledger().ready_due_count() > 0 &&
-         !backend_->ledger().is_copying_in() && !backend_->ledger().is_skipping_to_sync() &&
-         mode() != LeaseMode::session &&
+  if (backend_ == nullptr || !begins_work(tag)) return false;
+  if (awaits_own_cancel()) return true;
+  return backend_->ledger().ready_due_count() > 0 && !backend_->ledger().is_copying_in() &&
+         !backend_->ledger().is_skipping_to_sync() && mode() != LeaseMode::session &&
          (pool_->slice.has_waiters() || pool_->slice.is_superseded());
 }
 

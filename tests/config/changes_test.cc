@@ -31,6 +31,7 @@ TEST_CASE("each entry that differs is one line, with every key") {
   after.nodes[0].port = 6000;
   after.nodes[0].host = "db2";
   after.databases[0].pool.acquire_timeout = seconds(90);
+  after.databases[0].pool.idle_transaction_timeout_when = IdleTransactionWhen::waited_for;
   after.databases.push_back(before.databases[0]);
   after.databases.back().name = "new";
   after.users[0].max_clients = 7;
@@ -39,7 +40,8 @@ TEST_CASE("each entry that differs is one line, with every key") {
   const std::vector<std::string> wanted = {
       "[pool]: max_connections 10 -> 20",
       "node \"main\": host \"db1\" -> \"db2\", port 5432 -> 6000",
-      "database \"app\": acquire_timeout unset -> \"90s\"",
+      "database \"app\": acquire_timeout unset -> \"90s\", idle_transaction_timeout_when unset -> "
+      "\"waited_for\"",
       "database \"new\": added",
       "user \"app\": removed",
       "user \"other\": added"};

@@ -51,21 +51,89 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
   database.name = user.name = "app";
   CHECK(config.effective_pool(database, user) == PoolConfig());
 
-  const PoolOverrides of_database = {
-      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false, seconds(4),
-      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "a"};
-  const PoolConfig from_database = {
-      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false, seconds(4),
-      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "a"};
+  const PoolOverrides of_database = {PoolMode::session,
+                                     3,
+                                     13,
+                                     seconds(1),
+                                     seconds(2),
+                                     seconds(3),
+                                     false,
+                                     seconds(4),
+                                     seconds(5),
+                                     6,
+                                     23,
+                                     33,
+                                     seconds(6),
+                                     seconds(7),
+                                     "a",
+                                     seconds(8),
+                                     seconds(9),
+                                     IdleTransactionWhen::waited_for,
+                                     seconds(10),
+                                     seconds(11)};
+  const PoolConfig from_database = {PoolMode::session,
+                                    3,
+                                    13,
+                                    seconds(1),
+                                    seconds(2),
+                                    seconds(3),
+                                    false,
+                                    seconds(4),
+                                    seconds(5),
+                                    6,
+                                    23,
+                                    33,
+                                    seconds(6),
+                                    seconds(7),
+                                    "a",
+                                    seconds(8),
+                                    seconds(9),
+                                    IdleTransactionWhen::waited_for,
+                                    seconds(10),
+                                    seconds(11)};
   database.pool = of_database;
   CHECK(config.effective_pool(database, user) == from_database);
 
-  const PoolOverrides of_user = {
-      PoolMode::statement, 4, 14, seconds(6), seconds(7),  seconds(8),  true, seconds(9),
-      seconds(10),         7, 24, 34,         seconds(11), seconds(12), ""};
-  const PoolConfig from_user = {
-      PoolMode::statement, 4, 14, seconds(6), seconds(7),  seconds(8),  true, seconds(9),
-      seconds(10),         7, 24, 34,         seconds(11), seconds(12), ""};
+  const PoolOverrides of_user = {PoolMode::statement,
+                                 4,
+                                 14,
+                                 seconds(6),
+                                 seconds(7),
+                                 seconds(8),
+                                 true,
+                                 seconds(9),
+                                 seconds(10),
+                                 7,
+                                 24,
+                                 34,
+                                 seconds(11),
+                                 seconds(12),
+                                 "",
+                                 seconds(13),
+                                 seconds(14),
+                                 IdleTransactionWhen::always,
+                                 seconds(15),
+                                 seconds(16)};
+  const PoolConfig from_user = {PoolMode::statement,
+                                4,
+                                14,
+                                seconds(6),
+                                seconds(7),
+                                seconds(8),
+                                true,
+                                seconds(9),
+                                seconds(10),
+                                7,
+                                24,
+                                34,
+                                seconds(11),
+                                seconds(12),
+                                "",
+                                seconds(13),
+                                seconds(14),
+                                IdleTransactionWhen::always,
+                                seconds(15),
+                                seconds(16)};
   user.pool = of_user;
   CHECK(config.effective_pool(database, user) == from_user);
   database.pool = {};
@@ -84,6 +152,23 @@ TEST_CASE("keys are overridden one by one") {
   expected.mode = PoolMode::session;
   expected.test_on_acquire = false;
   CHECK(config.effective_pool(database, user) == expected);
+}
+
+TEST_CASE("a user turns time limits of the pool off, and its own on") {
+  Config config;
+  config.pool.query_timeout = seconds(5);
+  config.pool.client_idle_timeout = seconds(6);
+  DatabaseConfig database;
+  UserConfig user;
+  user.pool.query_timeout = 0;
+  user.pool.transaction_timeout = seconds(7);
+  database.pool.client_idle_timeout = 0;
+  database.pool.transaction_timeout = seconds(8);
+  const PoolConfig pool = config.effective_pool(database, user);
+  CHECK(pool.query_timeout == 0);
+  CHECK(pool.client_idle_timeout == 0);
+  CHECK(pool.transaction_timeout == seconds(7));
+  CHECK(pool.idle_transaction_timeout == 0);
 }
 
 TEST_CASE("a pool made through * keeps no minimum unless its database or user sets one") {

@@ -86,13 +86,49 @@ TEST_CASE("every key arrives at its place") {
       "max_lifetime = \"2s\"\nacquire_timeout = \"3s\"\ntest_on_acquire = false\n"
       "test_after = \"4s\"\nconnect_timeout = \"5s\"\nweight = 6\nmax_waiters = 23\n"
       "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n"
-      "connect_query = \"select '$$'\"\n";
-  const PoolConfig pool = {
-      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false,       seconds(4),
-      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "select '$'"};
-  const PoolOverrides overrides = {
-      PoolMode::session, 3, 13, seconds(1), seconds(2), seconds(3), false,       seconds(4),
-      seconds(5),        6, 23, 33,         seconds(6), seconds(7), "select '$'"};
+      "connect_query = \"select '$$'\"\nquery_timeout = \"8s\"\n"
+      "idle_transaction_timeout = \"9s\"\nidle_transaction_timeout_when = \"waited_for\"\n"
+      "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\n";
+  const PoolConfig pool = {PoolMode::session,
+                           3,
+                           13,
+                           seconds(1),
+                           seconds(2),
+                           seconds(3),
+                           false,
+                           seconds(4),
+                           seconds(5),
+                           6,
+                           23,
+                           33,
+                           seconds(6),
+                           seconds(7),
+                           "select '$'",
+                           seconds(8),
+                           seconds(9),
+                           IdleTransactionWhen::waited_for,
+                           seconds(10),
+                           seconds(11)};
+  const PoolOverrides overrides = {PoolMode::session,
+                                   3,
+                                   13,
+                                   seconds(1),
+                                   seconds(2),
+                                   seconds(3),
+                                   false,
+                                   seconds(4),
+                                   seconds(5),
+                                   6,
+                                   23,
+                                   33,
+                                   seconds(6),
+                                   seconds(7),
+                                   "select '$'",
+                                   seconds(8),
+                                   seconds(9),
+                                   IdleTransactionWhen::waited_for,
+                                   seconds(10),
+                                   seconds(11)};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -346,6 +382,9 @@ TEST_CASE("a word that is none of the known ones is an error with the nearest") 
   CHECK(one_line("pool", "mode = \"transactions\"") ==
         "a.toml:2:8: pool.mode: \"transactions\" is not \"session\", \"transaction\" or "
         "\"statement\"; did you mean \"transaction\"?");
+  CHECK(one_line("pool", "idle_transaction_timeout_when = \"wanted\"") ==
+        "a.toml:2:33: pool.idle_transaction_timeout_when: \"wanted\" is not \"always\" or "
+        "\"waited_for\"");
   CHECK(one_line("pool", "mode = \"\"") ==
         "a.toml:2:8: pool.mode: \"\" is not \"session\", \"transaction\" or \"statement\"");
   CHECK(one_line("proxy", "log_level = \"loud\"") ==

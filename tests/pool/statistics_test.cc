@@ -183,14 +183,18 @@ TEST_CASE("the summary names every reason that occurred") {
     pool.figures.counters.failures[static_cast<WaitFailure>(i)] = i + 1;
   for (size_t i = 0; i < EnumCounts<CloseReason, CloseReason::shutting_down>::size; ++i)
     pool.figures.counters.closes[static_cast<CloseReason>(i)] = i + 1;
+  for (size_t i = 0; i < EnumCounts<TimeLimit, TimeLimit::client_idle>::size; ++i)
+    pool.figures.counters.overruns[static_cast<TimeLimit>(i)] = i + 1;
   statistics.add("a", pool);
   const auto lines = summary_lines(statistics);
-  REQUIRE(lines.size() == 2);
+  REQUIRE(lines.size() == 3);
   CHECK(lines[0].find("5 at once") != std::string::npos);
   CHECK(lines[0].find("21 (1 timed out, 2 node's error, 3 client left, 4 cancelled, 5 removed, 6 "
                       "shutting down)") != std::string::npos);
   CHECK(lines[1].find("closed 28 (1 idle, 2 lifetime, 3 failed, 4 dropped, 5 made room, 6 "
                       "reconfigured, 7 shutting down)") != std::string::npos);
+  CHECK(lines[2] ==
+        "time limits exceeded: 10 (1 query, 2 idle transaction, 3 transaction, 4 client idle)");
 }
 
 }  // namespace

@@ -161,6 +161,7 @@ class Wisher final : public Lessee {
   void on_skipped_error(const ErrorFields&) noexcept override {}
   void on_input_end() noexcept override {}
   void on_backend_drained() noexcept override {}
+  void on_cancel_ended() noexcept override {}
   void on_backend_lost(const PoolError&, bool) noexcept override {}
 
   bool is_leased = false;

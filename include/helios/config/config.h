@@ -27,6 +27,14 @@ enum class PoolMode : uint8_t {
 // "session", "transaction" or "statement".
 [[nodiscard]] std::string_view to_text(PoolMode mode) noexcept;
 
+// When idle_transaction_timeout ends a transaction.
+enum class IdleTransactionWhen : uint8_t {
+  always,
+  waited_for,  // Only while somebody waits for a backend of the pool.
+};
+// "always" or "waited_for".
+[[nodiscard]] std::string_view to_text(IdleTransactionWhen when) noexcept;
+
 // How a client proves who it is.
 enum class ClientAuth : uint8_t {
   scram_sha_256,  // SCRAM-SHA-256 (RFC 7677), against a plain password or a verifier.
@@ -85,6 +93,12 @@ struct PoolConfig {
   Nanoseconds reserve_after = seconds(5);
   Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
   std::string connect_query;    // SQL that runs on each new backend. Empty: none.
+  // How long clients may go on like this; 0: without limit.
+  Nanoseconds query_timeout = 0;
+  Nanoseconds idle_transaction_timeout = 0;
+  IdleTransactionWhen idle_transaction_timeout_when = IdleTransactionWhen::always;
+  Nanoseconds transaction_timeout = 0;
+  Nanoseconds client_idle_timeout = 0;
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -106,6 +120,11 @@ struct PoolOverrides {
   std::optional<Nanoseconds> reserve_after;
   std::optional<Nanoseconds> wait_notice;
   std::optional<std::string> connect_query;
+  std::optional<Nanoseconds> query_timeout;
+  std::optional<Nanoseconds> idle_transaction_timeout;
+  std::optional<IdleTransactionWhen> idle_transaction_timeout_when;
+  std::optional<Nanoseconds> transaction_timeout;
+  std::optional<Nanoseconds> client_idle_timeout;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

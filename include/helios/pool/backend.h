@@ -160,6 +160,11 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     return state_ == State::ended && stream_.state() == Stream::State::closed &&
            cancels_in_flight_ == 0;
   }
+  // Between two leases: it is made fit for the next one.
+  [[nodiscard]] bool is_settling() const noexcept {
+    return state_ == State::recovering || state_ == State::cleaning || state_ == State::testing ||
+           state_ == State::held;
+  }
   [[nodiscard]] bool was_ready() const noexcept { return was_ready_; }
   // The server has said something, if only by ending the connection that it had accepted.
   [[nodiscard]] bool is_answered() const noexcept { return is_answered_; }

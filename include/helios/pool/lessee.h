@@ -56,6 +56,8 @@ class Lessee : public Waiter {
   virtual void on_input_end() noexcept = 0;
   // The backend's outbox has room again, or is empty.
   virtual void on_backend_drained() noexcept = 0;
+  // The last cancel request that was under way for the backend has been dealt with.
+  virtual void on_cancel_ended() noexcept = 0;
   // The server's end is gone. The lease is over; the backend ends by itself. `error`: for the
   // client, unless the server said FATAL itself.
   virtual void on_backend_lost(const PoolError& error, bool told_by_server) noexcept = 0;

@@ -28,6 +28,21 @@ namespace helios {
 // When a backend goes back to its pool.
 enum class LeaseMode : uint8_t { session, transaction, statement };
 
+// How long a client of the pool may go on in one way; 0: without limit (session_timeouts.cc).
+struct TimeLimits {
+  Nanoseconds query = 0;             // A query, until all of its answer is there.
+  Nanoseconds idle_transaction = 0;  // A transaction in which nothing runs.
+  Nanoseconds transaction = 0;
+  Nanoseconds client_idle = 0;  // Nothing runs, and no transaction is open.
+  // idle_transaction holds only while somebody waits for a backend of the pool.
+  bool idle_transaction_if_waited_for = false;
+
+  [[nodiscard]] bool is_any_set() const noexcept {
+    return query > 0 || idle_transaction > 0 || transaction > 0 || client_idle > 0;
+  }
+  friend bool operator==(const TimeLimits&, const TimeLimits&) = default;
+};
+
 struct PoolLimits {
   LeaseMode mode = LeaseMode::transaction;
   uint32_t min_connections = 0;
@@ -45,6 +60,7 @@ struct PoolLimits {
   uint32_t reserve_connections = 0;
   Nanoseconds reserve_after = seconds(5);
   Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
+  TimeLimits time_limits;
 
   // Server connections at the most, over all cores.
   [[nodiscard]] uint32_t connections_max() const noexcept {

@@ -158,6 +158,9 @@ class Pools final : public SlicePort {
   // A backend of this pool that is released has to close, because another pool wants its place in
   // a limit that both share. Asked once for each backend: the answer counts on it.
   [[nodiscard]] bool must_make_room(const Slice& slice) noexcept;
+  // Somebody waits for a backend of this pool, and more of them than what is on its way to them and
+  // what its sessions have given back and is not clean yet. Walks all backends when somebody waits.
+  [[nodiscard]] bool is_short(const Slice& slice) noexcept;
   [[nodiscard]] Nanoseconds expiry(const PoolSpec& spec) noexcept;
   // This backend is idle, and its pool superseded: to the next generation if it fits there, else it
   // ends. Note: may lease it at once.

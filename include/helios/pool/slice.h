@@ -146,6 +146,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   // Somebody waits, here or (as far as this core was told) elsewhere.
   [[nodiscard]] bool has_waiters() const noexcept { return !waiters_.empty() || wishes_count_ > 0; }
 
+  // Who waits here or (as far as this core was told) elsewhere, and has nothing on its way.
+  [[nodiscard]] uint32_t unserved_count() const noexcept;
+
   // --- Backends ---
 
   // A backend that connect() began is ready.

@@ -49,6 +49,10 @@ enum class CloseReason : uint8_t {
 };
 [[nodiscard]] const char* to_text(CloseReason reason) noexcept;
 
+// What a client did for longer than its pool allows (TimeLimits).
+enum class TimeLimit : uint8_t { query, idle_transaction, transaction, client_idle };
+[[nodiscard]] const char* to_text(TimeLimit limit) noexcept;
+
 // Since the slice was made. Durations in nanoseconds.
 struct PoolCounters {
   uint64_t at_once = 0;        // Acquires that found an idle backend.
@@ -68,6 +72,7 @@ struct PoolCounters {
   uint64_t moves_out = 0;   // Backends that went to one.
   uint64_t cancels = 0;     // Cancel requests sent to servers.
   uint64_t violations = 0;
+  EnumCounts<TimeLimit, TimeLimit::client_idle> overruns;
   uint64_t late_ends = 0;        // Servers that did not close in time.
   CoarseHistogram wait_time;     // In the queue, of those who got a backend.
   CoarseHistogram connect_time;  // Connect and login, of those that succeeded.

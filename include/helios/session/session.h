@@ -42,6 +42,7 @@ namespace helios {
 
 class Sessions;
 struct SessionLogin;
+struct SessionTimeouts;
 struct SessionTransfer;
 
 class Session final : public Lessee, private StreamOwner, private KeyClient {
@@ -98,6 +99,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_skipped_error(const ErrorFields& fields) noexcept override;
   void on_input_end() noexcept override;
   void on_backend_drained() noexcept override;
+  void on_cancel_ended() noexcept override { resume(); }
   void on_backend_lost(const PoolError& error, bool told_by_server) noexcept override;
 
   // --- StreamOwner ---
@@ -175,6 +177,25 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool has_said_goodbye() const noexcept;
   void heed_goodbye() noexcept;
 
+  // What the client does for too long (session_timeouts.cc).
+  struct Due;
+  void follow_time_limits() noexcept;
+  void forget_time_limits() noexcept;
+  void note_state() noexcept;
+  void note_request(uint8_t status_before) noexcept;
+  void note_ready(uint8_t status) noexcept;
+  void note_answered() noexcept;
+  void note_sign_of_life() noexcept;
+  [[nodiscard]] Due next_due() const noexcept;
+  void schedule_time_limit() noexcept;
+  void check_time_limits() noexcept;
+  void end_query(const Due& due) noexcept;
+  void end_transaction(const Due& due) noexcept;
+  void end_idle_transaction() noexcept;
+  [[nodiscard]] bool cancel_overrun(const Due& due) noexcept;
+  void count_overrun(TimeLimit limit) noexcept;
+  [[nodiscard]] bool awaits_own_cancel() const noexcept;
+
   static void on_timeout(void* self) noexcept;
 
   Sessions& sessions_;
@@ -208,7 +229,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   bool counted_ = false;    // Counts against max_clients.
   bool uses_pool_ = false;  // Counts in its slice's sessions_count, and against the limits on the
                             // clients of its database and user.
-  SessionLogin* login_ = nullptr;  // Until the client is welcome.
+  SessionLogin* login_ = nullptr;              // Until the client is welcome.
+  std::unique_ptr<SessionTimeouts> timeouts_;  // Where the pool has time limits.
 };
 
 [[nodiscard]] const char* to_text(Session::State state) noexcept;
