@@ -1,6 +1,7 @@
 #include "helios/wire/startup.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -44,9 +45,15 @@ bool is_setting_byte(char c) noexcept {
          c == '.' || static_cast<uint8_t>(c) > 127;
 }
 
+// Fields of the packet that are no settings. One of these among the `options` would become such a
+// field of the packet that goes to the server: another user, say.
+constexpr std::string_view field_names[] = {"user", "database", "options", "replication"};
+
 // PostgreSQL has no setting with another name; refused here, so that nobody behind must quote it.
 bool is_setting_name(std::string_view name) noexcept {
-  return !name.empty() && std::all_of(name.begin(), name.end(), is_setting_byte);
+  const auto is_name = [&](std::string_view field) { return is_same_setting(field, name); };
+  return !name.empty() && std::all_of(name.begin(), name.end(), is_setting_byte) &&
+         std::none_of(std::begin(field_names), std::end(field_names), is_name);
 }
 
 // Sets or adds; an error with a message when the name or the number of settings is impossible.

@@ -492,6 +492,15 @@ def test_replication_is_refused():
             assert client.value("select 1") == "1"
 
 
+def test_options_name_no_other_user():
+    """What options set are settings: they name no user, no database and no kind of connection."""
+    proxy = runner.proxy()
+    for name in ("user", "database", "replication", "options", "User"):
+        for form in ("-c {}=postgres", "--{}=postgres"):
+            fields, _ = login_error(proxy, "bench", "app", "", options=form.format(name))
+            assert fields["C"] == "42704" and name in fields["M"], fields
+
+
 def test_protocol_versions():
     """3.0 is taken as it is, 3.2 and what is newer are negotiated, unknown options are named."""
     proxy = runner.proxy()

@@ -229,6 +229,19 @@ TEST_CASE("a setting whose name PostgreSQL cannot know is refused") {
   CHECK(settings_of(startup_of("user\0me\0my.x_$1\0v\0\0"sv)) == "my.x_$1=v;");
 }
 
+TEST_CASE("options cannot name the user, the database or replication, whatever the case") {
+  for (const std::string_view name :
+       {"user", "User", "database", "options", "replication", "REPLICATION"}) {
+    for (const std::string_view prefix : {"-c ", "-c", "--"}) {
+      const StartupError error = error_of_options(std::string(prefix).append(name) + "=postgres");
+      CHECK(error.sqlstate == "42704");
+      CHECK(error.message == "unrecognized configuration parameter \"" + std::string(name) + "\"");
+    }
+  }
+  CHECK(error_of(decode_fields("user\0me\0Replication\0on\0\0"sv)).sqlstate == "42704");
+  CHECK(settings_of(startup_with_options("-c users=1")) == "users=1;");
+}
+
 TEST_CASE("options set parameters in each of PostgreSQL's spellings") {
   CHECK(settings_of(startup_with_options("-c a=1 -cb=2 --c-d=3 -c e-f=4")) ==
         "a=1;b=2;c_d=3;e_f=4;");

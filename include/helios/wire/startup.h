@@ -74,8 +74,9 @@ struct StartupMessage {
   ReplicationMode replication = ReplicationMode::none;
   // Settings: those of `options` first, then the parameters of the packet, as PostgreSQL applies
   // them. A name that differs only in case stands once, where it stood first, with the last value
-  // and spelling. Names consist of letters, digits, '_', '$', '.' and bytes above 127; values are
-  // unchecked text.
+  // and spelling. Names consist of letters, digits, '_', '$', '.' and bytes above 127, and are
+  // none of the packet's own fields (user, database, options, replication); values are unchecked
+  // text.
   std::vector<StartupParameter> settings;
   // The `_pq_.` options, with that prefix, in order. We know none of them.
   std::vector<StartupParameter> protocol_options;
