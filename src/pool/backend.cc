@@ -326,6 +326,7 @@ void Backend::give_back(bool clean_up) noexcept {
 
 void Backend::recover(const char* reason, bool clean_up) noexcept {
   ASSERT(state_ == State::leased);
+  if (is_single_use()) return close(reason, CloseReason::single_use);
   if (!is_recoverable()) return close(reason, CloseReason::dropped);
   LOG(debug, "backend pid=%u of %s@%s recovers: %s", process_id_, slice_->spec().user.c_str(),
       slice_->spec().database.c_str(), reason);
@@ -399,6 +400,7 @@ Lessee* Backend::end_lease() noexcept {
 
 // A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
 void Backend::settle() noexcept {
+  if (is_single_use()) return close("its client has left", CloseReason::single_use);
   if (is_unsafe_) return close("a cancel request may still arrive", CloseReason::dropped);
   // A cancel request in flight could hit the next lessee's query.
   if (cancels_in_flight_ > 0) return hold();
@@ -528,7 +530,8 @@ void Backend::count_end(CloseReason reason) noexcept {
 // Terminate, our end of file, then the server's: only then is the permit free.
 void Backend::start_closing(CloseReason reason, bool mid_message) noexcept {
   count_end(reason);
-  const bool is_busy = !ledger_.empty() && stream_.is_open();
+  // In a stream of replication the server reads, and ends on Terminate.
+  const bool is_busy = !ledger_.empty() && !ledger_.is_streaming() && stream_.is_open();
   set_state(State::closing);
   // A busy server reads nothing until its query has ended.
   if (is_busy && process_id_ != 0 && !pools_.is_draining())

@@ -90,6 +90,7 @@ Reply Ledger::on_reply(uint8_t tag) noexcept {
       if (reply.verdict == ReplyVerdict::violation) return reply;
       if (at(0).tag != 'E' && at(0).tag != 'Q') return violation;
       copying_in_ = true;
+      is_streaming_ = tag == 'W';
       return reply;
     }
     case 't':
@@ -156,6 +157,7 @@ Reply Ledger::on_ready() noexcept {
   if (!is_ready_request(reply.tag)) return violation;
   reply.completed = true;
   copying_in_ = false;
+  is_streaming_ = false;
   pop();
   if (copy_ends_count_ > 0) drop_copy_ends();
   return reply;
@@ -178,6 +180,7 @@ void Ledger::end_copy(bool failed) noexcept {
   ASSERT(copying_in_);
   ASSERT(size_ > 0);
   copying_in_ = false;
+  is_streaming_ = false;
   size_t end = 1;
   while (end < size_ && !is_copy_end(at(end).tag)) ++end;
   if (failed && end > 1) ambiguous_ = true;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "helios/base/assert.h"
+
 namespace helios {
 
 std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key, const PoolTerms& terms,
@@ -20,12 +22,28 @@ std::shared_ptr<PoolShared> PoolRegistry::shared_of(const std::string& key, cons
     return current;
   }
   std::shared_ptr<PoolConnections> connections = entry.connections.lock();
-  if (connections == nullptr) connections = std::make_shared<PoolConnections>(0);
+  const auto limit = limit_of(terms.counts_with.empty() ? key : terms.counts_with,
+                              terms.limits.connections_max(), epoch);
+  if (connections == nullptr) connections = std::make_shared<PoolConnections>(limit);
+  ASSERT(connections->limit == limit);
   const auto made = std::make_shared<PoolShared>(terms.limits, ++generations_count_, connections);
   if (current != nullptr && epoch < entry.epoch) return made;
-  connections->set_max(terms.limits.connections_max());
   entry = {made, terms, epoch, epoch, connections};
   return made;
+}
+
+std::shared_ptr<SharedLimit> PoolRegistry::limit_of(const std::string& key, uint32_t max,
+                                                    uint64_t epoch) {
+  Count& count = counts_[key];
+  std::shared_ptr<SharedLimit> limit = count.limit.lock();
+  if (limit == nullptr) {
+    limit = std::make_shared<SharedLimit>(max);
+    count = {limit, epoch};
+  } else if (epoch >= count.epoch) {
+    limit->set_max(max);
+    count.epoch = epoch;
+  }
+  return limit;
 }
 
 size_t PoolRegistry::size() const {
@@ -38,6 +56,7 @@ void PoolRegistry::drop_unused() {
   std::erase_if(pools_, [](const auto& entry) {
     return entry.second.current.expired() && entry.second.connections.expired();
   });
+  std::erase_if(counts_, [](const auto& count) { return count.second.limit.expired(); });
   cleanup_size_ = std::max(cleanup_size_min, 2 * pools_.size());
 }
 

@@ -26,4 +26,29 @@ std::string pool_key(std::string_view database, std::string_view user, Parameter
   return key;
 }
 
+void apply_replication(PoolSpec& spec) {
+  const auto is_replication = [](const NamedValue& parameter) {
+    return parameter.first == replication_parameter;
+  };
+  const auto& parameters = spec.login.parameters;
+  if (std::none_of(parameters.begin(), parameters.end(), is_replication)) return;
+  spec.counts_with = pool_key(spec.database, spec.user, {});
+  // A stream lasts for as long as its client likes, and most take no SQL: of the pool's terms only
+  // those hold that are about getting a connection.
+  PoolLimits limits;
+  limits.is_single_use = true;
+  limits.mode = LeaseMode::session;
+  limits.max_connections = spec.limits.max_connections;
+  limits.reserve_connections = spec.limits.reserve_connections;
+  limits.reserve_after = spec.limits.reserve_after;
+  limits.acquire_timeout = spec.limits.acquire_timeout;
+  limits.connect_timeout = spec.limits.connect_timeout;
+  limits.max_waiters = spec.limits.max_waiters;
+  limits.weight = spec.limits.weight;
+  limits.idle_timeout = 0;
+  limits.max_lifetime = 0;
+  limits.test_after = never;
+  spec.limits = limits;
+}
+
 }  // namespace helios

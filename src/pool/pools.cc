@@ -154,7 +154,8 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
   on_node_answered(backend);
   if (entry.welcome != welcome) {
     set_welcome(entry, welcome);
-    spread_welcome(entry);
+    // Each client of a single-use pool gets the words of its own backend.
+    if (!entry.slice.spec().limits.is_single_use) spread_welcome(entry);
   }
   entry.slice.on_connected(backend, now());
   close_if_superfluous(backend);
@@ -256,6 +257,8 @@ void Pools::fail_oldest_waiter(Slice& slice, const PoolError& error, WaitFailure
 void Pools::close_if_superfluous(Backend& backend) noexcept {
   if (backend.state() != Backend::State::idle) return;
   if (backend.slice().is_superseded()) return leave_superseded(backend);
+  if (backend.slice().spec().limits.is_single_use)
+    return backend.close("its client has left before it was ready", CloseReason::single_use);
   if (draining_) return backend.close("shutting down", CloseReason::shutting_down);
   if (must_make_room(backend.slice()))
     backend.close("makes room for another pool", CloseReason::made_room);

@@ -1,6 +1,6 @@
 // When a pool may connect, where its node answers: the gate of the node, the limit over its own
-// generations, and the limits that it shares with others. The order is fixed: gate, pool, node,
-// database, user; who waits holds nothing.
+// generations and the pools that count with it, and the limits that it shares with others. The
+// order is fixed: gate, pool, node, database, user; who waits holds nothing.
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -92,8 +92,6 @@ PoolEntry* Pools::first_at_gate(const Node& node) noexcept {
 bool Pools::take_limits(const PoolSpec& spec) noexcept {
   const LimitClaim claim{pool_number(spec), spec.limits.weight, spec.limits.min_connections,
                          context_.postbox.core()};
-  // First of all the pool's own: full only while connections of an earlier generation end.
-  if (!spec.shared->connections->try_take()) return false;
   const auto limits = limits_of(spec);
   size_t taken = 0;
   for (SharedLimit* limit : limits) {
@@ -101,7 +99,7 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
     ++taken;
   }
   if (taken == limits.size()) return true;
-  bool tell = spec.shared->connections->give_back();
+  bool tell = false;
   for (size_t i = 0; i < taken; ++i)
     tell |= limits[i] != nullptr && limits[i]->give_back(claim.pool);
   if (tell) tell_limit_freed();
@@ -121,8 +119,11 @@ void Pools::withdraw(Slice& slice) noexcept {
   if (tell) tell_limit_freed();
 }
 
-std::array<SharedLimit*, 3> Pools::limits_of(const PoolSpec& spec) noexcept {
-  return {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()};
+// The first is the pool's own: full while connections of an earlier generation end, or where other
+// pools count with it.
+std::array<SharedLimit*, 4> Pools::limits_of(const PoolSpec& spec) noexcept {
+  return {spec.shared->connections->limit.get(), &spec.node->limit, spec.database_limit.get(),
+          spec.user_limit.get()};
 }
 
 // A limit is full and a pool starves: an idle backend of another pool makes room, here or on
@@ -136,7 +137,8 @@ void Pools::ask_for_room(SharedLimit& limit, uint64_t pool) noexcept {
 }
 
 // Closes the backend that was idle for longest among those of other pools that hold a permit of
-// this limit. (Its own pool's idle backends come to it by lending.)
+// this limit. (Its own pool's idle backends come to it by lending.) Where there is none, pools that
+// count with the one that starves look at their next releases whether they have to make room.
 bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
   PooledBackend* oldest = nullptr;
   for (auto& [key, entry] : entries_) {
@@ -144,6 +146,7 @@ bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
     const auto limits = limits_of(spec);
     if (std::find(limits.begin(), limits.end(), &limit) == limits.end()) continue;
     if (pool_number(spec) == pool) continue;
+    if (&limit == spec.shared->connections->limit.get()) entry->slice.has_rivals = true;
     PooledBackend* candidate = entry->slice.least_recently_used();
     if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
       oldest = candidate;
@@ -162,22 +165,32 @@ bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
 }
 
 // Read at each release: only what changes rarely, unless a limit is full.
-bool Pools::must_make_room(const Slice& slice) noexcept {
-  for (SharedLimit* limit : limits_of(slice.spec())) {
-    if (limit == nullptr ||
-        (!limit->is_wanted_back() && !limit->is_starved() && !limit->has_surplus()))
+bool Pools::must_make_room(Slice& slice) noexcept {
+  const PoolSpec& spec = slice.spec();
+  for (SharedLimit* total : {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()}) {
+    if (total == nullptr ||
+        (!total->is_wanted_back() && !total->is_starved() && !total->has_surplus()))
       continue;
-    if (limit->give_up_surplus()) return true;
-    const uint64_t pool = pool_number(slice.spec());
-    if (limit->give_up(pool)) return true;
-    if (limit->is_starved_by_other(pool) && !slice.has_waiters()) return true;
+    if (total->give_up_surplus() || is_due_to_others(*total, slice)) return true;
   }
-  return false;
+  return slice.has_rivals && is_due_to_rivals(slice);
+}
+
+bool Pools::is_due_to_others(SharedLimit& limit, const Slice& slice) noexcept {
+  const uint64_t pool = pool_number(slice.spec());
+  return limit.give_up(pool) || (limit.is_starved_by_other(pool) && !slice.has_waiters());
+}
+
+// Until nobody wants anything any more: who does says so again and again.
+bool Pools::is_due_to_rivals(Slice& slice) noexcept {
+  SharedLimit& limit = *slice.spec().shared->connections->limit;
+  slice.has_rivals = limit.is_wanted_back() || limit.is_starved();
+  return slice.has_rivals && is_due_to_others(limit, slice);
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
   const uint64_t pool = pool_number(spec);
-  bool tell = spec.shared->connections->give_back();
+  bool tell = false;
   for (SharedLimit* limit : limits_of(spec)) tell |= limit != nullptr && limit->give_back(pool);
   if (tell) tell_limit_freed();
 }

@@ -152,7 +152,7 @@ bool Pools::try_node(const Node& node) noexcept {
     if (slice.spec().node != &node || slice.is_superseded()) continue;
     slice.on_limit_freed();
     is_wanted = is_wanted || slice.waiters_count() > 0;
-    if (slice.permits_free() > 0 &&
+    if (slice.permits_free() > 0 && !slice.spec().limits.is_single_use &&
         (latest == nullptr || slice.unused_since > latest->unused_since))
       latest = &slice;
   }

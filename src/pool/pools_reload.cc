@@ -185,7 +185,9 @@ void Pools::leave_superseded(Backend& backend) noexcept {
   Slice& old = backend.slice();
   ASSERT(old.is_superseded());
   PoolEntry* next = heir_of(old.spec());
-  const bool fits = next != nullptr && !draining_ && next->slice.permits_free() > 0;
+  const bool is_wanted =
+      !old.spec().limits.is_single_use || (next != nullptr && next->slice.waiters_count() > 0);
+  const bool fits = next != nullptr && is_wanted && !draining_ && next->slice.permits_free() > 0;
   if (!fits) return backend.close("its pool has changed", CloseReason::reconfigured);
   ASSERT(old.spec().shared->connections == next->slice.spec().shared->connections);
   // Made before the change, and ready behind it: what its server said went to its own generation.

@@ -371,7 +371,9 @@ void Slice::hand_out() noexcept {
   is_placing_ = true;
   while (!idle_.empty()) {
     Peer* peer = oldest_wish(Grant::backend);
-    const bool is_remote = peer != nullptr && is_before_local(*peer);
+    // What was made for one client only stays where that one is.
+    const bool is_remote =
+        peer != nullptr && is_before_local(*peer) && !spec_->limits.is_single_use;
     if (!is_remote && waiters_.empty()) break;
     PooledBackend& next = *idle_.pop_back();
     if (is_remote) {

@@ -35,6 +35,8 @@ const char* to_text(CloseReason reason) noexcept {
       return "failed";
     case CloseReason::dropped:
       return "dropped";
+    case CloseReason::single_use:
+      return "single use";
     case CloseReason::made_room:
       return "made room";
     case CloseReason::reconfigured:
@@ -154,9 +156,13 @@ void count(PoolGauges& gauges, const Backend& backend, Nanoseconds now) noexcept
   gauges.newest_backend = std::min(gauges.newest_backend, age);
 }
 
+// What tells most comes first, because the table cuts it.
 std::string settings_text(const std::vector<NamedValue>& settings) {
   std::string text;
-  for (const auto& [name, value] : settings) text += (text.empty() ? "" : ",") + name + "=" + value;
+  for (const bool is_replication : {true, false})
+    for (const auto& [name, value] : settings)
+      if ((name == replication_parameter) == is_replication)
+        text += (text.empty() ? "" : ",") + name + "=" + value;
   return text;
 }
 

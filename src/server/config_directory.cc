@@ -132,6 +132,7 @@ PoolSpecRef ConfigDirectory::pool_of(std::string_view database_name, std::string
   spec->login.parameters.assign(settings.begin(), settings.end());
   std::sort(spec->login.parameters.begin(), spec->login.parameters.end());
   spec->epoch = epoch_;
+  apply_replication(*spec);
   spec->shared = catalog_.registry().shared_of(spec->key, *spec, epoch_);
   return PoolSpecRef(spec);
 }

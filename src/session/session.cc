@@ -307,7 +307,10 @@ void Session::try_release() noexcept {
       backend.transaction_status() == transaction_status::idle)
     return drop_ambiguous();
   if (state_ == State::leaving) return try_leave();
-  if (!backend.is_quiet() || mid_message) return;
+  if (!backend.is_quiet() || mid_message) {
+    if (draining_) end_stream();
+    return;
+  }
   if (backend.transaction_status() != transaction_status::idle) return;
   if (is_pinned() && !draining_) return;
   const bool clean_up = is_pinned();
@@ -322,6 +325,15 @@ void Session::after_lease() noexcept {
   if (state_ != State::ready) return;
   if (draining_) return drain();
   if (pool_->slice.is_superseded()) leave_pool();
+}
+
+// What ends for others behind a transaction goes on for ever in a stream of replication: it ends
+// behind the next message.
+void Session::end_stream() noexcept {
+  if (!backend_->ledger().is_streaming() || !client_at_boundary_) return;
+  abandon_backend("its stream has to end");
+  set_state(State::ready);
+  after_lease();
 }
 
 // A COPY failed, and how many replies are still to come is not known: nobody else may get them.

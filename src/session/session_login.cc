@@ -84,10 +84,8 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
   login_->assembler = {};  // The packet's bytes are not needed while others are waited for.
   login_->minor = startup.agreed_minor();
   login_->user = startup.user;
-  login_->database = startup.database;
-  if (startup.replication != ReplicationMode::none)
-    return fail(sqlstate::feature_not_supported,
-                "replication connections are not supported by this pooler");
+  const bool is_physical = startup.replication == ReplicationMode::physical;
+  login_->database = is_physical ? physical_replication_database : startup.database;
   if (sessions_.is_draining())
     return fail(sqlstate::cannot_connect_now, "the pooler is shutting down");
   SessionsShared& shared = sessions_.shared();
@@ -96,23 +94,37 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
     ++sessions_.counters().refused;
     return fail(sqlstate::too_many_connections, "no more connections allowed (max_clients)");
   }
-  for (StartupParameter& setting : startup.settings) {
-    if (!is_ascii(setting.value) && is_settable_later(setting.name)) {
-      // It goes into a statement in the encoding that the backend's last client left behind. An
-      // application name is treated as the server would; no other value of these has such letters.
-      if (!equal_names(setting.name, "application_name"))
-        return fail(sqlstate::invalid_parameter_value,
-                    "invalid value for parameter \"" + setting.name + "\"");
-      for (char& c : setting.value)
-        if (static_cast<unsigned char>(c) >= 0x80) c = '?';
-    }
-    ParameterList& list = is_settable_later(setting.name) ? login_->wanted : login_->settings;
-    list.emplace_back(std::move(setting.name), std::move(setting.value));
-  }
+  if (!take_settings(startup)) return;
   MessageWriter& output = sessions_.pools().writer();
   on_login_step(
       login_->dialogue.start(startup, sessions_.directory().secret_of(login_->user), output),
       output);
+}
+
+// What is set after the login, and what belongs to the pool. False: the client has been told.
+bool Session::take_settings(StartupMessage& startup) noexcept {
+  const bool is_replication = startup.replication != ReplicationMode::none;
+  for (StartupParameter& setting : startup.settings) {
+    // The backend of a replication connection is made for it: it starts with all of them.
+    const bool is_later = !is_replication && is_settable_later(setting.name);
+    if (is_later && !is_ascii(setting.value)) {
+      // It goes into a statement in the encoding that the backend's last client left behind. An
+      // application name is treated as the server would; no other value of these has such letters.
+      if (!equal_names(setting.name, "application_name")) {
+        fail(sqlstate::invalid_parameter_value,
+             "invalid value for parameter \"" + setting.name + "\"");
+        return false;
+      }
+      for (char& c : setting.value)
+        if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+    }
+    ParameterList& list = is_later ? login_->wanted : login_->settings;
+    list.emplace_back(std::move(setting.name), std::move(setting.value));
+  }
+  const bool is_physical = startup.replication == ReplicationMode::physical;
+  if (is_replication)
+    login_->settings.emplace_back(replication_parameter, is_physical ? "true" : "database");
+  return true;
 }
 
 void Session::on_login_step(ClientLoginStep step, MessageWriter& output) noexcept {
@@ -155,9 +167,12 @@ void Session::on_key(const Sha256Digest& salted_password) noexcept {
 // Only now may the client learn which databases there are.
 void Session::on_logged_in() noexcept {
   const Directory& directory = sessions_.directory();
-  if (!directory.has_database(login_->database))
-    return fail(sqlstate::invalid_catalog_name,
-                "database \"" + login_->database + "\" does not exist");
+  if (!directory.has_database(login_->database)) {
+    std::string text = "database \"" + login_->database + "\" does not exist";
+    if (login_->database == physical_replication_database)
+      text += ": physical replication needs a [[database]] of this name, or \"*\"";
+    return fail(sqlstate::invalid_catalog_name, text);
+  }
   Pools& pools = sessions_.pools();
   PoolEntry* pool = pools.find_pool(pool_key(login_->database, login_->user, login_->settings));
   if (pool == nullptr) {
@@ -177,7 +192,7 @@ void Session::enter(PoolEntry& pool) noexcept {
   if (!count_client()) return;
   follow_time_limits();
   set_state(State::welcome);
-  if (know_welcome()) return send_welcome();
+  if (!has_own_backend() && know_welcome()) return send_welcome();
   if (acquire()) start_welcome();
 }
 
@@ -229,6 +244,11 @@ bool Session::know_welcome() noexcept {
 void Session::start_welcome() noexcept {
   ASSERT(backend_ != nullptr);
   ASSERT(!pool_->welcome.empty());
+  if (has_own_backend()) {
+    // It has just said what it is like, and began with what the client asks for.
+    parameters_ = backend_->parameters();
+    return send_welcome();
+  }
   if (know_welcome()) {
     std::exchange(backend_, nullptr)->give_back(false);
     return send_welcome();
@@ -301,9 +321,9 @@ void Session::send_welcome() noexcept {
   ++sessions_.counters().logged_in;
   sessions_.timers().cancel(timer_);
   forget_login();
-  set_state(State::ready);
+  set_state(has_own_backend() ? State::leased : State::ready);
   if (sessions_.is_draining()) return drain();
-  if (pool_->slice.is_superseded()) leave_pool();
+  if (state_ == State::ready && pool_->slice.is_superseded()) leave_pool();
   run_inbox();
 }
 

@@ -251,10 +251,12 @@ void Session::finish_message() noexcept {
 }
 
 // Nothing more is taken from the client for now: it waits, its backend takes no more, or it does
-// not read its answers.
+// not read its answers. (What it sends in a stream of replication makes no answers.)
 bool Session::is_blocked() const noexcept {
   return state_ == State::moving || state_ == State::welcome || state_ == State::waiting || held_ ||
-         stream_.is_above_high_mark() || (backend_ != nullptr && backend_->is_above_high_mark());
+         (stream_.is_above_high_mark() &&
+          !(backend_ != nullptr && backend_->ledger().is_streaming())) ||
+         (backend_ != nullptr && backend_->is_above_high_mark());
 }
 
 void Session::keep(ByteSpan bytes, BufferRef buffer) noexcept {

@@ -31,7 +31,7 @@ void Session::send_wait_notice() noexcept {
   const PoolSpec& spec = pool_->slice.spec();
   const PoolShared& shared = *spec.shared;
   const uint32_t max = spec.limits.max_connections + shared.reserve.taken();
-  const uint32_t count = shared.connections->taken();
+  const uint32_t count = shared.connections->limit->taken();
   MessageWriter& writer = sessions_.pools().writer();
   write_notice(writer, Severity::notice, sqlstate::successful_completion,
                "waiting for a server connection of user \"" + spec.user + "\" to database \"" +

@@ -273,6 +273,50 @@ TEST_CASE("swallowed and forwarded replies keep their order") {
   CHECK(ledger.empty());
 }
 
+TEST_CASE("a stream of replication lasts until both sides have ended it, whoever begins") {
+  for (const char* ends : {"client", "server"}) {
+    Ledger ledger;
+    send(ledger, "Q");
+    CHECK(reply(ledger, "W") == 0);
+    CHECK(ledger.is_streaming());
+    CHECK(ledger.is_copying_in());
+    send(ledger, "dd");
+    CHECK(reply(ledger, "dd") == 0);
+    if (ends == std::string("client")) {
+      send(ledger, "c");
+      CHECK(reply(ledger, "ddc") == 0);
+    } else {
+      CHECK(reply(ledger, "c") == 0);
+      send(ledger, "dc");
+    }
+    CHECK(ledger.is_streaming());
+    // A row tells where the next timeline begins; each of two parts of the server says that it is
+    // done.
+    CHECK(reply(ledger, "TDCC") == 0);
+    CHECK_FALSE(ledger.is_streaming());
+    CHECK(ledger.size() == 1);
+    CHECK(reply(ledger, "Z") == 0);
+    CHECK(ledger.empty());
+  }
+}
+
+TEST_CASE("an error ends a stream of replication, and what is on its way to the server") {
+  for (const char* late : {"", "d", "dc"}) {
+    Ledger ledger;
+    send(ledger, "Q");
+    CHECK(reply(ledger, "WdE") == 0);
+    CHECK_FALSE(ledger.is_streaming());
+    send(ledger, late);
+    CHECK(reply(ledger, "Z") == 0);
+    CHECK(ledger.empty());
+    CHECK_FALSE(ledger.is_ambiguous());
+  }
+  Ledger copy;
+  send(copy, "Q");
+  CHECK(reply(copy, "G") == 0);
+  CHECK_FALSE(copy.is_streaming());
+}
+
 TEST_CASE("replies that nobody asked for are violations") {
   for (const char tag :
        {'Z', '1', '2', '3', 'n', 'T', 'C', 'I', 's', 'D', 'd', 'G', 'H', 'V', 'x'}) {

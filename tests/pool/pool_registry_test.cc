@@ -8,6 +8,10 @@
 namespace helios {
 namespace {
 
+bool take(SharedLimit& connections) {
+  return connections.try_take({1, 1, 0}, 0);
+}
+
 TEST_CASE("a key has one shared part for as long as somebody has it") {
   PoolRegistry registry;
   PoolTerms terms;
@@ -42,22 +46,22 @@ TEST_CASE("other terms are another generation, and both count against the new li
   PoolTerms terms;
   terms.limits.max_connections = 3;
   const auto first = registry.shared_of("a", terms, 0);
-  CHECK(first->connections->max() == 3);
-  for (int i = 0; i < 3; ++i) REQUIRE(first->connections->try_take());
+  CHECK(first->connections->limit->max() == 3);
+  for (int i = 0; i < 3; ++i) REQUIRE(take(*first->connections->limit));
   CHECK(registry.shared_of("a", terms, 1) == first);
   terms.limits.max_connections = 2;
   terms.limits.reserve_connections = 2;
   const auto second = registry.shared_of("a", terms, 2);
   CHECK(second != first);
   CHECK(second->generation > first->generation);
-  CHECK(second->connections->max() == 4);
-  CHECK(second->connections->try_take());
-  CHECK_FALSE(second->connections->try_take());
+  CHECK(second->connections->limit->max() == 4);
+  CHECK(take(*second->connections->limit));
+  CHECK_FALSE(take(*second->connections->limit));
   // A core that still lives in the first configuration changes nothing for those that do not.
   const auto late = registry.shared_of("a", PoolTerms(), 1);
   CHECK(late != first);
   CHECK(late != second);
-  CHECK(second->connections->max() == 4);
+  CHECK(second->connections->limit->max() == 4);
   CHECK(registry.shared_of("a", terms, 2) == second);
 }
 
@@ -67,12 +71,36 @@ TEST_CASE("a pool that was gone for an epoch is another one afterwards, with wha
   terms.limits.max_connections = 1;
   auto first = registry.shared_of("a", terms, 0);
   const auto connections = first->connections;
-  REQUIRE(connections->try_take());
+  REQUIRE(take(*connections->limit));
   const auto second = registry.shared_of("a", terms, 2);
   CHECK(second != first);
-  CHECK_FALSE(second->connections->try_take());
+  CHECK_FALSE(take(*second->connections->limit));
   first.reset();
-  CHECK(connections->taken() == 1);
+  CHECK(connections->limit->taken() == 1);
+}
+
+TEST_CASE(
+    "pools that count with each other have one number of connections, with the newest limit") {
+  PoolRegistry registry;
+  PoolTerms terms;
+  terms.limits.max_connections = 2;
+  PoolTerms others = terms;
+  others.counts_with = "a";
+  // Whichever is first.
+  const auto other = registry.shared_of("other", others, 1);
+  const auto own = registry.shared_of("a", terms, 1);
+  CHECK(own != other);
+  CHECK(own->connections->limit == other->connections->limit);
+  CHECK(registry.shared_of("b", terms, 1)->connections->limit != own->connections->limit);
+  REQUIRE(take(*own->connections->limit));
+  terms.limits.max_connections = 5;
+  const auto next = registry.shared_of("a", terms, 2);
+  CHECK(next->connections->limit == other->connections->limit);
+  CHECK(next->connections->limit->max() == 5);
+  // A core that is late does not set the limit back.
+  CHECK(registry.shared_of("late", others, 1)->connections->limit == own->connections->limit);
+  CHECK(own->connections->limit->max() == 5);
+  CHECK(own->connections->limit->taken() == 1);
 }
 
 TEST_CASE("two threads that ask for one key get one shared part") {

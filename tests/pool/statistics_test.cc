@@ -191,8 +191,8 @@ TEST_CASE("the summary names every reason that occurred") {
   CHECK(lines[0].find("5 at once") != std::string::npos);
   CHECK(lines[0].find("21 (1 timed out, 2 node's error, 3 client left, 4 cancelled, 5 removed, 6 "
                       "shutting down)") != std::string::npos);
-  CHECK(lines[1].find("closed 28 (1 idle, 2 lifetime, 3 failed, 4 dropped, 5 made room, 6 "
-                      "reconfigured, 7 shutting down)") != std::string::npos);
+  CHECK(lines[1].find("closed 36 (1 idle, 2 lifetime, 3 failed, 4 dropped, 5 single use, 6 "
+                      "made room, 7 reconfigured, 8 shutting down)") != std::string::npos);
   CHECK(lines[2] ==
         "time limits exceeded: 10 (1 query, 2 idle transaction, 3 transaction, 4 client idle)");
 }

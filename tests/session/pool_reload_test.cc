@@ -90,7 +90,7 @@ TEST_CASE("a pool that was removed and is back has its limit, old connections in
     }
     for (TestClient& client : fresh) CHECK(client.take_tags().ends_with("TDCZ"));
     CHECK(total_gauges(bench).total() <= 2);
-    CHECK(bench.slice().spec().shared->connections->taken() <= 2);
+    CHECK(bench.slice().spec().shared->connections->limit->taken() <= 2);
   }
 }
 
@@ -198,7 +198,7 @@ TEST_CASE("a pool that grows serves its waiters, and keeps its connections") {
     for (TestClient& client : clients) client.query("COMMIT");
     for (TestClient& client : waiting) client.query("COMMIT");
     for (TestClient& client : clients) CHECK(client.take_tags() == "CZ");
-    CHECK(bench.slice().spec().shared->connections->max() == 5);
+    CHECK(bench.slice().spec().shared->connections->limit->max() == 5);
   }
   SUBCASE("on one core none is made anew") {
     SessionBench bench(with_cores(1, 2));
@@ -486,7 +486,8 @@ TEST_CASE("whatever is configured in whatever order, limits hold and everybody i
     bench.settle();
     for (size_t i = 0; i < clients.size(); ++i) CHECK_FALSE(is_open[i]);
     check_limits(bench, limit);
-    CHECK(bench.slice().spec().shared->connections->taken() == bench.server.open_sessions().size());
+    CHECK(bench.slice().spec().shared->connections->limit->taken() ==
+          bench.server.open_sessions().size());
     for (TestClient& client : clients) {
       (void)client.take_bytes();
       client.query("last");
@@ -598,7 +599,7 @@ TEST_CASE("whatever is configured while clients come and go, limits hold and not
       client.close();
     }
     CHECK(bench.node.limit.taken() <= node.max_connections);
-    CHECK(bench.slice().spec().shared->connections->taken() == bench.node.limit.taken());
+    CHECK(bench.slice().spec().shared->connections->limit->taken() == bench.node.limit.taken());
     CHECK(total_gauges(bench).total() == bench.node.limit.taken());
     // What ended is forgotten after a minute, on every core.
     bench.advance_in_steps(seconds(150), seconds(1));

@@ -310,7 +310,7 @@ Outcome run(uint64_t seed) {
   const PoolShared& shared = *bench.slice().spec().shared;
   CHECK(shared.waiters.taken() == 0);
   CHECK(shared.reserve.taken() == 0);
-  CHECK(shared.connections->taken() == backends);
+  CHECK(shared.connections->limit->taken() == backends);
   CHECK(bench.node.limit.taken() == backends);
   CHECK(bench.node.gate.taken() == 0);
   if (is_draining) CHECK(bench.is_empty());

@@ -79,14 +79,6 @@ TEST_CASE("bytes behind a request for encryption end the connection") {
   }
 }
 
-TEST_CASE("a replication connection is refused") {
-  SessionBench bench;
-  TestClient client(bench);
-  client.write(startup_packet("me", "db", {{"replication", "database"}}));
-  CHECK(client.take_error() == "0A000");
-  CHECK(client.is_closed());
-}
-
 TEST_CASE("a start-up packet of an impossible length is refused") {
   SessionBench bench;
   TestClient client(bench);

@@ -418,7 +418,7 @@ bool Checker::has_room(size_t generation) const {
     free += facts.parts[generation].free;
   }
   if (idle > 0) return true;
-  if (!spec.shared->connections->has_room()) return false;
+  if (!spec.shared->connections->limit->has_room()) return false;
   const SharedLimit* limits[] = {&spec.node->limit, spec.database_limit.get(),
                                  spec.user_limit.get()};
   return free > 0 && !has_failed &&
@@ -489,7 +489,7 @@ void Checker::for_each_limit(Visit visit) {
     visit("user", *shared_.users[i], of_users_[i],
           [&](const Generation& one) { return settings_.pools[one.pool].user == i; });
   for (size_t i = 0; i < keys_.size(); ++i)
-    visit("pool", *generations_[i].shared().connections, of_pools_[i],
+    visit("pool", *generations_[i].shared().connections->limit, of_pools_[i],
           [&](const Generation& one) { return one.pool == i; });
 }
 

@@ -353,6 +353,7 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     at += name.size() + value.size() + 2;
     if (name == "user") session.user_ = value;
     if (name == "database") session.database_ = value;
+    if (name != "user" && name != "database") session.startup_[name] = value;
   }
   session.kind_ = ServerSession::Kind::session;
   if (!verifier) return welcome(session);
@@ -507,11 +508,12 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     }
     return answer + complete("SET");
   }
-  if (text == "COPYIN") {
+  session.is_streaming_ = begins_with(text, "START_REPLICATION");
+  if (text == "COPYIN" || session.is_streaming_) {
     session.copying_ = true;
     session.copied_count_ = 0;
     session.copy_is_extended_ = false;
-    return frame('G', std::string(3, '\0'));
+    return frame(session.is_streaming_ ? 'W' : 'G', std::string(3, '\0'));
   }
   if (begins_with(text, "LONG "))
     return echo(std::string(std::strtoul(std::string(text.substr(5)).c_str(), nullptr, 10), 'x'));
@@ -569,6 +571,7 @@ void ScriptedServer::end_copy(ServerSession& session, bool failed) {
   session.copying_ = false;
   if (failed && session.status_ == 'T') session.status_ = 'E';
   if (!failed) {
+    if (session.is_streaming_) session.write(frame('c', {}));
     session.write(complete("COPY " + std::to_string(session.copied_count_)));
   } else if (session.copy_is_extended_) {
     return fail(session, "57014", "COPY from stdin failed");
@@ -635,6 +638,7 @@ PoolSpecRef BenchDirectory::pool_of(std::string_view database, std::string_view 
   spec->database_clients = database_clients;
   spec->user_clients = user_clients;
   if (adapt) adapt(*spec);
+  apply_replication(*spec);
   spec->shared = registry->shared_of(spec->key, *spec, number);
   return PoolSpecRef(spec);
 }

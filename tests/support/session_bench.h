@@ -95,6 +95,8 @@ class ServerSession {
   // As the start-up packet named them.
   [[nodiscard]] const std::string& user() const { return user_; }
   [[nodiscard]] const std::string& database() const { return database_; }
+  // Its other parameters.
+  [[nodiscard]] const std::map<std::string, std::string>& startup() const { return startup_; }
 
   // Everything that came behind the login, whether it was answered or not.
   std::vector<WireMessage> log;
@@ -126,6 +128,7 @@ class ServerSession {
   std::string cancel_key_;
   std::string user_;
   std::string database_;
+  std::map<std::string, std::string> startup_;
   std::string inbox_;
   std::deque<WireMessage> waiting_;  // Received and not yet answered.
   Nanoseconds due_ = never;          // When the next thing is done, once it is known.
@@ -144,13 +147,15 @@ class ServerSession {
   bool skipping_ = false;
   bool copying_ = false;
   bool copy_is_extended_ = false;
+  bool is_streaming_ = false;
   bool batch_open_ = false;
 };
 
 // A server that knows enough of PostgreSQL for these tests. Statements it understands: BEGIN,
 // COMMIT, ROLLBACK, SET name='value', DISCARD ALL, PREPARE, DEALLOCATE, FAIL (an error), COPYIN,
 // COPYOUT n (n rows with this text), LONG n (a row of n bytes), WHO (a row with the text and the
-// session's application_name); everything else comes back as one row with its text.
+// session's application_name), START_REPLICATION (what it streams the test writes); everything else
+// comes back as one row with its text.
 class ScriptedServer {
  public:
   explicit ScriptedServer(SimNetwork& network, uint16_t port);

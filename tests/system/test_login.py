@@ -481,17 +481,6 @@ def test_malformed_scram_messages():
             assert fields["C"] in ("28P01", "08P01"), (final, fields)
 
 
-def test_replication_is_refused():
-    """Replication connections are refused with 0A000."""
-    proxy = runner.proxy()
-    for value in ("true", "database", "1", "on", "yes"):
-        fields, _ = login_error(proxy, "bench", "app", "", replication=value)
-        assert fields["C"] == "0A000" and "replication" in fields["M"], fields
-    for value in ("false", "0", "off", "no"):
-        with proxy.client(replication=value) as client:
-            assert client.value("select 1") == "1"
-
-
 def test_options_name_no_other_user():
     """What options set are settings: they name no user, no database and no kind of connection."""
     proxy = runner.proxy()

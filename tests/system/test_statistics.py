@@ -13,32 +13,6 @@ CORES = (1, 2)
 TRANSACTIONS = 300
 
 
-def tables(proxy):
-    """Every complete table of the log: {name of the row: {column: cell}}; the rows of nodes are (node, name)."""
-    found, names = [], None
-    for line in proxy.log().splitlines():
-        text = line.partition("statistics: ")[2]
-        cells = re.split(r" {2,}", text)
-        if re.match(r"\d+ pools? on ", text):
-            rows, names = {}, None
-        elif text and names is None:
-            names = cells
-        elif text:
-            assert len(cells) == len(names), line
-            row = dict(zip(names, cells))
-            rows[("node", row["node"]) if row["pool"] == "node" else row["pool"]] = row
-            if row["pool"] == "total":
-                found.append(rows)
-    return found
-
-
-def ask(proxy):
-    """Asks for a table and returns it."""
-    before = len(tables(proxy))
-    proxy.signal(signal.SIGUSR1)
-    return runner.eventually(lambda: tables(proxy)[before:], what="the table in the log")[0]
-
-
 def count(row, column):
     return int(re.match(r"\d+", row[column])[0])
 
@@ -51,7 +25,7 @@ def settled(proxy, clients):
     """A table of a moment in which nobody works."""
 
     def ask_once():
-        table = ask(proxy)
+        table = proxy.statistics()
         total = table["total"]
         quiet = count(total, "leased") + count(total, "waiting") + count(total, "connecting") == 0
         return table if quiet and count(total, "clients") == clients else None
@@ -105,7 +79,7 @@ def test_table_while_clients_work():
         holder.query("begin")
         waiter.send(query("select 2"))
         row = runner.eventually(
-            lambda: next((t for t in [ask(proxy)["alice@app"]] if count(t, "waiting") == 1), None),
+            lambda: next((t for t in [proxy.statistics()["alice@app"]] if count(t, "waiting") == 1), None),
             what="the waiter",
         )
         assert row["backends"] == "1/1" and row["leased"] == "1" and row["free"] == "0", row
@@ -113,7 +87,7 @@ def test_table_while_clients_work():
         assert re.fullmatch(r"([\d.]+ (ns|us|ms|s)/?){3}", row["connect"]), row
         holder.query("commit")
         assert waiter.result() == [["2"]]
-        row = ask(proxy)["alice@app"]
+        row = proxy.statistics()["alice@app"]
         assert re.fullmatch(r"([\d.]+ (ns|us|ms|s)/?){3}", row["wait"]), row
         assert row["oldest"] == "-" and count(row, "waited") >= 1, row
 

@@ -95,6 +95,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] const std::string& cancel_key() const noexcept { return cancel_key_; }
   [[nodiscard]] const ParameterSetRef& parameters() const noexcept { return parameters_; }
   [[nodiscard]] Ledger& ledger() noexcept { return ledger_; }
+  [[nodiscard]] const Ledger& ledger() const noexcept { return ledger_; }
   [[nodiscard]] uint8_t transaction_status() const noexcept { return transaction_status_; }
 
   // --- For the lessee ---
@@ -130,8 +131,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // No message of the server is half received.
   [[nodiscard]] bool is_at_boundary() const noexcept { return reader_.at_boundary(); }
   // Ends the lease of a clean backend. `clean_up`: the session left state behind; DISCARD ALL comes
-  // before the next lessee. Requires: leased, is_quiet(), transaction status idle. Note: may lease
-  // it at once to another.
+  // before the next lessee. (Of a single-use pool it ends, here and below.) Requires: leased,
+  // is_quiet(), transaction status idle. Note: may lease it at once to another.
   void give_back(bool clean_up) noexcept;
   // Ends the lease of a client that goes, whatever it leaves: a server that is busy gets a cancel
   // request, what it still answers is swallowed, an open transaction is rolled back; then as
@@ -173,7 +174,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // For a login that failed: when its slice may try again. Kept by Pools.
   Nanoseconds retry_at = 0;
   // Its lifetime ends then at the latest.
-  void expire_by(Nanoseconds time) noexcept { expires_at_ = std::min(expires_at_, time); }
+  void expire_by(Nanoseconds time) noexcept {
+    if (!is_single_use()) expires_at_ = std::min(expires_at_, time);
+  }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
   // The end of its lifetime is so near that its successor should come: ready, in use or idle, and
   // without one.
@@ -225,6 +228,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void on_end_of_input() noexcept;
   void violate(const char* what) noexcept;
 
+  [[nodiscard]] bool is_single_use() const noexcept { return slice_->spec().limits.is_single_use; }
   void settle() noexcept;
   void hold() noexcept;
   void place() noexcept;

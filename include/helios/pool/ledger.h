@@ -7,7 +7,8 @@
 //
 // The ledger follows the server's own rules (PostgreSQL documentation 55.2, "Message Flow"): after
 // an error in an extended batch everything up to the next Sync is ignored; in COPY FROM STDIN, Sync
-// and Flush are ignored up to CopyDone or CopyFail. Pure bookkeeping: no IO. Belongs to one
+// and Flush are ignored up to CopyDone or CopyFail. A stream of replication (CopyBothResponse) is
+// such a COPY whose server sends CopyData and CopyDone too. Pure bookkeeping: no IO. Belongs to one
 // backend, on one core.
 //
 // Invariant: the entries are exactly the sent messages whose completion has not been seen, as far
@@ -79,8 +80,10 @@ class Ledger {
   [[nodiscard]] bool is_head_skipped() const noexcept {
     return size_ > 0 && ring_[head_].action == LedgerAction::skip;
   }
-  // COPY FROM STDIN is going on (the server reads CopyData).
+  // COPY FROM STDIN or a stream of replication is going on (the server reads CopyData).
   [[nodiscard]] bool is_copying_in() const noexcept { return copying_in_; }
+  // It is a stream of replication: both sides send CopyData, whenever they like.
+  [[nodiscard]] bool is_streaming() const noexcept { return is_streaming_; }
   // The server ignores everything until a Sync that has not been sent yet.
   [[nodiscard]] bool is_skipping_to_sync() const noexcept { return skipping_; }
   // A failed COPY left it open whether a Sync was ignored: the number of replies to come is not
@@ -112,6 +115,7 @@ class Ledger {
   size_t ready_due_count_ = 0;
   size_t copy_ends_count_ = 0;  // Entries c and f.
   bool copying_in_ = false;
+  bool is_streaming_ = false;  // Then copying_in_ is set, too.
   bool skipping_ = false;
   bool ambiguous_ = false;
 };

@@ -21,7 +21,8 @@ class PoolRegistry {
   // core its counts go on, and they are all zero when the last one has forgotten it. Other terms of
   // a later epoch, or an epoch between in which the pool was not there, begin the pool's next
   // generation, which has the new limit on connections, old ones included. A core that still lives
-  // in an earlier epoch than that one began in gets one for itself alone, whatever its terms.
+  // in an earlier epoch than that one began in gets one for itself alone, whatever its terms. Pools
+  // that count with each other (PoolTerms::counts_with) have one limit, with the newest's maximum.
   // Clients choose keys, so what nobody has any more is dropped now and then.
   [[nodiscard]] std::shared_ptr<PoolShared> shared_of(const std::string& key,
                                                       const PoolTerms& terms, uint64_t epoch = 0);
@@ -37,11 +38,19 @@ class PoolRegistry {
     // May outlive `current`: an older generation may have connections that still end.
     std::weak_ptr<PoolConnections> connections;
   };
+  // Of all pools that count with one. May outlive them, too.
+  struct Count {
+    std::weak_ptr<SharedLimit> limit;
+    uint64_t epoch = 0;  // Of which its maximum is.
+  };
   static constexpr size_t cleanup_size_min = 64;
+  [[nodiscard]] std::shared_ptr<SharedLimit> limit_of(const std::string& key, uint32_t max,
+                                                      uint64_t epoch);
   void drop_unused();
 
   mutable std::mutex mutex_;
   std::unordered_map<std::string, Entry> pools_;
+  std::unordered_map<std::string, Count> counts_;
   uint64_t generations_count_ = 0;
   size_t cleanup_size_ = cleanup_size_min;  // With so many entries the next cleanup comes.
 };

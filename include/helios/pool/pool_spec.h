@@ -61,6 +61,9 @@ struct PoolLimits {
   Nanoseconds reserve_after = seconds(5);
   Nanoseconds wait_notice = 0;  // A client that waits for so long is told; 0: never.
   TimeLimits time_limits;
+  // A backend serves the one client that it was made for and ends with it: it is never idle, moved,
+  // tested or replaced.
+  bool is_single_use = false;
 
   // Server connections at the most, over all cores.
   [[nodiscard]] uint32_t connections_max() const noexcept {
@@ -80,6 +83,9 @@ struct PoolTerms {
   std::shared_ptr<Limit> user_clients;
   BackendLoginOptions login;
   PoolLimits limits;
+  // The key of the pool in whose number of connections (PoolShared) those of this one count; empty:
+  // its own.
+  std::string counts_with;
 
   // A server connection that was made under these terms serves under the others as well, and counts
   // in the same totals.
@@ -90,10 +96,13 @@ struct PoolTerms {
   friend bool operator==(const PoolTerms&, const PoolTerms&) = default;
 };
 
-// The server connections of all generations of a pool, from the connect until the server has let
-// go. The permits of one generation bound its own; this bounds old and new together. Any thread.
-struct PoolConnections : Limit {
-  using Limit::Limit;
+// The server connections of all generations of a pool. Any thread.
+struct PoolConnections {
+  explicit PoolConnections(std::shared_ptr<SharedLimit> shared_limit)
+      : limit(std::move(shared_limit)) {}
+  // From the connect until the server has let go. The permits of one generation bound its own; this
+  // bounds old and new together, and those of pools that count with each other, which have one.
+  const std::shared_ptr<SharedLimit> limit;
   // Those that serve, or are being made: whoever waits may still get one. Without those whose end
   // has begun.
   std::atomic<uint32_t> alive_count{0};
@@ -105,7 +114,8 @@ struct PoolShared {
   // Without the registry, for pools that never change: nothing bounds `connections` but the
   // permits.
   explicit PoolShared(const PoolLimits& limits)
-      : PoolShared(limits, 0, std::make_shared<PoolConnections>(0)) {}
+      : PoolShared(limits, 0, std::make_shared<PoolConnections>(std::make_shared<SharedLimit>(0))) {
+  }
   PoolShared(const PoolLimits& limits, uint64_t pool_generation,
              std::shared_ptr<PoolConnections> pool_connections)
       : generation(pool_generation),
@@ -125,6 +135,13 @@ struct PoolShared {
 // any order: no two pools have one key.
 [[nodiscard]] std::string pool_key(std::string_view database, std::string_view user,
                                    ParameterList settings);
+
+// The start-up parameter of replication connections: "true" (physical) or "database" (logical). It
+// stands among the settings of their pools.
+constexpr std::string_view replication_parameter = "replication";
+// The name that a physical replication connection asks for: it belongs to no database, and
+// PostgreSQL's own programs send this.
+constexpr std::string_view physical_replication_database = "replication";
 
 struct PoolSpec : PoolTerms {
   std::string key;       // pool_key().
@@ -181,5 +198,10 @@ class PoolSpecRef {
  private:
   const PoolSpec* spec_ = nullptr;
 };
+
+// With the replication parameter among its start-up parameters: a pool whose backends serve one
+// client each, and count with those of the same database and user that have no start-up parameters.
+// Requires: everything but `shared` is set.
+void apply_replication(PoolSpec& spec);
 
 }  // namespace helios

@@ -157,7 +157,7 @@ class Pools final : public SlicePort {
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
   // A backend of this pool that is released has to close, because another pool wants its place in
   // a limit that both share. Asked once for each backend: the answer counts on it.
-  [[nodiscard]] bool must_make_room(const Slice& slice) noexcept;
+  [[nodiscard]] bool must_make_room(Slice& slice) noexcept;
   // Somebody waits for a backend of this pool, and more of them than what is on its way to them and
   // what its sessions have given back and is not clean yet. Walks all backends when somebody waits.
   [[nodiscard]] bool is_short(const Slice& slice) noexcept;
@@ -227,7 +227,9 @@ class Pools final : public SlicePort {
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
   // For connections that nobody waits for.
   [[nodiscard]] bool has_room_to_spare(const PoolSpec& spec) noexcept;
-  [[nodiscard]] static std::array<SharedLimit*, 3> limits_of(const PoolSpec& spec) noexcept;
+  [[nodiscard]] static std::array<SharedLimit*, 4> limits_of(const PoolSpec& spec) noexcept;
+  [[nodiscard]] static bool is_due_to_others(SharedLimit& limit, const Slice& slice) noexcept;
+  [[nodiscard]] static bool is_due_to_rivals(Slice& slice) noexcept;
   void ask_for_room(SharedLimit& limit, uint64_t pool) noexcept;
   void close_if_superfluous(Backend& backend) noexcept;
   bool make_room(const SharedLimit& limit, uint64_t pool) noexcept;

@@ -238,6 +238,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   // One backend more is wanted than the waiters and the minimum need, for one that ends. Kept by
   // its owner.
   bool wants_successor = false;
+  // A pool that counts with this one (PoolTerms::counts_with) has wanted a connection and found
+  // none. Kept by its owner.
+  bool has_rivals = false;
   // When it was used last (is_used). Kept by its owner.
   Nanoseconds used_at = 0;
   // Since when it has neither sessions nor backends. Kept by its owner.

@@ -43,6 +43,7 @@ enum class CloseReason : uint8_t {
   lifetime,       // max_lifetime.
   failed,         // It broke, or did what it should not.
   dropped,        // Its session ended in a state in which nobody else can use it.
+  single_use,     // A replication connection whose client has left.
   made_room,      // A limit that pools share has become smaller, or another pool waited for it.
   reconfigured,   // Its pool was changed or removed by a new configuration.
   shutting_down,  // The process stops.

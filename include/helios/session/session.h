@@ -4,7 +4,8 @@
 // - login: start-up packets and authentication (session_login.cc). Ends in moving, welcome, ready.
 // - moving: logged in; goes to a home core of its pool as soon as nothing of it is in flight here
 //   (session_transfer.cc). There it begins anew, in welcome or ready.
-// - welcome: waits for a backend of its pool: what the server reports goes into the welcome. Ready.
+// - welcome: waits for a backend of its pool: what the server reports goes into the welcome. Ready;
+//   of a replication connection leased, until it ends.
 // - ready: no lease; the client may be silent, or in the middle of a message that needs no backend.
 //   Ends in waiting or leased.
 // - waiting: in the queue of its slice; bytes are kept in the inbox (session_waiting.cc). Leased,
@@ -118,6 +119,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_login_bytes(ByteSpan& input) noexcept;
   void on_startup_packet(ByteSpan& input) noexcept;
   void on_startup_message(StartupMessage& startup) noexcept;
+  [[nodiscard]] bool take_settings(StartupMessage& startup) noexcept;
   void refuse_welcome(PoolError error) noexcept;
   // Sends what the step wrote to `output`, and goes on.
   void on_login_step(ClientLoginStep step, MessageWriter& output) noexcept;
@@ -164,6 +166,11 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void stop_counting() noexcept;
   void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  // Replication: leases a backend that is made for it before its welcome, and keeps it to the end.
+  [[nodiscard]] bool has_own_backend() const noexcept {
+    return pool_->slice.spec().limits.is_single_use;
+  }
+  void end_stream() noexcept;
   void leave_pool() noexcept;
   void join(PoolEntry& next) noexcept;
   void after_lease() noexcept;

@@ -72,8 +72,14 @@ def unprivileged_user():
     raise RuntimeError("no unprivileged user to run PostgreSQL as")
 
 
+# What a publisher needs, besides lines in pg_hba.conf and roles that may.
+REPLICATION_SETTINGS = {"wal_level": "logical", "max_wal_senders": 20, "max_replication_slots": 20}
+
+
 class Cluster:
-    def __init__(self, **settings):
+    """`replication`: it can be replicated, as the user app. `settings`: of postgresql.conf."""
+
+    def __init__(self, replication=False, **settings):
         self.binaries = find_binaries()
         self.user = unprivileged_user()
         self.directory = tempfile.mkdtemp(prefix="helios-cluster-")
@@ -81,7 +87,8 @@ class Cluster:
         self.sockets = f"{self.directory}/sockets"
         self.log_path = f"{self.directory}/postgres.log"
         self.port = free_port()
-        self.settings = settings
+        self.replication = replication
+        self.settings = {**(REPLICATION_SETTINGS if replication else {}), **settings}
         self.process = None
         self._bench_scale = 0
         try:
@@ -151,6 +158,8 @@ class Cluster:
         for name, (method, _) in USERS.items():
             lines += [f"local all {name} {method}", f"host all {name} 127.0.0.1/32 {method}"]
         lines += ["local all all trust", "host all all 127.0.0.1/32 trust"]
+        if self.replication:
+            lines += ["host replication app 127.0.0.1/32 scram-sha-256"]
         with open(f"{self.data}/pg_hba.conf", "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
 
@@ -160,6 +169,8 @@ class Cluster:
                 kind = "md5" if method == "md5" else "scram-sha-256"
                 conn.query(f"set password_encryption = '{kind}'")
                 conn.query(f"create role {name} login password '{password}'")
+            if self.replication:
+                conn.query("alter role app replication")
             for name in DATABASES:
                 conn.query(f"create database {name}")
                 conn.query(f"alter database {name} owner to bench")

@@ -279,6 +279,34 @@ class Proxy:
         """What the log holds now is of no interest to the next `show_log`."""
         self.log_seen = len(self.log())
 
+    def tables(self):
+        """Every complete table of the log: {name of the row: {column: cell}}; the rows of nodes are (node, name)."""
+        found, names = [], None
+        for line in self.log().splitlines():
+            text = line.partition("statistics: ")[2]
+            cells = re.split(r" {2,}", text)
+            if re.match(r"\d+ pools? on ", text):
+                rows, names = {}, None
+            elif text and names is None:
+                names = cells
+            elif text:
+                assert len(cells) == len(names), line
+                row = dict(zip(names, cells))
+                rows[("node", row["node"]) if row["pool"] == "node" else row["pool"]] = row
+                if row["pool"] == "total":
+                    found.append(rows)
+        return found
+
+    def statistics(self, seconds=20):
+        """Asks for a table and returns it."""
+        before = len(self.tables())
+        self.signal(signal.SIGUSR1)
+        deadline = time.monotonic() + seconds
+        while len(self.tables()) == before:
+            assert time.monotonic() < deadline, "no table in the log"
+            time.sleep(0.02)
+        return self.tables()[before]
+
     def show_log(self, lines=25):
         """Prints the end of what came into the log since `forget_log`; nothing if nothing came."""
         recent = self.log()[self.log_seen :].splitlines()[-lines:]

@@ -67,6 +67,7 @@ def cases(*values):
 # What the tests of a file share.
 
 _cluster = None
+_cluster_options = {}
 _proxies = {}
 _alive = []
 
@@ -75,8 +76,13 @@ def cluster():
     """The private PostgreSQL of this run."""
     global _cluster
     if _cluster is None:
-        _cluster = cluster_module.Cluster()
+        _cluster = cluster_module.Cluster(**_cluster_options)
     return _cluster
+
+
+def use_cluster(**options):
+    """How `cluster()` of this file is made: arguments of Cluster. At the head of the file."""
+    _cluster_options.update(options)
 
 
 def proxy(**arguments):
