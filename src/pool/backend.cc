@@ -360,7 +360,7 @@ void Backend::cancel_what_runs() noexcept {
   // A statement of ours is to go on.
   const bool is_of_client = !ledger_.empty() && !ledger_.is_head_skipped();
   if (is_of_client && cancels_in_flight_ == 0 && process_id_ != 0)
-    pools_.start_cancel(*this, nullptr, nullptr);
+    pools_.cancels().start(*this, CancelAim::all, {});
 }
 
 // What is still to come is known, and the server can be brought to its end.
@@ -439,6 +439,12 @@ void Backend::start_test() noexcept {
   ++slice_->counters.tests;
   pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
   start_statement("");
+}
+
+CancelDue Backend::cancel_due() const noexcept {
+  if (ledger_.empty() || process_id_ == 0 || state_ == State::ended) return CancelDue::nothing;
+  const bool is_own = ledger_.is_head_skipped() && state_ != State::closing;
+  return is_own ? CancelDue::later : CancelDue::now;
 }
 
 void Backend::on_cancel_ended(bool uncertain) noexcept {
@@ -535,7 +541,7 @@ void Backend::start_closing(CloseReason reason, bool mid_message) noexcept {
   set_state(State::closing);
   // A busy server reads nothing until its query has ended.
   if (is_busy && process_id_ != 0 && !pools_.is_draining())
-    pools_.start_cancel(*this, nullptr, nullptr);
+    pools_.cancels().start(*this, CancelAim::all, {});
   if (!stream_.is_open() || pools_.is_stopped()) return stream_.terminate();
   if (stream_.is_receive_paused()) stream_.resume_receive();
   if (!mid_message) {
@@ -629,6 +635,7 @@ void Backend::end() noexcept {
   pools_.context().timers.cancel(timer_);
   pools_.context().keys.cancel(*this);
   set_state(State::ended);
+  if (cancels_in_flight_ > 0) pools_.cancels().withdraw(*this);
   pools_.on_backend_gone(*this);
   if (is_destroyable()) pools_.on_backend_destroyable(*this);
 }

@@ -161,6 +161,7 @@ void Backend::finish_ready(ByteSpan body) noexcept {
   const auto status = read_ready_for_query(body);
   if (!status) return violate("a malformed ReadyForQuery");
   transaction_status_ = *status;
+  if (cancels_in_flight_ > 0 && !skipping_) pools_.cancels().on_request_ended(*this);
   if (lessee_ == nullptr) return;
   lessee_->on_ready(*status, skipping_);
   if (lessee_ == nullptr || skipping_ || !is_ready_held_) return;

@@ -26,6 +26,7 @@ constexpr Nanoseconds retry_max = seconds(1);
 Pools::Pools(const PoolsContext& context, uint32_t backends_max) noexcept
     : context_(context),
       backends_(backends_max),
+      cancels_(*this),
       sweep_timer_(&Pools::on_sweep, this),
       retry_timer_(&Pools::on_retry, this),
       watch_timer_(&Pools::on_watch, this),
@@ -77,18 +78,6 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
                            "(max_waiters = " +
                                std::to_string(limits.max_waiters) + ")"});
   return false;
-}
-
-void Pools::start_cancel(Backend& backend, Canceller::Done done, void* context) noexcept {
-  ++backend.slice().counters.cancels;
-  auto* canceller = new Canceller(*this, backend, done, context);
-  cancellers_.push_back(canceller);
-  canceller->start();
-}
-
-void Pools::on_canceller_closed(Canceller* canceller) noexcept {
-  cancellers_.erase(std::find(cancellers_.begin(), cancellers_.end(), canceller));
-  finished_cancellers_.push_back(canceller);
 }
 
 // --- SlicePort ---
@@ -404,10 +393,7 @@ void Pools::destroy_finished() noexcept {
   }
   finished_.clear();
   if (was_full && !backends_.full()) on_limit_freed();
-  for (Canceller* canceller : finished_cancellers_) {
-    delete canceller;
-  }
-  finished_cancellers_.clear();
+  cancels_.on_turn_end();
 }
 
 void Pools::on_retry(void* self) noexcept {
@@ -516,7 +502,7 @@ void Pools::stop() noexcept {
   draining_ = true;
   stopped_ = true;
   backends_.for_each([](Backend& backend) { backend.cut(); });
-  for (Canceller* canceller : cancellers_) canceller->stop();
+  cancels_.stop();
 }
 
 }  // namespace helios

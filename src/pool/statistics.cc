@@ -78,6 +78,7 @@ void PoolCounters::add(const PoolCounters& other) noexcept {
   moves_in += other.moves_in;
   moves_out += other.moves_out;
   cancels += other.cancels;
+  cancels_dropped += other.cancels_dropped;
   violations += other.violations;
   overruns.add(other.overruns);
   late_ends += other.late_ends;

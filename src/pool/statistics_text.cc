@@ -197,8 +197,9 @@ std::vector<std::string> summary_lines(const Statistics& statistics) {
               " moved between cores, " + text_of(counters.tests) + " tests, " +
               text_of(counters.tests_failed) + " failed, " + text_of(counters.recoveries) +
               " recovered, " + text_of(counters.resets) + " resets, " + text_of(counters.cancels) +
-              " cancel requests, " + text_of(counters.violations) + " violations, " +
-              text_of(counters.late_ends) + " late ends",
+              " cancel requests, " + text_of(counters.cancels_dropped) + " dropped, " +
+              text_of(counters.violations) + " violations, " + text_of(counters.late_ends) +
+              " late ends",
           "time limits exceeded: " + reasons_text(counters.overruns)};
 }
 

@@ -311,7 +311,8 @@ void Session::send_welcome() noexcept {
       write_parameter_status(writer, name, own != nullptr ? *own : value);
     }
   }
-  const std::string key = sessions_.cancel_key_of(*this, login_->minor >= 2 ? 32 : 4);
+  cancel_key_size_ = login_->minor >= 2 ? 32 : 4;
+  const std::string key = sessions_.cancel_key_of(*this, cancel_key_size_);
   write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));
   write_ready_for_query(writer, 'I');
   send_output(writer);

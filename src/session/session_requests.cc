@@ -187,9 +187,10 @@ void Session::end_skip() noexcept {
 // While others wait for a backend, nothing new is begun behind a Sync or Query that has not been
 // answered: a client that pipelines without end would never give its backend back. What belongs to
 // work already begun goes on.
+// Nor is anything begun while a cancel request for what was asked before may still arrive.
 bool Session::must_hold(uint8_t tag) noexcept {
   if (backend_ == nullptr || !begins_work(tag)) return false;
-  if (awaits_own_cancel()) return true;
+  if (backend_->cancels_in_flight() > 0) return true;
   return backend_->ledger().ready_due_count() > 0 && !backend_->ledger().is_copying_in() &&
          !backend_->ledger().is_skipping_to_sync() && mode() != LeaseMode::session &&
          (pool_->slice.has_waiters() || pool_->slice.is_superseded());

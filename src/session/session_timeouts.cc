@@ -61,7 +61,6 @@ void Session::note_state() noexcept {
   timeouts_->step_since = sessions_.now();
   timeouts_->transaction_since = timeouts_->step_since;
   timeouts_->is_running = false;
-  timeouts_->has_cancelled = false;
   schedule_time_limit();
 }
 
@@ -184,17 +183,10 @@ bool Session::cancel_overrun(const Due& due) noexcept {
   if (now >= times.cancel_ends_at) return false;
   // Not a statement of ours, which stands before the client's own.
   if (backend_->cancels_in_flight() == 0 && backend_->process_id() != 0 &&
-      !backend_->ledger().is_head_skipped()) {
-    times.has_cancelled = true;
+      !backend_->ledger().is_head_skipped())
     sessions_.pools().start_cancel(*backend_, nullptr, nullptr);
-  }
   sessions_.timers().schedule(times.timer, std::min(now + cancel_interval, times.cancel_ends_at));
   return true;
-}
-
-// A cancel request that we have sent could hit what the client begins now.
-bool Session::awaits_own_cancel() const noexcept {
-  return timeouts_ != nullptr && timeouts_->has_cancelled && backend_->cancels_in_flight() > 0;
 }
 
 }  // namespace helios

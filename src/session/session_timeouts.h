@@ -17,7 +17,6 @@ struct SessionTimeouts {
   Nanoseconds step_since = 0;
   Nanoseconds transaction_since = 0;  // Its first request. Means something while there is a lease.
   bool is_running = false;            // A request has not been answered.
-  bool has_cancelled = false;         // A cancel request was sent in this lease.
   // The overrun for which what runs is being cancelled, by the time at which it was due; and until
   // when that may take.
   Nanoseconds overrun_at = never;

@@ -144,7 +144,7 @@ void Sessions::deliver_cancel(CancelJob* job) noexcept {
   const uint32_t slot = job->process_id & slot_mask;
   Session* session = slot == 0 ? nullptr : sessions_.at(slot - 1);
   const bool fits =
-      session != nullptr && (job->key.size() == 4 || job->key.size() == 32) &&
+      session != nullptr && job->key.size() == session->cancel_key_size() &&
       constant_time_equal(as_bytes(job->key), as_bytes(cancel_key_of(*session, job->key.size())));
   if (fits && session->state() == Session::State::waiting) {
     session->cancel_wait();
@@ -152,9 +152,7 @@ void Sessions::deliver_cancel(CancelJob* job) noexcept {
   }
   Backend* backend = fits ? session->backend() : nullptr;
   // Nothing runs: nothing to cancel.
-  if (backend == nullptr || backend->ledger().empty() || backend->process_id() == 0 ||
-      backend->ledger().is_head_skipped() || backend->cancels_in_flight() > 0)
-    return finish_cancel(job);
+  if (backend == nullptr || backend->cancel_due() == CancelDue::nothing) return finish_cancel(job);
   auto* context = new CancelContext{
       this, job, [](Sessions& self, CancelJob* done) noexcept { self.finish_cancel(done); }};
   pools_.start_cancel(

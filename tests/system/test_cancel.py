@@ -45,6 +45,63 @@ def test_cancel_with_a_full_pool(cores):
 
 
 @runner.cases(1, 2)
+def test_cancel_at_twice_the_pool_size(cores):
+    """All of twice as many clients as server connections are cancelled at once, those that wait too, and go on."""
+    proxy = runner.proxy(cores=cores, max_connections=12)
+    clients = [proxy.client() for _ in range(24)]
+    for _ in range(2):
+        for client in clients:
+            client.send(query("select pg_sleep(30) /* twice */"))
+        runner.eventually(
+            lambda: len(runner.cluster().backends("query like '%twice%' and state = 'active'")) == 12,
+            what="a full pool",
+        )
+        runner.in_threads([lambda c=c: proxy.cancel(c.pid, c.key) for c in clients])
+        for client in clients:
+            assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
+        for client in clients:
+            assert client.value("select 1") == "1"
+    for client in clients:
+        client.close()
+
+
+@runner.cases(1, 2)
+def test_cancel_in_a_burst(cores):
+    """Hundreds of requests for one query, at all cores, cancel that one; its connection, and others, go on."""
+    proxy = runner.proxy(cores=cores, max_connections=3)
+    with proxy.client() as client, proxy.client() as other:
+        for _ in range(3):
+            client.send(query("select pg_sleep(30) /* burst */"))
+            runner.wait_running("burst")
+            askers = [proxy.open() for _ in range(300)]
+            for asker in askers:
+                asker.send(wire.cancel_request(client.pid, client.key))
+            assert other.value("select 1") == "1"
+            for asker in askers:
+                assert asker.recv_to_end() == b""
+                asker.close()
+            assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
+            assert client.query("select pg_sleep(0.2)") == [[""]]
+
+
+def test_cancel_by_a_long_key():
+    """A client of protocol 3.2 has a key of 32 bytes, of which no part serves."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.open() as client:
+        client.login("bench", "app", version=(3 << 16) | 2)
+        assert len(client.key) == 32, client.key
+        client.send(query("select pg_sleep(0.5) /* long key */"))
+        runner.wait_running("long key")
+        for key in (client.key[:4], client.key[:31], client.key + b"x", bytes(32)):
+            proxy.cancel(client.pid, key)
+        assert client.result() == [[""]]
+        client.send(query("select pg_sleep(30) /* long key */"))
+        runner.wait_running("long key")
+        proxy.cancel(client.pid, client.key)
+        assert [f["C"] for f in wire.errors(client.recv_until("Z"))] == ["57014"]
+
+
+@runner.cases(1, 2)
 def test_cancel_of_a_client_that_waits(cores):
     """A cancel request ends a wait at once, at whatever core it comes in, and the connection goes on."""
     pool = {"wait_notice": "10ms"}

@@ -61,6 +61,13 @@ struct BackendTransfer {
   Nanoseconds idle_since = 0;
 };
 
+// Whether a cancel request may be sent now.
+enum class CancelDue : uint8_t {
+  now,
+  later,    // A statement of the pooler's own comes first.
+  nothing,  // There is nothing to cancel.
+};
+
 class Backend final : public PooledBackend, private StreamOwner, private KeyClient {
  public:
   enum class State : uint8_t {
@@ -153,7 +160,11 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void start_move(CoreId to) noexcept;
   // Its pool has another generation, and it goes there. Requires: idle.
   void set_slice(Slice& slice) noexcept;
+  [[nodiscard]] CancelDue cancel_due() const noexcept;
   void on_cancel_started() noexcept { ++cancels_in_flight_; }
+  // One that was not sent is not sent any more. Note: does nothing else; the caller looks what
+  // follows from it.
+  void on_cancel_withdrawn() noexcept { --cancels_in_flight_; }
   // `uncertain`: the request may still arrive at the server.
   void on_cancel_ended(bool uncertain) noexcept;
   [[nodiscard]] uint32_t cancels_in_flight() const noexcept { return cancels_in_flight_; }

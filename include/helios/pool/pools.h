@@ -18,7 +18,7 @@
 #include "helios/base/slab.h"
 #include "helios/net/stream.h"
 #include "helios/pool/backend.h"
-#include "helios/pool/canceller.h"
+#include "helios/pool/cancels.h"
 #include "helios/pool/parameters.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_source.h"
@@ -92,8 +92,11 @@ class Pools final : public SlicePort {
   // when the queue is full (max_waiters) on_wait_failed is called.
   bool acquire(Slice& slice, Lessee& lessee) noexcept;
 
-  // Sends a cancel request to the server process behind `backend`. `done` may be null.
-  void start_cancel(Backend& backend, Canceller::Done done, void* context) noexcept;
+  // Cancels what the server process behind `backend` works on, as long as it does: not what the
+  // same client asks for behind it. `done` may be null.
+  void start_cancel(Backend& backend, CancelAsker::Done done, void* context) noexcept {
+    cancels_.start(backend, CancelAim::request, {done, context});
+  }
 
   // True when the message was one of the pool's.
   bool on_message(const Message& message) noexcept;
@@ -102,7 +105,7 @@ class Pools final : public SlicePort {
 
   // Something is left for the next turn, which must come at once.
   [[nodiscard]] bool has_work() const noexcept {
-    return !active_.empty() || !finished_.empty() || !finished_cancellers_.empty();
+    return !active_.empty() || !finished_.empty() || cancels_.has_work();
   }
 
   // A new configuration: pools that it changes are superseded and their waiters go to the next
@@ -124,7 +127,7 @@ class Pools final : public SlicePort {
   [[nodiscard]] bool is_draining() const noexcept { return draining_; }
   [[nodiscard]] bool is_stopped() const noexcept { return stopped_; }
   [[nodiscard]] bool is_empty() const noexcept {
-    return backends_.used_count() == 0 && cancellers_.empty() && finished_cancellers_.empty();
+    return backends_.used_count() == 0 && cancels_.is_empty();
   }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
   // A copy of what this core's pools have counted and hold now. Walks all backends: for people, not
@@ -146,6 +149,7 @@ class Pools final : public SlicePort {
   // --- For Backend, Canceller and Session ---
 
   [[nodiscard]] const PoolsContext& context() noexcept { return context_; }
+  [[nodiscard]] Cancels& cancels() noexcept { return cancels_; }
   [[nodiscard]] ParameterStore& parameters() noexcept { return parameters_; }
   // For a message of the pooler's own: an empty writer that keeps its memory from one to the next.
   // What is written to it is sent before anybody else asks for it.
@@ -175,7 +179,6 @@ class Pools final : public SlicePort {
   void on_backend_gone(Backend& backend) noexcept;
   void on_backend_destroyable(Backend& backend) noexcept;
   void send_backend(Slice& slice, CoreId to, std::unique_ptr<BackendTransfer> transfer) noexcept;
-  void on_canceller_closed(Canceller* canceller) noexcept;
 
   // --- SlicePort ---
 
@@ -265,8 +268,7 @@ class Pools final : public SlicePort {
   IntrusiveList<PoolEntry, GateTag> at_gates_;
   std::vector<PoolEntry*> granted_;  // Have got a place since the last turn.
   std::vector<SlabId> finished_;
-  std::vector<Canceller*> cancellers_;
-  std::vector<Canceller*> finished_cancellers_;
+  Cancels cancels_;
   std::vector<Node*> watched_;  // Down, as far as this core knows: it tries them again.
   // What each node's names stood for at the last sweep.
   struct KnownAddresses {

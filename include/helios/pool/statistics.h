@@ -72,6 +72,7 @@ struct PoolCounters {
   uint64_t moves_in = 0;    // Backends that came from another core.
   uint64_t moves_out = 0;   // Backends that went to one.
   uint64_t cancels = 0;     // Cancel requests sent to servers.
+  uint64_t cancels_dropped = 0;  // Not sent because too many were on their way.
   uint64_t violations = 0;
   EnumCounts<TimeLimit, TimeLimit::client_idle> overruns;
   uint64_t late_ends = 0;        // Servers that did not close in time.

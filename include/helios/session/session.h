@@ -66,6 +66,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
     return state_ == State::ending && backend_ == nullptr &&
            stream_.state() == Stream::State::closed;
   }
+  // Bytes of the key that the client was told; 0 until its welcome.
+  [[nodiscard]] size_t cancel_key_size() const noexcept { return cancel_key_size_; }
   // The backend that works for this client at the moment; nullptr when there is none.
   [[nodiscard]] Backend* backend() noexcept { return state_ == State::leased ? backend_ : nullptr; }
 
@@ -201,7 +203,6 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void end_idle_transaction() noexcept;
   [[nodiscard]] bool cancel_overrun(const Due& due) noexcept;
   void count_overrun(TimeLimit limit) noexcept;
-  [[nodiscard]] bool awaits_own_cancel() const noexcept;
 
   static void on_timeout(void* self) noexcept;
 
@@ -218,6 +219,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   std::string query_text_;  // The beginning of a simple query that may be PREPARE or DEALLOCATE.
   SqlName sql_name_;
   State state_ = State::login;
+  uint8_t cancel_key_size_ = 0;
   // What is dropped of a wait that was cancelled: the query that waited, or everything up to the
   // Sync. Then ReadyForQuery is due.
   enum class Skip : uint8_t { none, query, batch };

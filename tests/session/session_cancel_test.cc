@@ -1,0 +1,269 @@
+// Cancel requests on their way to a server: for which query, by how many connections, and who waits
+// for them.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "helios/wire/message.h"
+#include "helios/wire/writer.h"
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+std::string cancel_request(ByteSpan process_and_key) {
+  MessageWriter writer;
+  write_cancel_request(writer, load_be32(process_and_key.data()), process_and_key.subspan(4));
+  return std::string(as_text(writer.bytes()));
+}
+
+// Logs in and returns the cancel request for this client.
+std::string log_in(TestClient& client, std::string startup = startup_packet("me", "db")) {
+  client.write(startup);
+  for (const WireMessage& message : client.take())
+    if (message.tag == 'K') return cancel_request(as_bytes(message.body));
+  FAIL("no key");
+  return {};
+}
+
+// One who asks, and is still there.
+TestClient ask(SessionBench& bench, const std::string& request, CoreId core = 0) {
+  TestClient asker(bench, core);
+  asker.write(request);
+  return asker;
+}
+
+size_t open_cancels_count(SessionBench& bench) {
+  const auto cancels = bench.server.cancels();
+  return static_cast<size_t>(std::count_if(cancels.begin(), cancels.end(),
+                                           [](ServerSession* one) { return one->is_open(); }));
+}
+
+PoolCounters counters_of(SessionBench& bench) {
+  PoolCounters all;
+  for (CoreId id = 0; id < bench.options.cores_count; ++id)
+    all.add(bench.core(id).pools.statistics().total.counters);
+  return all;
+}
+
+// A client whose query runs, and the request that cancels it.
+struct Busy {
+  explicit Busy(SessionBench& bench, CoreId core = 0) : client(bench, core), request() {
+    request = log_in(client);
+    client.query("BEGIN");
+    CHECK(client.take_tags() == "CZ");
+    server = bench.server.open_sessions().back();
+    server->is_silent = true;
+    client.query("long");
+  }
+  TestClient client;
+  std::string request;
+  ServerSession* server = nullptr;
+};
+
+const std::string cancelled = error_reply("ERROR", "57014", "canceling statement") + ready('E');
+
+TEST_CASE("a second request for a query joins the first, and both end with it") {
+  SessionBench bench(with_backends(2, 2));
+  bench.server.holds_cancels = true;
+  Busy busy(bench);
+  std::vector<TestClient> askers;
+  for (CoreId i = 0; i < 5; ++i) askers.push_back(ask(bench, busy.request, i % 2));
+  CHECK(bench.server.cancels().size() == 1);
+  for (TestClient& asker : askers) CHECK_FALSE(asker.is_closed());
+  bench.server.cancels()[0]->end();
+  bench.settle();
+  for (TestClient& asker : askers) CHECK(asker.is_closed());
+  // It has not helped: the next one is another.
+  TestClient again = ask(bench, busy.request);
+  CHECK(bench.server.cancels().size() == 2);
+  CHECK(counters_of(bench).cancels == 2);
+  busy.server->write(cancelled);
+  bench.settle();
+  CHECK(busy.client.take_tags() == "EZ");
+}
+
+TEST_CASE("a storm of requests for one query costs one connection, and keeps few askers") {
+  SessionBench bench;
+  bench.server.holds_cancels = true;
+  Busy busy(bench);
+  std::vector<TestClient> askers;
+  for (int i = 0; i < 500; ++i) askers.push_back(ask(bench, busy.request));
+  CHECK(bench.server.cancels().size() == 1);
+  const auto waiting = std::count_if(askers.begin(), askers.end(),
+                                     [](TestClient& asker) { return !asker.is_closed(); });
+  CHECK(waiting == Canceller::askers_max);
+  CHECK(bench.sessions().count() == 1 + Canceller::askers_max);
+  CHECK(counters_of(bench).cancels_dropped == 0);
+}
+
+TEST_CASE("few cancel requests at once are on their way to a node, the others in their order") {
+  constexpr size_t count = 3 * Cancels::connections_max;
+  SessionBench bench(with_backends(count));
+  bench.server.holds_cancels = true;
+  std::vector<Busy> busy;
+  busy.reserve(count);
+  for (size_t i = 0; i < count; ++i) busy.emplace_back(bench);
+  std::vector<TestClient> askers;
+  for (const Busy& one : busy) askers.push_back(ask(bench, one.request));
+  std::vector<uint32_t> order;
+  while (order.size() < count) {
+    REQUIRE(open_cancels_count(bench) == std::min(Cancels::connections_max, count - order.size()));
+    for (ServerSession* cancel : bench.server.cancels()) {
+      if (!cancel->is_open()) continue;
+      order.push_back(cancel->cancelled_process_id);
+      cancel->end();
+      break;
+    }
+    bench.settle();
+  }
+  for (size_t i = 0; i < count; ++i) CHECK(order[i] == busy[i].server->process_id());
+  for (TestClient& asker : askers) CHECK(asker.is_closed());
+}
+
+TEST_CASE("beyond the end of the queue cancel requests are dropped, counted, and harm nobody") {
+  constexpr size_t fit = Cancels::connections_max + Cancels::waiting_max;
+  SessionBench bench(with_backends(fit + 10));
+  bench.server.holds_cancels = true;
+  // The node allows no more than a hundred.
+  bench.node.limit.set_max(0);
+  std::vector<Busy> busy;
+  busy.reserve(fit + 10);
+  for (size_t i = 0; i < fit + 10; ++i) busy.emplace_back(bench);
+  std::vector<TestClient> askers;
+  for (const Busy& one : busy) askers.push_back(ask(bench, one.request));
+  CHECK(open_cancels_count(bench) == Cancels::connections_max);
+  for (size_t i = 0; i < askers.size(); ++i) CHECK(askers[i].is_closed() == (i >= fit));
+  CHECK(counters_of(bench).cancels_dropped == 10);
+  // Those that wait in vain are given up.
+  bench.advance_in_steps(seconds(11), seconds(1));
+  for (TestClient& asker : askers) CHECK(asker.is_closed());
+  for (Busy& one : busy) one.server->write(cancelled);
+  bench.settle();
+  for (Busy& one : busy) CHECK(one.client.take_tags() == "EZ");
+}
+
+TEST_CASE("a cancel request whose query has ended before it was sent is not sent, for no other") {
+  for (const bool is_pipelined : {false, true}) {
+    // All places are taken by others.
+    SessionBench bench(with_backends(Cancels::connections_max + 1));
+    bench.server.holds_cancels = true;
+    std::vector<Busy> others;
+    others.reserve(Cancels::connections_max);
+    for (size_t i = 0; i < Cancels::connections_max; ++i) others.emplace_back(bench);
+    Busy busy(bench);
+    std::vector<TestClient> askers;
+    for (const Busy& one : others) askers.push_back(ask(bench, one.request));
+    if (is_pipelined) busy.client.query("next");
+    TestClient asker = ask(bench, busy.request);
+    CHECK_FALSE(asker.is_closed());
+    busy.server->write(echo("long") + ready('T'));
+    bench.settle();
+    CHECK(busy.client.take_tags() == "TDCZ");
+    CHECK(asker.is_closed());
+    // Nothing keeps the backend.
+    if (!is_pipelined) busy.client.query("next");
+    CHECK(busy.server->queries().back() == "next");
+    for (ServerSession* cancel : bench.server.cancels()) cancel->end();
+    bench.settle();
+    CHECK(bench.server.cancels().size() == Cancels::connections_max);
+    busy.server->write(echo("next") + ready('T'));
+    bench.settle();
+    CHECK(busy.client.take_tags() == "TDCZ");
+  }
+}
+
+TEST_CASE("the next query waits until a cancel request for the one before has landed") {
+  for (const bool is_extended : {false, true}) {
+    SessionBench bench(with_backends(1));
+    bench.server.holds_cancels = true;
+    Busy busy(bench);
+    TestClient asker = ask(bench, busy.request);
+    REQUIRE(bench.server.cancels().size() == 1);
+    busy.server->write(echo("long") + ready('T'));
+    bench.settle();
+    CHECK(busy.client.take_tags() == "TDCZ");
+    busy.server->is_silent = false;
+    if (is_extended) {
+      busy.client.write(parse_message("", "next") + bind_message("", "") + execute_message() +
+                        sync_message());
+    } else {
+      busy.client.query("next");
+    }
+    CHECK(busy.client.take_tags().empty());
+    CHECK(busy.server->queries().back() == "long");
+    CHECK_FALSE(asker.is_closed());
+    bench.server.cancels()[0]->end();
+    bench.settle();
+    CHECK(asker.is_closed());
+    CHECK(busy.client.take_tags() == (is_extended ? "12DCZ" : "TDCZ"));
+    busy.client.query("COMMIT");
+    CHECK(busy.client.take_tags() == "CZ");
+    CHECK(bench.slice().idle_count() == 1);
+  }
+}
+
+TEST_CASE("a query that waits behind a statement of the pooler's own is cancelled behind it") {
+  SessionBench bench(with_backends(1));
+  TestClient other(bench, 0, "me", {{"application_name", "other"}});
+  other.query("a");
+  TestClient client(bench);
+  const std::string request = log_in(client);
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("long");
+  REQUIRE(server.log.size() >= 2);
+  CHECK(server.log.back().body == std::string("long\0", 5));
+  TestClient asker = ask(bench, request);
+  bench.advance_in_steps(milliseconds(50), milliseconds(5));
+  CHECK(counters_of(bench).cancels == 0);
+  CHECK_FALSE(asker.is_closed());
+  server.write(frame('S', std::string("application_name\0\0", 18)) + complete("SET") + ready());
+  bench.settle();
+  bench.advance(milliseconds(10));
+  CHECK(counters_of(bench).cancels == 1);
+  CHECK(asker.is_closed());
+  server.write(error_reply("ERROR", "57014", "canceling statement") + ready());
+  bench.settle();
+  CHECK(client.take_tags() == "EZ");
+}
+
+TEST_CASE("a key counts in the length in which it was given, and only until its client has gone") {
+  SessionBench bench(with_backends(1));
+  std::string startup = startup_packet("me", "db");
+  startup[7] = 2;  // Protocol 3.2.
+  TestClient client(bench);
+  const std::string request = log_in(client, startup);
+  REQUIRE(request.size() == 12 + 32);
+  bench.server.only().is_silent = true;
+  client.query("long");
+  const ByteSpan whole = as_bytes(request);
+  for (const size_t size : {size_t{4}, size_t{31}}) {
+    TestClient asker = ask(bench, cancel_request(whole.subspan(8, 4 + size)));
+    CHECK(asker.is_closed());
+  }
+  CHECK(bench.server.cancels().empty());
+  TestClient asker = ask(bench, request);
+  CHECK(asker.is_closed());
+  CHECK(bench.server.cancels().size() == 1);
+  client.reset();
+  TestClient late = ask(bench, request);
+  CHECK(late.is_closed());
+}
+
+TEST_CASE("a process that stops keeps no cancel request") {
+  SessionBench bench(with_backends(20));
+  bench.server.holds_cancels = true;
+  std::vector<Busy> busy;
+  busy.reserve(20);
+  for (int i = 0; i < 20; ++i) busy.emplace_back(bench);
+  std::vector<TestClient> askers;
+  for (const Busy& one : busy) askers.push_back(ask(bench, one.request));
+  CHECK(bench.pools().cancels().waiting_count() == 20 - Cancels::connections_max);
+  bench.finish();
+}
+
+}  // namespace
+}  // namespace helios
