@@ -34,6 +34,9 @@ std::string shown(PoolMode mode) {
 std::string shown(IdleTransactionWhen when) {
   return shown(std::string(to_text(when)));
 }
+std::string shown(SessionStateMode mode) {
+  return shown(std::string(to_text(mode)));
+}
 std::string shown(ClientAuth auth) {
   return shown(std::string(to_text(auth)));
 }
@@ -94,6 +97,7 @@ void compare_pools(Comparison& to, const Pool& before, const Pool& after) {
              after.idle_transaction_timeout_when);
   to.compare("transaction_timeout", before.transaction_timeout, after.transaction_timeout);
   to.compare("client_idle_timeout", before.client_idle_timeout, after.client_idle_timeout);
+  to.compare("session_state", before.session_state, after.session_state);
 }
 
 void compare_entries(Comparison& to, const NodeConfig& before, const NodeConfig& after) {

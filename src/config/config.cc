@@ -109,6 +109,22 @@ std::string_view to_text(IdleTransactionWhen when) noexcept {
   UNREACHABLE("when idle transactions end");
 }
 
+std::string_view to_text(SessionStateMode mode) noexcept {
+  switch (mode) {
+    case SessionStateMode::follow:
+      return "follow";
+    case SessionStateMode::strict:
+      return "strict";
+    case SessionStateMode::pin:
+      return "pin";
+    case SessionStateMode::warn:
+      return "warn";
+    case SessionStateMode::refuse:
+      return "refuse";
+  }
+  UNREACHABLE("session state mode");
+}
+
 std::string_view to_text(ClientAuth auth) noexcept {
   switch (auth) {
     case ClientAuth::scram_sha_256:
@@ -155,6 +171,7 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
       overrides.idle_transaction_timeout_when.value_or(pool.idle_transaction_timeout_when);
   pool.transaction_timeout = overrides.transaction_timeout.value_or(pool.transaction_timeout);
   pool.client_idle_timeout = overrides.client_idle_timeout.value_or(pool.client_idle_timeout);
+  pool.session_state = overrides.session_state.value_or(pool.session_state);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

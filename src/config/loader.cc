@@ -34,6 +34,11 @@ constexpr std::array<PoolMode, 3> modes = {PoolMode::session, PoolMode::transact
 constexpr std::array<std::string_view, 2> when_names = {"always", "waited_for"};
 constexpr std::array<IdleTransactionWhen, 2> whens = {IdleTransactionWhen::always,
                                                       IdleTransactionWhen::waited_for};
+constexpr std::array<std::string_view, 5> session_state_names = {"follow", "strict", "pin", "warn",
+                                                                 "refuse"};
+constexpr std::array<SessionStateMode, 5> session_states = {
+    SessionStateMode::follow, SessionStateMode::strict, SessionStateMode::pin,
+    SessionStateMode::warn, SessionStateMode::refuse};
 constexpr std::array<std::string_view, 3> auth_names = {"scram-sha-256", "md5", "trust"};
 constexpr std::array<ClientAuth, 3> auths = {ClientAuth::scram_sha_256, ClientAuth::md5,
                                              ClientAuth::trust};
@@ -301,6 +306,8 @@ PoolOverrides Loader::read_overrides(Section& section) {
     pool.idle_transaction_timeout_when = whens[*when];
   pool.transaction_timeout = section.duration("transaction_timeout", or_off);
   pool.client_idle_timeout = section.duration("client_idle_timeout", or_off);
+  if (const auto state = section.choice("session_state", session_state_names); state.has_value())
+    pool.session_state = session_states[*state];
   return pool;
 }
 

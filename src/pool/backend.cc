@@ -27,7 +27,7 @@ constexpr Nanoseconds recovery_timeout = seconds(5);
 // A cancel request may come before the query that it is for, and ends one of several only: another
 // one follows after this time.
 constexpr Nanoseconds cancel_interval = milliseconds(500);
-// How long DISCARD ALL may take before the backend is closed instead.
+// How long cleaning may take before the backend is closed instead.
 constexpr Nanoseconds cleaning_timeout = seconds(30);
 
 }  // namespace
@@ -107,7 +107,7 @@ void Backend::start(BackendTransfer& transfer) noexcept {
   address_ = transfer.address;
   process_id_ = transfer.process_id;
   cancel_key_ = std::move(transfer.cancel_key);
-  parameters_ = pools_.parameters().intern(transfer.parameters);
+  parameters_ = pools_.parameters().intern(transfer.parameters, transfer.settings);
   created_at = transfer.created_at;
   expires_at_ = transfer.expires_at;
   idle_since = transfer.idle_since;
@@ -206,6 +206,7 @@ void Backend::on_logged_in() noexcept {
   const std::string& connect_query = slice_->spec().limits.connect_query;
   if (connect_query.empty()) return set_state(State::idle);
   set_state(State::preparing);
+  is_state_known_ = false;
   start_statement(connect_query);
 }
 
@@ -218,6 +219,7 @@ void Backend::finish_preparing() noexcept {
   if (transaction_status_ != 'I')
     return fail_login(
         {std::string(sqlstate::active_sql_transaction), "connect_query leaves a transaction open"});
+  if (ask_base_state()) return;
   set_state(State::idle);
   become_ready();
 }
@@ -244,7 +246,7 @@ void Backend::become_ready() noexcept {
   slice_->counters.connect_time.record(static_cast<uint64_t>(pools_.now() - created_at));
   LOG(debug, "backend pid=%u of %s@%s on %s is ready", process_id_, slice_->spec().user.c_str(),
       slice_->spec().database.c_str(), address_.text().c_str());
-  pools_.on_backend_ready(*this, login->reported);
+  pools_.on_backend_ready(*this, {login->reported, parameters_->settings()});
 }
 
 void Backend::fail_login(PoolError error) noexcept {
@@ -286,10 +288,43 @@ void Backend::lease_to(Lessee& lessee) noexcept {
 bool Backend::apply_parameters(const ParameterSetRef& wanted) noexcept {
   ASSERT(state_ == State::leased);
   if (wanted == parameters_ || wanted.is_null()) return false;
-  const std::string_view statement = pools_.parameters().set_statement(*parameters_, *wanted);
+  ParameterStore& store = pools_.parameters();
+  const std::string_view statement =
+      store.set_statement(*parameters_, *wanted, slice_->spec().login.user);
   if (statement.empty()) return false;
   start_statement(statement);
+  // The others are reported. When the server refuses one, nobody uses this backend any more.
+  parameters_ = store.with_settings(parameters_, wanted->settings());
   return true;
+}
+
+void Backend::ask_state(std::unique_ptr<StateProbe> probe) noexcept {
+  ASSERT(is_quiet());
+  ASSERT(transaction_status_ == 'I');
+  ASSERT(probe_ == nullptr);
+  for (const auto& [name, value] : parameters_->settings()) {
+    if (name == "role") probe->asks_role = true;
+    if (name.find('.') == std::string::npos) continue;
+    std::vector<std::string>& names = probe->custom_names;
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  probe_ = std::move(probe);
+  ++slice_->counters.state_probes;
+  start_statement(probe_->statement());
+}
+
+// True: what connect_query has set is not known yet, and the server is asked.
+bool Backend::ask_base_state() noexcept {
+  if (is_state_known_ || !slice_->spec().limits.follows_state()) return false;
+  auto probe = std::make_unique<StateProbe>();
+  probe->asks_role = true;
+  ask_state(std::move(probe));
+  return true;
+}
+
+// It has gone back to what a new session of this server has.
+void Backend::forget_settings() noexcept {
+  parameters_ = pools_.parameters().with_settings(parameters_, {});
 }
 
 void Backend::start_statement(std::string_view text) noexcept {
@@ -314,17 +349,17 @@ bool Backend::is_quiet() const noexcept {
          stream_.unsent_size() == 0 && !fatal_seen_;
 }
 
-void Backend::give_back(bool clean_up) noexcept {
+void Backend::give_back(Cleaning cleaning) noexcept {
   ASSERT(state_ == State::leased);
   ASSERT(is_quiet());
   ASSERT(transaction_status_ == 'I');
   (void)end_lease();
-  clean_up_ = clean_up;
+  cleaning_ = cleaning;
   if (stream_.is_receive_paused()) stream_.resume_receive();
   settle();
 }
 
-void Backend::recover(const char* reason, bool clean_up) noexcept {
+void Backend::recover(const char* reason, Cleaning cleaning) noexcept {
   ASSERT(state_ == State::leased);
   if (is_single_use()) return close(reason, CloseReason::single_use);
   if (!is_recoverable()) return close(reason, CloseReason::dropped);
@@ -337,7 +372,7 @@ void Backend::recover(const char* reason, bool clean_up) noexcept {
   // A statement of ours alone ends by itself.
   const bool is_busy = ledger_.size() > (ledger_.is_head_skipped() ? 1 : 0);
   // Nobody sees the answers that are still to come; they may tell of state that stays behind.
-  clean_up_ = clean_up || is_busy;
+  cleaning_ = is_busy ? Cleaning::all : cleaning;
   set_state(State::recovering);
   recovery_ends_at_ = pools_.now() + recovery_timeout;
   if (stream_.is_receive_paused()) stream_.resume_receive();
@@ -393,6 +428,7 @@ void Backend::go_on_recovering() noexcept {
 
 // Nobody holds it any more. Returns who did, if anybody.
 Lessee* Backend::end_lease() noexcept {
+  pinned_since = 0;
   if (lessee_ != nullptr)
     slice_->counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
   return std::exchange(lessee_, nullptr);
@@ -404,17 +440,31 @@ void Backend::settle() noexcept {
   if (is_unsafe_) return close("a cancel request may still arrive", CloseReason::dropped);
   // A cancel request in flight could hit the next lessee's query.
   if (cancels_in_flight_ > 0) return hold();
-  if (clean_up_) {
-    set_state(State::cleaning);
-    pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
-    ++slice_->counters.resets;
-    start_statement("DISCARD ALL");
-    // What connect_query has set is gone with it.
-    const std::string& connect_query = slice_->spec().limits.connect_query;
-    if (!connect_query.empty()) start_statement(connect_query);
-    return;
-  }
+  if (cleaning_ != Cleaning::none) return clean();
   place();
+}
+
+void Backend::clean() noexcept {
+  set_state(State::cleaning);
+  pools_.context().timers.schedule(timer_, pools_.now() + cleaning_timeout);
+  ++slice_->counters.resets;
+  if (cleaning_ == Cleaning::all) {
+    start_statement("DISCARD ALL");
+    // It leaves no role, even where the session began with one.
+    if (find_parameter(slice_->spec().login.parameters, "role") != nullptr)
+      start_statement("RESET ROLE");
+  } else {
+    start_statement(
+        "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;CLOSE ALL;UNLISTEN *;"
+        "SELECT pg_catalog.pg_advisory_unlock_all();DISCARD TEMP;DISCARD SEQUENCES");
+  }
+  cleaning_ = Cleaning::none;
+  forget_settings();
+  // What connect_query has set is gone with it.
+  const std::string& connect_query = slice_->spec().limits.connect_query;
+  if (connect_query.empty()) return;
+  start_statement(connect_query);
+  is_state_known_ = false;
 }
 
 void Backend::hold() noexcept {
@@ -487,6 +537,7 @@ void Backend::on_detachable(Stream& stream) noexcept {
   transfer->process_id = process_id_;
   transfer->cancel_key = cancel_key_;
   transfer->parameters = parameters_->list();
+  transfer->settings = parameters_->settings();
   transfer->created_at = created_at;
   transfer->expires_at = expires_at_;
   transfer->idle_since = idle_since;
@@ -578,7 +629,7 @@ void Backend::on_timeout(void* self) noexcept {
     case State::recovering:
       return backend.cancel_what_runs();
     case State::cleaning:
-      return backend.close("DISCARD ALL took too long");
+      return backend.close("its cleaning took too long");
     case State::testing:
       // Whoever waits must not wait for its end of file too.
       backend.close("no answer to the test before use");

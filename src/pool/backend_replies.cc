@@ -119,6 +119,7 @@ void Backend::begin_message() noexcept {
   if (reply.verdict == ReplyVerdict::violation) return violate("a message that nothing asked for");
   skipping_ = reply.verdict == ReplyVerdict::skip;
   forwarding_ = !skipping_ && lessee_ != nullptr;
+  if (skipping_ && probe_ != nullptr && tag == backend_tag::data_row) traits_ = trait::effect;
   if (tag != backend_tag::ready_for_query) {
     transaction_status_ = 0;
   } else if (forwarding_ && is_ready_held_) {
@@ -150,6 +151,8 @@ void Backend::apply_message(ByteSpan body) noexcept {
       return finish_error(body);
     case backend_tag::parameter_status:
       return finish_parameter(body);
+    case backend_tag::data_row:
+      return probe_->add_row(body);
     default:
       break;
   }
@@ -162,12 +165,23 @@ void Backend::finish_ready(ByteSpan body) noexcept {
   if (!status) return violate("a malformed ReadyForQuery");
   transaction_status_ = *status;
   if (cancels_in_flight_ > 0 && !skipping_) pools_.cancels().on_request_ended(*this);
+  if (skipping_ && probe_ != nullptr) finish_probe();
   if (lessee_ == nullptr) return;
   lessee_->on_ready(*status, skipping_);
   if (lessee_ == nullptr || skipping_ || !is_ready_held_) return;
   MessageWriter& writer = pools_.writer();
   write_ready_for_query(writer, *status);
   lessee_->on_reply_copy(writer.bytes(), true);
+}
+
+// It is asked while nothing else is due: the first answer to a statement of our own is its answer.
+void Backend::finish_probe() noexcept {
+  const std::unique_ptr<StateProbe> probe = std::move(probe_);
+  is_state_known_ = true;  // As far as it can be.
+  if (!probe->has_failed())
+    parameters_ =
+        pools_.parameters().with_settings(parameters_, probe->settings(parameters_->list()));
+  if (lessee_ != nullptr) lessee_->on_state(*probe);
 }
 
 void Backend::finish_error(ByteSpan body) noexcept {
@@ -185,7 +199,12 @@ void Backend::finish_error(ByteSpan body) noexcept {
                 fields.message.data());
     return close("the server reported an error");
   }
-  if (skipping_) lessee_->on_skipped_error(fields);
+  if (!skipping_) return;
+  if (probe_ == nullptr || fatal_seen_) return lessee_->on_skipped_error(fields);
+  LOG_LIMITED(warning, "server process %u on %s does not tell its state: %.*s", process_id_,
+              address_.text().c_str(), static_cast<int>(fields.message.size()),
+              fields.message.data());
+  probe_->fail();
 }
 
 // An error behind the login: of connect_query, or the server's own.
@@ -228,7 +247,7 @@ void Backend::on_end_of_input() noexcept {
       if (!is_quiet()) return;
       if (transaction_status_ != 'I')
         return close("not idle after a statement of the pooler's own");
-      clean_up_ = false;
+      if (ask_base_state()) return;
       return settle();
     case State::connecting:
     case State::login:

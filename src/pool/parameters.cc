@@ -48,6 +48,75 @@ void append_to_key(std::string& key, std::string_view name, std::string_view val
   key += '\0';
 }
 
+void append_settings_to_key(std::string& key, const ParameterList& settings) {
+  if (!settings.empty()) key += '\0';  // No name is empty.
+  for (const auto& [name, value] : settings) append_to_key(key, name, value);
+}
+
+// The value of one that is followed, reported or not.
+const std::string* find_value(const ParameterSet& set, std::string_view name) noexcept {
+  const std::string* value = find_parameter(set.list(), name);
+  return value != nullptr ? value : find_parameter(set.settings(), name);
+}
+
+// Who the session acts as decides what it may set.
+bool is_identity(std::string_view name) noexcept {
+  return equal_names(name, "session_authorization") || equal_names(name, "role");
+}
+
+void append_hex(std::string& out, std::string_view bytes) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    out += digits[byte >> 4];
+    out += digits[byte & 15];
+  }
+}
+
+void append_separator(std::string& out) {
+  if (!out.empty()) out += ';';
+}
+
+void append_set(std::string& out, std::string_view name, std::string_view value) {
+  append_separator(out);
+  out += "SET ";
+  out += name;
+  out += '=';
+  append_literal(out, value);
+}
+
+// The value as the server gave it, a list with its own quotes: SET would take that for one name.
+// Nothing is selected: the value may have letters that the session's encoding lacks.
+void append_set_config(std::string& out, std::string_view name, std::string_view value) {
+  append_separator(out);
+  out += "SELECT FROM pg_catalog.set_config(";
+  append_literal(out, name);
+  out += ',';
+  const auto is_ascii = [](char c) { return static_cast<unsigned char>(c) < 0x80; };
+  if (std::all_of(value.begin(), value.end(), is_ascii)) {
+    append_literal(out, value);
+  } else {
+    // Nothing here may depend on client_encoding.
+    out += "pg_catalog.convert_from(pg_catalog.decode('";
+    append_hex(out, value);
+    out += "','hex'),pg_catalog.getdatabaseencoding())";
+  }
+  out += ",false)";
+}
+
+// In quotes a name may have any letters; these names are compared without case.
+void append_reset(std::string& out, std::string_view name) {
+  append_separator(out);
+  out += "RESET \"";
+  for (const char c : name) {
+    if (c == '"') out += c;
+    out += c;
+  }
+  out += '"';
+}
+
+}  // namespace
+
 // A literal that means the same whatever standard_conforming_strings is. The escapes are ASCII in
 // every client encoding that a server accepts for its literals.
 void append_literal(std::string& out, std::string_view value) {
@@ -59,22 +128,6 @@ void append_literal(std::string& out, std::string_view value) {
   }
   out += '\'';
 }
-
-void append_set(std::string& out, std::string_view name, std::string_view value) {
-  if (equal_names(name, "search_path")) {
-    // Reported as a list with its own quotes; SET would take the whole value for one name.
-    out += "SELECT pg_catalog.set_config('search_path',";
-    append_literal(out, value);
-    out += ",false)";
-  } else {
-    out += "SET ";
-    out += name;
-    out += '=';
-    append_literal(out, value);
-  }
-}
-
-}  // namespace
 
 bool equal_names(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
@@ -110,18 +163,32 @@ ParameterStore::~ParameterStore() {
   ASSERT(sets_.empty());
 }
 
-ParameterSetRef ParameterStore::intern(const ParameterList& list) {
+ParameterSetRef ParameterStore::intern(const ParameterList& list, const ParameterList& settings) {
   ParameterList sorted;
   for (const auto& parameter : list)
     if (is_followed_parameter(parameter.first)) sorted.push_back(parameter);
   std::sort(sorted.begin(), sorted.end());
-  std::string key;
-  for (const auto& [name, value] : sorted) append_to_key(key, name, value);
-  auto found = sets_.find(key);
-  if (found != sets_.end()) return ParameterSetRef(found->second.get());
+  ParameterList sorted_settings = settings;
+  std::sort(sorted_settings.begin(), sorted_settings.end());
+  key_.clear();
+  for (const auto& [name, value] : sorted) append_to_key(key_, name, value);
+  append_settings_to_key(key_, sorted_settings);
+  if (ParameterSetRef known = find_key(); !known.is_null()) return known;
+  return add(std::move(sorted), std::move(sorted_settings));
+}
+
+// The set with key_; null when there is none.
+ParameterSetRef ParameterStore::find_key() noexcept {
+  const auto found = sets_.find(key_);
+  return found == sets_.end() ? ParameterSetRef() : ParameterSetRef(found->second.get());
+}
+
+// Requires: both are sorted, and key_ is theirs.
+ParameterSetRef ParameterStore::add(ParameterList list, ParameterList settings) {
   auto set = std::make_unique<ParameterSet>();
-  set->list_ = std::move(sorted);
-  set->key_ = std::move(key);
+  set->list_ = std::move(list);
+  set->settings_ = std::move(settings);
+  set->key_ = key_;
   set->store_ = this;
   ParameterSet* made = set.get();
   sets_.emplace(made->key_, std::move(set));
@@ -133,17 +200,29 @@ ParameterSetRef ParameterStore::with(const ParameterSetRef& base, std::string_vi
   if (!is_followed_parameter(name)) return base;
   static const ParameterList nothing;
   const ParameterList& list = base.is_null() ? nothing : base->list();
+  const ParameterList& settings = base.is_null() ? nothing : base->settings();
   const std::string* current = find_parameter(list, name);
   if (current != nullptr && *current == value) return base;
   write_key(list, name, value);
-  if (auto found = sets_.find(key_); found != sets_.end())
-    return ParameterSetRef(found->second.get());
+  append_settings_to_key(key_, settings);
+  if (ParameterSetRef known = find_key(); !known.is_null()) return known;
 
   ParameterList changed = list;
   if (current == nullptr) changed.emplace_back(name, value);
   for (auto& [candidate, old_value] : changed)
     if (equal_names(candidate, name)) old_value = value;
-  return intern(changed);
+  return intern(changed, settings);
+}
+
+ParameterSetRef ParameterStore::with_settings(const ParameterSetRef& base,
+                                              const ParameterList& settings) {
+  ASSERT(!base.is_null());
+  if (base->settings() == settings) return base;
+  key_.clear();
+  for (const auto& [name, value] : base->list()) append_to_key(key_, name, value);
+  append_settings_to_key(key_, settings);
+  if (ParameterSetRef known = find_key(); !known.is_null()) return known;
+  return add(base->list(), settings);
 }
 
 // The key of the set that differs from `base` (sorted) in this one value. Names keep their
@@ -177,17 +256,58 @@ void ParameterStore::forget_oldest() noexcept {
 }
 
 // client_encoding comes last: the other literals are read in the encoding that `from` has.
-std::string_view ParameterStore::set_statement(const ParameterSet& from, const ParameterSet& to) {
-  statement_.clear();
+void ParameterStore::add_reported(const ParameterSet& from, const ParameterSet& to) {
   for (const bool is_encoding : {false, true}) {
     for (const auto& [name, value] : to.list()) {
-      if (equal_names(name, "client_encoding") != is_encoding) continue;
-      const std::string* current = find_parameter(from.list(), name);
+      if (is_identity(name) || equal_names(name, "client_encoding") != is_encoding) continue;
+      const std::string* current = find_value(from, name);
       if (current == nullptr || *current == value) continue;
-      if (!statement_.empty()) statement_ += ';';
-      append_set(statement_, name, value);
+      if (equal_names(name, "search_path")) {
+        append_set_config(statement_, name, value);
+      } else {
+        append_set(statement_, name, value);
+      }
     }
   }
+}
+
+void ParameterStore::add_settings(const ParameterSet& from, const ParameterSet& to) {
+  for (const auto& [name, value] : from.settings())
+    if (!is_identity(name) && find_value(to, name) == nullptr) append_reset(statement_, name);
+  for (const auto& [name, value] : to.settings()) {
+    const std::string* current = find_value(from, name);
+    const bool is_same = current != nullptr && *current == value;
+    if (!is_identity(name) && !is_same) append_set_config(statement_, name, value);
+  }
+}
+
+std::string_view ParameterStore::set_statement(const ParameterSet& from, const ParameterSet& to,
+                                               std::string_view login_user) {
+  statement_.clear();
+  add_settings(from, to);
+  add_reported(from, to);
+  const std::string* old_user = find_parameter(from.list(), "session_authorization");
+  const std::string* user = find_parameter(to.list(), "session_authorization");
+  const std::string* old_role = find_parameter(from.settings(), "role");
+  const std::string* role = find_parameter(to.settings(), "role");
+  const bool is_other_user = old_user != nullptr && user != nullptr && *old_user != *user;
+  const bool is_other_role =
+      (old_role == nullptr) != (role == nullptr) || (role != nullptr && *old_role != *role);
+  // The others are set by who may do so, as when the client set them: itself, before it took the
+  // role.
+  const bool steps_back =
+      is_other_user || (old_role != nullptr && (is_other_role || !statement_.empty()));
+  if (steps_back) {
+    const std::string own = std::exchange(statement_, {});
+    if (is_other_user) statement_ += "RESET SESSION AUTHORIZATION;";
+    statement_ += "RESET ROLE";
+    if (!own.empty()) statement_ += ";" + own;
+  }
+  // It takes away the role.
+  if (is_other_user && *user != login_user)
+    append_set_config(statement_, "session_authorization", *user);
+  if (role != nullptr && (steps_back || is_other_role))
+    append_set_config(statement_, "role", *role);
   return statement_;
 }
 

@@ -137,7 +137,7 @@ Nanoseconds Pools::expiry(const PoolSpec& spec) noexcept {
   return now() + lifetime - jitter;
 }
 
-void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept {
+void Pools::on_backend_ready(Backend& backend, const Welcome& welcome) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   entry.failures_count = 0;
   on_node_answered(backend);
@@ -153,14 +153,15 @@ void Pools::on_backend_ready(Backend& backend, const ParameterList& welcome) noe
   if (Backend* old = backends_.find(std::exchange(entry.retiring, SlabId()))) old->retire();
 }
 
-void Pools::set_welcome(PoolEntry& entry, ParameterList welcome) noexcept {
+void Pools::set_welcome(PoolEntry& entry, Welcome welcome) noexcept {
   // With other defaults the server completes what clients ask for in another way.
-  if (entry.welcome != welcome) entry.canonical_values.clear();
+  if (entry.welcome.reported != welcome.reported) entry.canonical_values.clear();
   entry.welcome = std::move(welcome);
-  entry.welcome_set = parameters_.intern(entry.welcome);
+  entry.welcome_set = parameters_.intern(entry.welcome.reported, entry.welcome.settings);
   MessageWriter writer(entry.welcome_bytes);
   writer.clear();
-  for (const auto& [name, value] : entry.welcome) write_parameter_status(writer, name, value);
+  for (const auto& [name, value] : entry.welcome.reported)
+    write_parameter_status(writer, name, value);
 }
 
 // The other cores can then welcome clients of this pool without a backend.

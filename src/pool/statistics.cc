@@ -75,6 +75,8 @@ void PoolCounters::add(const PoolCounters& other) noexcept {
   trials += other.trials;
   recoveries += other.recoveries;
   resets += other.resets;
+  pins.add(other.pins);
+  state_probes += other.state_probes;
   moves_in += other.moves_in;
   moves_out += other.moves_out;
   cancels += other.cancels;
@@ -90,6 +92,7 @@ void PoolCounters::add(const PoolCounters& other) noexcept {
 void PoolGauges::add(const PoolGauges& other) noexcept {
   connecting += other.connecting;
   leased += other.leased;
+  pinned += other.pinned;
   idle += other.idle;
   settling += other.settling;
   closing += other.closing;
@@ -97,6 +100,7 @@ void PoolGauges::add(const PoolGauges& other) noexcept {
   waiters += other.waiters;
   clients += other.clients;
   oldest_wait = std::max(oldest_wait, other.oldest_wait);
+  oldest_pin = std::max(oldest_pin, other.oldest_pin);
   oldest_backend = std::max(oldest_backend, other.oldest_backend);
   newest_backend = std::min(newest_backend, other.newest_backend);
 }
@@ -152,6 +156,10 @@ PoolGauges gauges_of(Slice& slice, Nanoseconds now) noexcept {
 void count(PoolGauges& gauges, const Backend& backend, Nanoseconds now) noexcept {
   if (backend.state() == Backend::State::ended) return;  // Its permit is free, or has moved on.
   ++gauge_of(gauges, backend);
+  if (backend.pinned_since != 0) {
+    ++gauges.pinned;
+    gauges.oldest_pin = std::max(gauges.oldest_pin, now - backend.pinned_since);
+  }
   const Nanoseconds age = now - backend.created_at;
   gauges.oldest_backend = std::max(gauges.oldest_backend, age);
   gauges.newest_backend = std::min(gauges.newest_backend, age);

@@ -17,12 +17,12 @@ constexpr size_t name_size_max = 24;
 using Row = std::vector<std::string>;
 
 const Row column_names = {
-    "pool",           "node",          "backends", "leased",          "idle",      "connecting",
-    "settling",       "closing",       "free",     "clients",         "waiting",   "most",
-    "oldest",         "at once",       "waited",   "refused",         "failed",    "wait",
-    "connect",        "in use",        "connects", "failed connects", "closed",    "tests",
-    "failed tests",   "recovered",     "resets",   "moved in",        "moved out", "overruns",
-    "oldest backend", "newest backend"};
+    "pool",         "node",       "backends",     "leased",    "pinned",         "longest pin",
+    "idle",         "connecting", "settling",     "closing",   "free",           "clients",
+    "waiting",      "most",       "oldest",       "at once",   "waited",         "refused",
+    "failed",       "wait",       "connect",      "in use",    "connects",       "failed connects",
+    "closed",       "tests",      "failed tests", "recovered", "resets",         "pins",
+    "state probes", "moved in",   "moved out",    "overruns",  "oldest backend", "newest backend"};
 
 std::string text_of(uint64_t number) {
   return std::to_string(number);
@@ -74,6 +74,8 @@ Row row_of(std::string name, std::string node, const std::string& limit,
           std::move(node),
           text_of(gauges.total()) + limit,
           text_of(gauges.leased),
+          text_of(gauges.pinned),
+          age_text(gauges.pinned, gauges.oldest_pin),
           text_of(gauges.idle),
           text_of(gauges.connecting),
           text_of(gauges.settling),
@@ -97,6 +99,8 @@ Row row_of(std::string name, std::string node, const std::string& limit,
           text_of(counters.tests_failed),
           text_of(counters.recoveries),
           text_of(counters.resets),
+          reasons_text(counters.pins),
+          text_of(counters.state_probes),
           text_of(counters.moves_in),
           text_of(counters.moves_out),
           reasons_text(counters.overruns),
@@ -196,10 +200,11 @@ std::vector<std::string> summary_lines(const Statistics& statistics) {
               reasons_text(counters.closes) + ", " + text_of(counters.moves_out) +
               " moved between cores, " + text_of(counters.tests) + " tests, " +
               text_of(counters.tests_failed) + " failed, " + text_of(counters.recoveries) +
-              " recovered, " + text_of(counters.resets) + " resets, " + text_of(counters.cancels) +
-              " cancel requests, " + text_of(counters.cancels_dropped) + " dropped, " +
-              text_of(counters.violations) + " violations, " + text_of(counters.late_ends) +
-              " late ends",
+              " recovered, " + text_of(counters.resets) + " resets, pins " +
+              reasons_text(counters.pins) + ", " + text_of(counters.state_probes) +
+              " state probes, " + text_of(counters.cancels) + " cancel requests, " +
+              text_of(counters.cancels_dropped) + " dropped, " + text_of(counters.violations) +
+              " violations, " + text_of(counters.late_ends) + " late ends",
           "time limits exceeded: " + reasons_text(counters.overruns)};
 }
 

@@ -21,6 +21,22 @@ LeaseMode to_lease_mode(PoolMode mode) {
   UNREACHABLE("pool mode");
 }
 
+StatePolicy to_policy(SessionStateMode mode) {
+  switch (mode) {
+    case SessionStateMode::follow:
+      return StatePolicy::follow;
+    case SessionStateMode::strict:
+      return StatePolicy::strict;
+    case SessionStateMode::pin:
+      return StatePolicy::pin;
+    case SessionStateMode::warn:
+      return StatePolicy::warn;
+    case SessionStateMode::refuse:
+      return StatePolicy::refuse;
+  }
+  UNREACHABLE("session state mode");
+}
+
 PoolLimits to_limits(const PoolConfig& pool) {
   PoolLimits limits;
   limits.mode = to_lease_mode(pool.mode);
@@ -43,6 +59,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
       pool.idle_transaction_timeout_when == IdleTransactionWhen::waited_for;
   limits.time_limits.transaction = pool.transaction_timeout;
   limits.time_limits.client_idle = pool.client_idle_timeout;
+  limits.session_state = to_policy(pool.session_state);
   return limits;
 }
 

@@ -204,7 +204,6 @@ void Session::on_statement(uint8_t tag, uint64_t name) noexcept {
 }
 
 void Session::on_command_complete(std::string_view tag) noexcept {
-  const bool parameter_seen = std::exchange(parameter_seen_, false);
   // The name belongs to one command only.
   const bool names_statement = tag == "PREPARE" || tag == "DEALLOCATE";
   const SqlName sql_name = names_statement ? std::exchange(sql_name_, SqlName()) : SqlName();
@@ -219,15 +218,14 @@ void Session::on_command_complete(std::string_view tag) noexcept {
     if (sql_name.is_known) names_.remove(sql_name.name);
   } else if (tag == "DEALLOCATE ALL" || tag == "DISCARD ALL") {
     names_.clear();
-  } else if (tag == "LISTEN") {
-    warn_unfollowed("LISTEN");
-  } else if (tag == "SET" && !parameter_seen) {
-    warn_unfollowed("SET of a parameter that the server does not report");
+  } else if (tag == "LOAD" && pool_->slice.spec().limits.follows_state() &&
+             !session_state_.has_pin(PinReason::library)) {
+    session_state_.on_library();
+    note_pin(PinReason::library);
   }
 }
 
 void Session::on_parameter(std::string_view name, std::string_view value) noexcept {
-  parameter_seen_ = true;
   parameters_ = sessions_.pools().parameters().with(parameters_, name, value);
 }
 
@@ -262,7 +260,7 @@ void Session::on_input_end() noexcept {
     if (!backend_->is_quiet()) return;
     if (welcome_failed()) return;
     learn_spellings();
-    std::exchange(backend_, nullptr)->give_back(false);
+    std::exchange(backend_, nullptr)->give_back(Cleaning::none);
     send_welcome();
     return;
   }
@@ -294,7 +292,7 @@ void Session::on_backend_lost(const PoolError& error, bool told_by_server) noexc
 }
 
 bool Session::is_pinned() const noexcept {
-  return mode() == LeaseMode::session || !names_.empty();
+  return mode() == LeaseMode::session || !names_.empty() || session_state_.pins() != 0;
 }
 
 // Gives the backend back when nothing stands against it.
@@ -312,12 +310,23 @@ void Session::try_release() noexcept {
     return;
   }
   if (backend.transaction_status() != transaction_status::idle) return;
-  if (is_pinned() && !draining_) return;
-  const bool clean_up = is_pinned();
-  backend_ = nullptr;
+  if (ask_state()) return;
+  if (is_pinned() && !draining_) {
+    if (mode() == LeaseMode::session) return;
+    if (!names_.empty() && backend.pinned_since == 0) note_pin(PinReason::statement);
+    backend.apply_parameters(parameters_);
+    return;
+  }
+  const Cleaning cleaning = cleaning_needed();
+  if (session_state_.has_pin(PinReason::library)) {
+    drop_backend("a library was loaded");
+  } else {
+    backend_ = nullptr;
+    session_state_.on_released();
+    backend.give_back(cleaning);
+  }
   held_ = false;
   set_state(State::ready);
-  backend.give_back(clean_up);
   after_lease();
 }
 
@@ -367,14 +376,17 @@ void Session::try_leave() noexcept {
 void Session::abandon_backend(const char* reason) noexcept {
   if (backend_ == nullptr) return;
   if (in_message_ && forwarding_) return drop_backend(reason);
-  const bool clean_up = is_pinned();
-  std::exchange(backend_, nullptr)->recover(reason, clean_up);
+  if (session_state_.has_pin(PinReason::library)) return drop_backend(reason);
+  const Cleaning cleaning = cleaning_needed();
+  session_state_.on_released();
+  std::exchange(backend_, nullptr)->recover(reason, cleaning);
 }
 
 void Session::drop_backend(const char* reason) noexcept {
   if (backend_ == nullptr) return;
   Backend& backend = *std::exchange(backend_, nullptr);
   names_.clear();
+  session_state_.on_released();
   held_ = false;
   backend.close(reason, CloseReason::dropped, in_message_ && forwarding_);
 }
@@ -420,6 +432,7 @@ void Session::end(const char* reason) noexcept {
   stop_counting();
   set_state(State::ending);
   parameters_ = ParameterSetRef();
+  first_parameters_ = ParameterSetRef();
   sessions_.timers().cancel(timer_);
   if (stream_.unsent_size() > 0 && stream_.is_open()) {
     sessions_.timers().schedule(timer_, sessions_.now() + last_flush_timeout);
@@ -544,16 +557,6 @@ void Session::on_timeout(void* self) noexcept {
     case State::leaving:
       UNREACHABLE("timer in a state without one");
   }
-}
-
-void Session::warn_unfollowed(const char* what) noexcept {
-  if (warned_ || mode() == LeaseMode::session) return;
-  warned_ = true;
-  LOG_LIMITED(warning,
-              "client %u of %s@%s: %s does not follow it to other server connections in this pool "
-              "mode (told once per session)",
-              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(),
-              pool_->slice.spec().database.c_str(), what);
 }
 
 }  // namespace helios

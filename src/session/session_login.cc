@@ -224,7 +224,7 @@ bool Session::know_welcome() noexcept {
   ParameterStore& store = sessions_.pools().parameters();
   ParameterSetRef target = pool_->welcome_set;
   for (const auto& [name, value] : login_->wanted) {
-    const std::string* reported = find_parameter(pool_->welcome, name);
+    const std::string* reported = find_parameter(pool_->welcome.reported, name);
     if (reported == nullptr) continue;  // This server does not report it.
     const auto known = pool_->canonical_values.find(spelling_key(name, value));
     if (known != pool_->canonical_values.end()) {
@@ -250,7 +250,7 @@ void Session::start_welcome() noexcept {
     return send_welcome();
   }
   if (know_welcome()) {
-    std::exchange(backend_, nullptr)->give_back(false);
+    std::exchange(backend_, nullptr)->give_back(Cleaning::none);
     return send_welcome();
   }
   ask_welcome();
@@ -260,13 +260,13 @@ void Session::ask_welcome() noexcept {
   ParameterStore& store = sessions_.pools().parameters();
   ParameterSetRef target = pool_->welcome_set;
   for (const auto& [name, value] : login_->wanted)
-    if (find_parameter(pool_->welcome, name) != nullptr)
+    if (find_parameter(pool_->welcome.reported, name) != nullptr)
       target = store.with(target, name, value_to_set(name, value));
   if (backend_->apply_parameters(target))
     return;  // Goes on in on_input_end, or in on_skipped_error.
   // The backend has exactly these values already.
   learn_spellings();
-  std::exchange(backend_, nullptr)->give_back(false);
+  std::exchange(backend_, nullptr)->give_back(Cleaning::none);
   send_welcome();
 }
 
@@ -287,7 +287,7 @@ bool Session::welcome_failed() noexcept {
   }
   if (!login_->refusal) return false;
   const PoolError refusal = std::move(*login_->refusal);
-  std::exchange(backend_, nullptr)->give_back(false);
+  std::exchange(backend_, nullptr)->give_back(Cleaning::none);
   fail(refusal);
   return true;
 }
@@ -306,11 +306,12 @@ void Session::send_welcome() noexcept {
   if (parameters_ == pool_->welcome_set) {
     writer.add_messages(pool_->welcome_bytes);
   } else {
-    for (const auto& [name, value] : pool_->welcome) {
+    for (const auto& [name, value] : pool_->welcome.reported) {
       const std::string* own = find_parameter(parameters_->list(), name);
       write_parameter_status(writer, name, own != nullptr ? *own : value);
     }
   }
+  first_parameters_ = parameters_;
   cancel_key_size_ = login_->minor >= 2 ? 32 : 4;
   const std::string key = sessions_.cancel_key_of(*this, cancel_key_size_);
   write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));

@@ -75,7 +75,7 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
             (must_hold(tag) || tag == frontend_tag::terminate || !is_client_tag(tag)))
           flush(start);
       }
-      if (!begin_message()) {
+      if (!begin_message(rest)) {
         if (backend_ != nullptr) flush(start);
         return used();
       }
@@ -94,6 +94,10 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
       run = rest.data();
     }
     const ByteSpan body = reader_.take_body(rest);
+    if (is_reading_text_) {
+      read_text(body);
+      if (state_ == State::ending) return used();
+    }
     if (inspecting_) inspect(body);
     if (reader_.body_left() > 0) break;
     finish_message();
@@ -109,11 +113,13 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
   return used();
 }
 
-// A header is complete. False: it cannot be begun now, or the session has ended.
-bool Session::begin_message() noexcept {
+// A header is complete, and `rest` is what has come behind it. False: it cannot be begun now, or
+// the session has ended.
+bool Session::begin_message(ByteSpan rest) noexcept {
   const uint8_t tag = reader_.header().tag;
   forwarding_ = false;
   inspecting_ = false;
+  is_reading_text_ = false;
   if (!is_client_tag(tag)) {
     fail(sqlstate::protocol_violation, "invalid frontend message type " + std::to_string(tag));
     return false;
@@ -129,7 +135,7 @@ bool Session::begin_message() noexcept {
     return false;
   }
   if (skip_ != Skip::none && tag != frontend_tag::sync) return true;
-  if (backend_ == nullptr && begin_without_backend(tag)) return true;
+  if (backend_ == nullptr && (begin_without_backend(tag) || refuse(tag, rest))) return true;
   if (must_hold(tag)) {
     held_ = true;
     return false;
@@ -148,6 +154,7 @@ bool Session::begin_message() noexcept {
   backend_->on_request(tag);
   if (timeouts_ != nullptr) note_request(status);
   forwarding_ = true;
+  is_reading_text_ = reads_text(tag);
   inspecting_ =
       tag == frontend_tag::parse || tag == frontend_tag::close || tag == frontend_tag::query;
   if (tag == frontend_tag::query) {
@@ -191,7 +198,8 @@ void Session::end_skip() noexcept {
 bool Session::must_hold(uint8_t tag) noexcept {
   if (backend_ == nullptr || !begins_work(tag)) return false;
   if (backend_->cancels_in_flight() > 0) return true;
-  return backend_->ledger().ready_due_count() > 0 && !backend_->ledger().is_copying_in() &&
+  const bool is_due = backend_->ledger().ready_due_count() > 0 || session_state_.is_asking();
+  return is_due && !backend_->ledger().is_copying_in() &&
          !backend_->ledger().is_skipping_to_sync() && mode() != LeaseMode::session &&
          (pool_->slice.has_waiters() || pool_->slice.is_superseded());
 }
@@ -199,12 +207,8 @@ bool Session::must_hold(uint8_t tag) noexcept {
 void Session::inspect(ByteSpan body) noexcept {
   if (reader_.header().tag != frontend_tag::query) {
     if (!name_reader_.is_done()) name_reader_.add(body);
-    const size_t name_end = as_text(body).find('\0');
-    if (reader_.header().tag == frontend_tag::parse && name_end != std::string_view::npos)
-      note_text(as_text(body).substr(name_end + 1));
     return;
   }
-  note_text(as_text(body));
   // Most queries are told by their first letters.
   if (query_text_.empty() && !body.empty()) {
     const char first = static_cast<char>(body.front());
@@ -221,20 +225,6 @@ void Session::inspect(ByteSpan body) noexcept {
     return;
   }
   query_text_.append(as_text(body));
-}
-
-// Looks for state that will stay behind on the backend and that no command tag tells of. For the
-// log only.
-void Session::note_text(std::string_view text) noexcept {
-  if (warned_ || mode() == LeaseMode::session) return;
-  text = text.substr(0, 1024);
-  if (text.find("advisory") != std::string_view::npos &&
-      text.find("advisory_xact") == std::string_view::npos)
-    return warn_unfollowed("an advisory lock of the session");
-  const char first = text.empty() ? '\0' : text.front();
-  if (first != 'C' && first != 'c') return;
-  if (text.find(" TEMP") != std::string_view::npos || text.find(" temp") != std::string_view::npos)
-    warn_unfollowed("a temporary table");
 }
 
 void Session::finish_message() noexcept {

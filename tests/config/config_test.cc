@@ -70,7 +70,8 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                      seconds(9),
                                      IdleTransactionWhen::waited_for,
                                      seconds(10),
-                                     seconds(11)};
+                                     seconds(11),
+                                     SessionStateMode::pin};
   const PoolConfig from_database = {PoolMode::session,
                                     3,
                                     13,
@@ -90,7 +91,8 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                     seconds(9),
                                     IdleTransactionWhen::waited_for,
                                     seconds(10),
-                                    seconds(11)};
+                                    seconds(11),
+                                    SessionStateMode::pin};
   database.pool = of_database;
   CHECK(config.effective_pool(database, user) == from_database);
 
@@ -113,7 +115,8 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                  seconds(14),
                                  IdleTransactionWhen::always,
                                  seconds(15),
-                                 seconds(16)};
+                                 seconds(16),
+                                 SessionStateMode::warn};
   const PoolConfig from_user = {PoolMode::statement,
                                 4,
                                 14,
@@ -133,7 +136,8 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                 seconds(14),
                                 IdleTransactionWhen::always,
                                 seconds(15),
-                                seconds(16)};
+                                seconds(16),
+                                SessionStateMode::warn};
   user.pool = of_user;
   CHECK(config.effective_pool(database, user) == from_user);
   database.pool = {};

@@ -88,7 +88,7 @@ TEST_CASE("every key arrives at its place") {
       "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n"
       "connect_query = \"select '$$'\"\nquery_timeout = \"8s\"\n"
       "idle_transaction_timeout = \"9s\"\nidle_transaction_timeout_when = \"waited_for\"\n"
-      "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\n";
+      "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\nsession_state = \"strict\"\n";
   const PoolConfig pool = {PoolMode::session,
                            3,
                            13,
@@ -108,7 +108,8 @@ TEST_CASE("every key arrives at its place") {
                            seconds(9),
                            IdleTransactionWhen::waited_for,
                            seconds(10),
-                           seconds(11)};
+                           seconds(11),
+                           SessionStateMode::strict};
   const PoolOverrides overrides = {PoolMode::session,
                                    3,
                                    13,
@@ -128,7 +129,8 @@ TEST_CASE("every key arrives at its place") {
                                    seconds(9),
                                    IdleTransactionWhen::waited_for,
                                    seconds(10),
-                                   seconds(11)};
+                                   seconds(11),
+                                   SessionStateMode::strict};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
@@ -387,6 +389,9 @@ TEST_CASE("a word that is none of the known ones is an error with the nearest") 
         "\"waited_for\"");
   CHECK(one_line("pool", "mode = \"\"") ==
         "a.toml:2:8: pool.mode: \"\" is not \"session\", \"transaction\" or \"statement\"");
+  CHECK(one_line("pool", "session_state = \"followed\"") ==
+        "a.toml:2:17: pool.session_state: \"followed\" is not \"follow\", \"strict\", \"pin\", "
+        "\"warn\" or \"refuse\"; did you mean \"follow\"?");
   CHECK(one_line("proxy", "log_level = \"loud\"") ==
         "a.toml:2:13: proxy.log_level: \"loud\" is not \"error\", \"warning\", \"info\" or "
         "\"debug\"");

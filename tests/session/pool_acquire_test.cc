@@ -158,6 +158,7 @@ class Wisher final : public Lessee {
   void on_command_complete(std::string_view) noexcept override {}
   void on_parameter(std::string_view, std::string_view) noexcept override {}
   void on_ready(uint8_t, bool) noexcept override {}
+  void on_state(const StateProbe&) noexcept override {}
   void on_skipped_error(const ErrorFields&) noexcept override {}
   void on_input_end() noexcept override {}
   void on_backend_drained() noexcept override {}

@@ -28,6 +28,7 @@ LeaseMode draw_mode(SimRandom& random) {
 
 PoolLimits draw_limits(SimRandom& random) {
   PoolLimits limits;
+  limits.session_state = StatePolicy::warn;
   limits.mode = draw_mode(random);
   limits.max_connections = between(random, 1, 8);
   limits.min_connections = random.percent(60) ? 0 : between(random, 0, limits.max_connections);

@@ -435,13 +435,11 @@ void ScriptedServer::on_message(ServerSession& session, const WireMessage& messa
 
 void ScriptedServer::on_query(ServerSession& session, std::string_view text) {
   std::string answer;
-  // Several statements are told apart for the pooler's own SETs only.
-  while (begins_with(text, "SET ") && text.find("';SET ") != std::string_view::npos) {
-    const size_t end = text.find("';SET ") + 1;
-    answer += run(session, text.substr(0, end));
-    text.remove_prefix(end + 1);
+  for (const std::string& statement : statements_of(text)) {
+    const std::string reply = run(session, statement);
+    answer += reply;
+    if (reply[0] == 'E') break;
   }
-  answer += run(session, text);
   session.write(answer);
   if (!session.copying_) session.write(ready(session.status_));
 }
@@ -455,14 +453,21 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   if (text.empty()) return frame('I', {});
   if (text == "BEGIN") {
     session.status_ = 'T';
+    session.state.begin();
     return complete("BEGIN");
   }
   if (text == "COMMIT" || text == "ROLLBACK") {
+    if (text == "ROLLBACK" || session.status_ == 'E') session.state.roll_back();
     session.status_ = 'I';
     return complete(text);
   }
   if (session.status_ == 'E') return fail_with("25P02", "current transaction is aborted");
   if (begins_with(text, "FAIL")) return fail_with("22012", "division by zero");
+  if (text == "DISCARD ALL") {
+    session.state.settings.clear();
+    session.state.held.clear();
+  }
+  if (const auto answer = session.state.run(text)) return *answer;
   if (text == "DISCARD ALL" || text == "DEALLOCATE ALL") {
     session.statements_.clear();
     std::string answer;
@@ -502,7 +507,9 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     if (name == "TimeZone") std::transform(value.begin(), value.end(), value.begin(), ::toupper);
     std::string answer;
     const auto known = session.parameters_.find(name);
-    if (known != session.parameters_.end() && known->second != value) {
+    if (known == session.parameters_.end()) {
+      session.state.settings[name] = value;
+    } else if (known->second != value) {
       known->second = value;
       answer = frame('S', zero_ended(name) + zero_ended(value));
     }
@@ -582,6 +589,12 @@ void ScriptedServer::end_copy(ServerSession& session, bool failed) {
 }
 
 // ---------------------------------------------------------------- the directory
+
+PoolLimits limits_without_questions() {
+  PoolLimits limits;
+  limits.session_state = StatePolicy::warn;
+  return limits;
+}
 
 BenchOptions with_backends(uint32_t max_connections, CoreId cores_count) {
   BenchOptions options;

@@ -30,6 +30,7 @@
 #include "helios/wire/scram.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/fake_io.h"
+#include "tests/support/scripted_state.h"
 
 namespace helios::test {
 
@@ -104,6 +105,9 @@ class ServerSession {
   uint32_t cancelled_process_id = 0;
   std::string cancelled_key;
 
+  // What it has beyond the parameters that are reported.
+  ScriptedState state;
+
   bool is_silent = false;  // Reads, and answers nothing: the test does.
   bool is_deaf = false;    // Does not even read.
   // Is told to leave the connection of a cancel request, or of a Terminate, open.
@@ -152,10 +156,10 @@ class ServerSession {
 };
 
 // A server that knows enough of PostgreSQL for these tests. Statements it understands: BEGIN,
-// COMMIT, ROLLBACK, SET name='value', DISCARD ALL, PREPARE, DEALLOCATE, FAIL (an error), COPYIN,
-// COPYOUT n (n rows with this text), LONG n (a row of n bytes), WHO (a row with the text and the
-// session's application_name), START_REPLICATION (what it streams the test writes); everything else
-// comes back as one row with its text.
+// COMMIT, ROLLBACK, SET name='value', DISCARD ALL, those of ScriptedState, PREPARE, DEALLOCATE,
+// FAIL (an error), COPYIN, COPYOUT n (n rows with this text), LONG n (a row of n bytes), WHO (a row
+// with the text and the session's application_name), START_REPLICATION (what it streams the test
+// writes); everything else comes back as one row with its text.
 class ScriptedServer {
  public:
   explicit ScriptedServer(SimNetwork& network, uint16_t port);
@@ -266,6 +270,8 @@ class BenchDirectory final : public Directory {
 // The scripted server.
 [[nodiscard]] NodeOptions scripted_node();
 
+[[nodiscard]] PoolLimits limits_without_questions();
+
 struct BenchOptions {
   CoreId cores_count = 1;
   uint32_t clients_max = 10'000;
@@ -283,7 +289,8 @@ struct BenchOptions {
   // Clients of small pools go to a home core. Otherwise they stay where they were accepted.
   bool places_sessions = false;
   Nanoseconds login_timeout = seconds(60);
-  PoolLimits limits;
+  // Most statements of these tests are none of PostgreSQL's, and none is asked what it leaves.
+  PoolLimits limits = limits_without_questions();
   // What the network does to the bytes. By default nothing.
   SimOptions network = {1, 0, 0, 0, 0, 0, 16384};
 };

@@ -35,6 +35,17 @@ enum class IdleTransactionWhen : uint8_t {
 // "always" or "waited_for".
 [[nodiscard]] std::string_view to_text(IdleTransactionWhen when) noexcept;
 
+// What becomes of what a client leaves in the session of a backend, in the modes transaction and
+// statement.
+enum class SessionStateMode : uint8_t {
+  follow,  // Parameters follow it, the rest keeps the backend with it.
+  strict,  // The same, and each backend is cleaned when it is given back.
+  pin,     // Parameters keep the backend, too.
+  warn,    // It stays behind; the log tells.
+  refuse,  // As follow, but what would keep a backend is an error.
+};
+[[nodiscard]] std::string_view to_text(SessionStateMode mode) noexcept;
+
 // How a client proves who it is.
 enum class ClientAuth : uint8_t {
   scram_sha_256,  // SCRAM-SHA-256 (RFC 7677), against a plain password or a verifier.
@@ -99,6 +110,7 @@ struct PoolConfig {
   IdleTransactionWhen idle_transaction_timeout_when = IdleTransactionWhen::always;
   Nanoseconds transaction_timeout = 0;
   Nanoseconds client_idle_timeout = 0;
+  SessionStateMode session_state = SessionStateMode::follow;
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -125,6 +137,7 @@ struct PoolOverrides {
   std::optional<IdleTransactionWhen> idle_transaction_timeout_when;
   std::optional<Nanoseconds> transaction_timeout;
   std::optional<Nanoseconds> client_idle_timeout;
+  std::optional<SessionStateMode> session_state;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

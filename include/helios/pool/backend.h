@@ -8,7 +8,7 @@
 // leased    | the lessee                        | give_back, recover, close, the server's end
 // recovering| replies to a client that has gone, | as give_back, closing
 //           | then to ROLLBACK                  |
-// cleaning  | the replies of DISCARD ALL        | idle or leased, closing
+// cleaning  | the replies of what cleans it     | idle or leased, closing
 // testing   | the replies of a ping             | idle or leased, closing
 // held      | cancel requests aimed at it       | as give_back
 // moving    | the last event of its receive     | gone to another core, closing
@@ -37,6 +37,7 @@
 #include "helios/pool/lessee.h"
 #include "helios/pool/parameters.h"
 #include "helios/pool/slice.h"
+#include "helios/pool/state_probe.h"
 #include "helios/runtime/timer_wheel.h"
 #include "helios/wire/frame_reader.h"
 #include "helios/wire/key_derivation.h"
@@ -44,6 +45,13 @@
 namespace helios {
 
 class Pools;
+
+// What comes between two leases, for what the first one left in the server's session.
+enum class Cleaning : uint8_t {
+  none,
+  state,  // Everything but prepared statements goes.
+  all,    // DISCARD ALL.
+};
 
 // A backend on its way to another core: its whole state. Owned by the message that carries it.
 struct BackendTransfer {
@@ -55,7 +63,8 @@ struct BackendTransfer {
   uint32_t process_id = 0;
   std::string cancel_key;
   ParameterList parameters;
-  ParameterList welcome;  // What its server reported at login: the other core may not know it yet.
+  ParameterList settings;
+  Welcome welcome;  // The other core may not know it yet.
   Nanoseconds created_at = 0;
   Nanoseconds expires_at = never;
   Nanoseconds idle_since = 0;
@@ -110,6 +119,12 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Makes the session's parameters those of `wanted` with one statement whose replies are
   // swallowed. Returns false when they are already.
   bool apply_parameters(const ParameterSetRef& wanted) noexcept;
+  // Asks the server about the state of its session; Lessee::on_state tells when the answer is here.
+  // Custom parameters that are known to be set, and the role, need not be named. Requires: leased,
+  // is_quiet(), transaction status idle.
+  void ask_state(std::unique_ptr<StateProbe> probe) noexcept;
+  // For statistics: since when the lessee has had a reason to keep it; 0: it has none.
+  Nanoseconds pinned_since = 0;
   // Announces a message (Ledger::on_sent), then sends its bytes in pieces.
   void on_request(uint8_t tag) noexcept {
     ledger_.on_sent(tag, LedgerAction::forward);
@@ -137,16 +152,16 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool is_quiet() const noexcept;
   // No message of the server is half received.
   [[nodiscard]] bool is_at_boundary() const noexcept { return reader_.at_boundary(); }
-  // Ends the lease of a clean backend. `clean_up`: the session left state behind; DISCARD ALL comes
-  // before the next lessee. (Of a single-use pool it ends, here and below.) Requires: leased,
-  // is_quiet(), transaction status idle. Note: may lease it at once to another.
-  void give_back(bool clean_up) noexcept;
+  // Ends the lease of a quiet backend; it is cleaned before the next lessee gets it.
+  // (Of a single-use pool it ends, here and below.) Requires:
+  // leased, is_quiet(), transaction status idle. Note: may lease it at once to another.
+  void give_back(Cleaning cleaning) noexcept;
   // Ends the lease of a client that goes, whatever it leaves: a server that is busy gets a cancel
   // request, what it still answers is swallowed, an open transaction is rolled back; then as
   // give_back. Where that cannot be done, or not in time, the connection ends instead. Requires:
   // leased, no message sent in part only. Note: on_backend_lost is not called; may lease it at once
   // to another.
-  void recover(const char* reason, bool clean_up) noexcept;
+  void recover(const char* reason, Cleaning cleaning) noexcept;
   // Ends the lease and the connection. A server that is busy gets a cancel request first. Note:
   // on_backend_lost is not called. `text`: for the log. `mid_message`: the last message to the
   // server was sent in part only.
@@ -232,6 +247,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void finish_message(ByteSpan last) noexcept;
   void apply_message(ByteSpan body) noexcept;
   void finish_ready(ByteSpan body) noexcept;
+  void finish_probe() noexcept;
   void finish_error(ByteSpan body) noexcept;
   void fail_after_login(const ErrorFields& fields) noexcept;
   void finish_parameter(ByteSpan body) noexcept;
@@ -241,6 +257,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
 
   [[nodiscard]] bool is_single_use() const noexcept { return slice_->spec().limits.is_single_use; }
   void settle() noexcept;
+  void clean() noexcept;
+  void forget_settings() noexcept;
+  [[nodiscard]] bool ask_base_state() noexcept;
   void hold() noexcept;
   void place() noexcept;
   void start_statement(std::string_view text) noexcept;
@@ -266,7 +285,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool skipping_ = false;           // The current message answers a statement of the pooler's own.
   uint8_t traits_ = 0;              // Of the current message's kind (backend_replies.cc).
   bool is_ready_held_ = false;
-  bool clean_up_ = false;
+  Cleaning cleaning_ = Cleaning::none;
+  bool is_state_known_ = true;    // parameters_ has what the session has set; not so behind
+                                  // connect_query, until the server has told.
   bool is_rolling_back_ = false;  // ROLLBACK was sent, and nothing lies behind it.
   bool fatal_seen_ = false;
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
@@ -282,6 +303,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   Nanoseconds recovery_ends_at_ = 0;
   std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;
+  std::unique_ptr<StateProbe> probe_;  // While its answer is due.
   SocketAddress address_;
   uint32_t process_id_ = 0;
   std::string cancel_key_;

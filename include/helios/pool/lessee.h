@@ -17,6 +17,7 @@
 namespace helios {
 
 class Backend;
+class StateProbe;
 struct PoolEntry;
 
 class Lessee : public Waiter {
@@ -47,6 +48,10 @@ class Lessee : public Waiter {
   // itself goes to the client when the lessee asked for that (Backend::hold_ready). While a
   // transaction is open the lessee may close or recover the backend.
   virtual void on_ready(uint8_t status, bool skipped) noexcept = 0;
+
+  // The answer to Backend::ask_state; the backend's parameters() are up to date with it. Comes
+  // before the on_ready of that statement. Must not give the backend back.
+  virtual void on_state(const StateProbe& probe) noexcept = 0;
 
   // A statement that the pooler sent for this lessee failed. May not go on with this backend: it
   // must be closed.

@@ -1,9 +1,10 @@
 // Session parameters that follow a client from backend to backend.
 //
-// A server reports some parameters by ParameterStatus (PostgreSQL documentation 55.2.7). For those
-// of them that a client can set, each client and each backend has a ParameterSet; when a client
-// gets a backend whose set differs, the difference goes out as one SET ahead of the client's own
-// first message.
+// A server reports some parameters by ParameterStatus (PostgreSQL documentation 55.2.7); of the
+// others that a session has changed it tells when it is asked (state_probe.h). For those that a
+// client can set, each client and each backend has a ParameterSet; when a client gets a backend
+// whose set differs, the difference goes out as one statement ahead of the client's own first
+// message.
 //
 // Sets are immutable and shared: equal sets of one core are one object, so comparing two is
 // comparing two pointers. Those that nobody uses any more are kept for a while: the replay of
@@ -41,12 +42,17 @@ struct UnusedSetTag;
 
 class ParameterSet : public ListNode<UnusedSetTag> {
  public:
+  // Those that the server reports, changed or not.
   [[nodiscard]] const ParameterList& list() const noexcept { return list_; }
+  // Others, that the session has set; the rest have the values with which a session begins. `role`
+  // is among them. Values are in the encoding of the database.
+  [[nodiscard]] const ParameterList& settings() const noexcept { return settings_; }
 
  private:
   friend class ParameterStore;
   friend class ParameterSetRef;
-  ParameterList list_;  // Sorted by name.
+  ParameterList list_;      // Sorted by name.
+  ParameterList settings_;  // Likewise.
   std::string key_;
   uint32_t references_ = 0;
   ParameterStore* store_ = nullptr;
@@ -87,16 +93,24 @@ class ParameterStore {
   ParameterStore& operator=(const ParameterStore&) = delete;
   ~ParameterStore();  // Requires: no set is referenced.
 
-  // The set with these parameters; those that are not followed are left out.
-  [[nodiscard]] ParameterSetRef intern(const ParameterList& list);
+  // The set with these parameters: reported ones, of which those that are not followed are left
+  // out, and those that the session has set.
+  [[nodiscard]] ParameterSetRef intern(const ParameterList& list,
+                                       const ParameterList& settings = {});
   // The set that differs from `base` in this one value. `base` itself when the parameter is not
   // followed or the value is the same. Note: allocates only when the store has no such set.
   [[nodiscard]] ParameterSetRef with(const ParameterSetRef& base, std::string_view name,
                                      std::string_view value);
+  // The set that differs from `base` in what the session has set. Note: allocates as above.
+  // Requires: `settings` is sorted.
+  [[nodiscard]] ParameterSetRef with_settings(const ParameterSetRef& base,
+                                              const ParameterList& settings);
   // The statement that turns a session with the parameters `from` into one with `to`; empty when
-  // there is nothing to do. Parameters that one of them lacks are left alone: a server that does
-  // not report a parameter cannot be followed. Valid until the next call.
-  [[nodiscard]] std::string_view set_statement(const ParameterSet& from, const ParameterSet& to);
+  // there is nothing to do. Reported parameters that one of them lacks are left alone: another
+  // version of the server may not know them. `login_user`: who the session belongs to when it
+  // begins. Valid until the next call.
+  [[nodiscard]] std::string_view set_statement(const ParameterSet& from, const ParameterSet& to,
+                                               std::string_view login_user);
 
   // Sets, used or not.
   [[nodiscard]] size_t size() const noexcept { return sets_.size(); }
@@ -110,6 +124,10 @@ class ParameterStore {
   void on_unused(ParameterSet& set) noexcept;
   void forget_oldest() noexcept;
   void write_key(const ParameterList& base, std::string_view name, std::string_view value);
+  void add_reported(const ParameterSet& from, const ParameterSet& to);
+  void add_settings(const ParameterSet& from, const ParameterSet& to);
+  [[nodiscard]] ParameterSetRef find_key() noexcept;
+  [[nodiscard]] ParameterSetRef add(ParameterList list, ParameterList settings);
 
   std::unordered_map<std::string_view, std::unique_ptr<ParameterSet>> sets_;
   IntrusiveList<ParameterSet, UnusedSetTag> unused_;  // Front: unused for longest.
@@ -117,6 +135,17 @@ class ParameterStore {
   std::string key_;
   std::string statement_;
 };
+
+// What a new session of a server is like.
+struct Welcome {
+  ParameterList reported;  // As at login; empty while nothing is known.
+  ParameterList settings;  // What connect_query has set.
+  [[nodiscard]] bool empty() const noexcept { return reported.empty(); }
+  friend bool operator==(const Welcome&, const Welcome&) = default;
+};
+
+// Appends an SQL literal that means the same whatever standard_conforming_strings is.
+void append_literal(std::string& out, std::string_view value);
 
 // True when a server takes this value of this parameter as it is, so that its own spelling of it is
 // known without asking.

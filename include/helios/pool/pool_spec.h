@@ -43,6 +43,16 @@ struct TimeLimits {
   friend bool operator==(const TimeLimits&, const TimeLimits&) = default;
 };
 
+// What becomes of what a client leaves in the session of a backend that it gives back.
+enum class StatePolicy : uint8_t {
+  follow,  // Parameters follow the client, the rest keeps the backend with it; what cannot be seen
+           // is cleaned away.
+  strict,  // The same, and every backend is cleaned before it goes on.
+  pin,     // As follow, but parameters keep the backend, too.
+  warn,    // It stays where it is; the log tells.
+  refuse,  // As follow, but who would have to keep a backend gets an error instead.
+};
+
 struct PoolLimits {
   LeaseMode mode = LeaseMode::transaction;
   uint32_t min_connections = 0;
@@ -64,7 +74,12 @@ struct PoolLimits {
   // A backend serves the one client that it was made for and ends with it: it is never idle, moved,
   // tested or replaced.
   bool is_single_use = false;
+  StatePolicy session_state = StatePolicy::follow;  // Of pools in other modes than session.
 
+  // What the session of a backend has set is known.
+  [[nodiscard]] bool follows_state() const noexcept {
+    return mode != LeaseMode::session && session_state != StatePolicy::warn;
+  }
   // Server connections at the most, over all cores.
   [[nodiscard]] uint32_t connections_max() const noexcept {
     return max_connections + reserve_connections;
@@ -91,7 +106,8 @@ struct PoolTerms {
   // in the same totals.
   [[nodiscard]] bool shares_connections_with(const PoolTerms& other) const noexcept {
     return node == other.node && login == other.login && database_limit == other.database_limit &&
-           user_limit == other.user_limit && limits.connect_query == other.limits.connect_query;
+           user_limit == other.user_limit && limits.connect_query == other.limits.connect_query &&
+           limits.follows_state() == other.limits.follows_state();
   }
   friend bool operator==(const PoolTerms&, const PoolTerms&) = default;
 };

@@ -52,10 +52,10 @@ struct PoolEntry : ListNode<GateTag> {
   explicit PoolEntry(PoolSpecRef spec, SlicePort& port, Postbox& postbox) noexcept
       : slice(std::move(spec), port, postbox) {}
   Slice slice;
-  // What the newest backend's server reported at login: the welcome of clients. Empty until the
-  // first login. Set by Pools::set_welcome, with what is made of it: the set that a client starts
-  // with, and the welcome of one that asks for nothing else.
-  ParameterList welcome;
+  // Of the newest backend, at login: the welcome of clients. Set by Pools::set_welcome, with what
+  // is made of it: the set that a client starts with, and the welcome of one that asks for nothing
+  // else.
+  Welcome welcome;
   ParameterSetRef welcome_set;
   std::vector<uint8_t> welcome_bytes;
   // Spellings that servers have given values of start-up parameters: (name, value as asked) ->
@@ -73,7 +73,7 @@ struct PoolEntry : ListNode<GateTag> {
 // The welcome of a pool, on its way to another core. Owned by the message that carries it.
 struct WelcomeNews {
   PoolSpecRef spec;
-  ParameterList welcome;
+  Welcome welcome;
 };
 
 class Pools final : public SlicePort {
@@ -172,7 +172,7 @@ class Pools final : public SlicePort {
   // Why clients of this pool cannot be served: the node is down, or connects of the pool fail.
   // Nothing where neither is so.
   [[nodiscard]] std::optional<PoolError> failure_of(const PoolEntry& entry) const;
-  void on_backend_ready(Backend& backend, const ParameterList& welcome) noexcept;
+  void on_backend_ready(Backend& backend, const Welcome& welcome) noexcept;
   // The login failed: tells those who wait, sets the time of the next attempt.
   void on_login_failed(Backend& backend, const PoolError& error) noexcept;
   // A backend has ended and its server let go.
@@ -236,7 +236,7 @@ class Pools final : public SlicePort {
   void ask_for_room(SharedLimit& limit, uint64_t pool) noexcept;
   void close_if_superfluous(Backend& backend) noexcept;
   bool make_room(const SharedLimit& limit, uint64_t pool) noexcept;
-  void set_welcome(PoolEntry& entry, ParameterList welcome) noexcept;
+  void set_welcome(PoolEntry& entry, Welcome welcome) noexcept;
   void spread_welcome(const PoolEntry& entry) noexcept;
   void on_welcome(const Message& message) noexcept;
   void give_back_limits(const PoolSpec& spec) noexcept;

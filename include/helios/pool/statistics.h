@@ -21,6 +21,7 @@
 #include "helios/base/clock.h"
 #include "helios/base/enum_counts.h"
 #include "helios/base/histogram.h"
+#include "helios/pool/state_probe.h"
 
 namespace helios {
 
@@ -68,10 +69,12 @@ struct PoolCounters {
   uint64_t tests_failed = 0;
   uint64_t trials = 0;      // Connects that tried whether a node is back. Counted as connects, too.
   uint64_t recoveries = 0;  // Backends whose client went in the middle of something.
-  uint64_t resets = 0;      // DISCARD ALL between two leases.
-  uint64_t moves_in = 0;    // Backends that came from another core.
-  uint64_t moves_out = 0;   // Backends that went to one.
-  uint64_t cancels = 0;     // Cancel requests sent to servers.
+  uint64_t resets = 0;      // Cleaned between two leases.
+  EnumCounts<PinReason, PinReason::library> pins;  // Sessions that began to keep their backend.
+  uint64_t state_probes = 0;     // Questions to servers about the state of a session.
+  uint64_t moves_in = 0;         // Backends that came from another core.
+  uint64_t moves_out = 0;        // Backends that went to one.
+  uint64_t cancels = 0;          // Cancel requests sent to servers.
   uint64_t cancels_dropped = 0;  // Not sent because too many were on their way.
   uint64_t violations = 0;
   EnumCounts<TimeLimit, TimeLimit::client_idle> overruns;
@@ -88,6 +91,7 @@ struct PoolCounters {
 struct PoolGauges {
   uint64_t connecting = 0;  // To the end of the login.
   uint64_t leased = 0;
+  uint64_t pinned = 0;  // Of these: kept by their session beyond its transaction.
   uint64_t idle = 0;
   uint64_t settling =
       0;                 // Between two leases: reset, tested, held back, or moving to another core.
@@ -96,6 +100,7 @@ struct PoolGauges {
   uint64_t waiters = 0;
   uint64_t clients = 0;
   Nanoseconds oldest_wait = 0;         // 0: nobody waits.
+  Nanoseconds oldest_pin = 0;          // 0: none is pinned.
   Nanoseconds oldest_backend = 0;      // Age; 0: there is none.
   Nanoseconds newest_backend = never;  // Age; `never`: there is none.
 

@@ -34,6 +34,8 @@
 #include "helios/pool/pools.h"
 #include "helios/runtime/timer_wheel.h"
 #include "helios/session/client_login.h"
+#include "helios/session/session_state.h"
+#include "helios/session/sql_effects.h"
 #include "helios/session/statement_names.h"
 #include "helios/wire/frame_reader.h"
 #include "helios/wire/key_derivation.h"
@@ -99,6 +101,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_command_complete(std::string_view tag) noexcept override;
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
+  void on_state(const StateProbe& probe) noexcept override;
   void on_skipped_error(const ErrorFields& fields) noexcept override;
   void on_input_end() noexcept override;
   void on_backend_drained() noexcept override;
@@ -142,11 +145,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   // Requests (session_requests.cc).
   [[nodiscard]] size_t consume(ByteSpan input, const BufferRef* buffer) noexcept;
-  [[nodiscard]] bool begin_message() noexcept;
+  [[nodiscard]] bool begin_message(ByteSpan rest) noexcept;
   [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
   void inspect(ByteSpan body) noexcept;
   void finish_message() noexcept;
-  void note_text(std::string_view text) noexcept;
   [[nodiscard]] bool must_hold(uint8_t tag) noexcept;
   [[nodiscard]] bool is_blocked() const noexcept;
   void end_skip() noexcept;
@@ -166,8 +168,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void leave_queue(WaitFailure reason) noexcept;
   void start_leaving() noexcept;
   void stop_counting() noexcept;
-  void warn_unfollowed(const char* what) noexcept;
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
+  [[nodiscard]] StatePolicy policy() const noexcept {
+    return pool_->slice.spec().limits.session_state;
+  }
   // Replication: leases a backend that is made for it before its welcome, and keeps it to the end.
   [[nodiscard]] bool has_own_backend() const noexcept {
     return pool_->slice.spec().limits.is_single_use;
@@ -177,6 +181,21 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void join(PoolEntry& next) noexcept;
   void after_lease() noexcept;
   void schedule_wait() noexcept;
+
+  // State that follows or pins (session_follow.cc).
+  [[nodiscard]] bool reads_text(uint8_t tag) const noexcept;
+  void read_text(ByteSpan piece) noexcept;
+  void screen_text(std::string_view piece, bool is_first, bool is_last) noexcept;
+  void read_body(std::string_view body) noexcept;
+  [[nodiscard]] SqlEffects effects_of_text(std::string_view text) const noexcept;
+  void note_statement(uint64_t name, const SqlEffects& effects) noexcept;
+  void note_effects(const SqlEffects& effects) noexcept;
+  [[nodiscard]] bool refuse(uint8_t tag, ByteSpan rest) noexcept;
+  [[nodiscard]] bool ask_state() noexcept;
+  void restore_first(const StateProbe& probe) noexcept;
+  void note_pin(PinReason reason) noexcept;
+  [[nodiscard]] Cleaning cleaning_needed() const noexcept;
+  void warn_unfollowed(const char* what) noexcept;
 
   // Waiting (session_waiting.cc).
   [[nodiscard]] Nanoseconds wait_end() const noexcept;
@@ -213,9 +232,12 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   PoolEntry* pool_ = nullptr;
   Backend* backend_ = nullptr;
   ParameterSetRef parameters_;
-  Timer timer_;  // Login; wait for a backend; the last flush.
+  ParameterSetRef first_parameters_;  // When it was welcome: what RESET leads to.
+  Timer timer_;                       // Login; wait for a backend; the last flush.
   NameReader name_reader_;
   StatementNames names_;
+  SessionState session_state_;
+  TextScreen screen_;       // Of a text that is being received.
   std::string query_text_;  // The beginning of a simple query that may be PREPARE or DEALLOCATE.
   SqlName sql_name_;
   State state_ = State::login;
@@ -228,12 +250,13 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   bool header_pending_ = false;  // A header is complete and not begun: no lease yet, or held.
   bool forwarding_ = false;      // The current message goes to the backend.
   bool inspecting_ = false;
-  bool held_ = false;  // Waits for a ReadyForQuery before more work is begun.
+  bool is_reading_text_ = false;  // Of the current message.
+  bool is_in_text_ = false;       // A part of it was read.
+  bool held_ = false;             // Waits for a ReadyForQuery before more work is begun.
   bool is_acquiring_ = false;
   bool was_noticed_ = false;  // Was told that it waits, in this wait.
   bool client_at_boundary_ = true;
   bool draining_ = false;
-  bool parameter_seen_ = false;  // A ParameterStatus came in the current command.
   bool warned_ = false;
   bool counted_ = false;    // Counts against max_clients.
   bool uses_pool_ = false;  // Counts in its slice's sessions_count, and against the limits on the

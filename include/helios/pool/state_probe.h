@@ -1,0 +1,79 @@
+// A question to a server about the state of its session: what was set in it, and what it holds that
+// ends only with it.
+//
+// The pooler asks when a transaction is over in which a statement may have changed any of that:
+// what the server answers is so whatever was rolled back, local to the transaction, or done by a
+// function. One statement of the pooler's own, whose rows are read here. Belongs to one backend.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "helios/base/bytes.h"
+#include "helios/pool/parameters.h"
+
+namespace helios {
+
+// What keeps a backend with its client.
+enum class PinReason : uint8_t {
+  statement,  // A prepared statement by name.
+  setting,    // A parameter, where the pool's session_state says so.
+  temporary,  // A temporary table, or something else in pg_temp.
+  cursor,     // WITH HOLD.
+  lock,       // An advisory lock.
+  listening,
+  library,  // LOAD.
+};
+[[nodiscard]] const char* to_text(PinReason reason) noexcept;
+
+// Some of them.
+using PinReasons = uint8_t;
+[[nodiscard]] constexpr PinReasons pin_bit(PinReason reason) noexcept {
+  return static_cast<PinReasons>(1U << static_cast<uint8_t>(reason));
+}
+
+class StateProbe {
+ public:
+  // --- What is asked ---
+
+  // Parameters that the session has set are asked in any case. The server does not list custom
+  // ones; those asked by name have a dot in it.
+  std::vector<std::string> custom_names;
+  // The role, and what it is without SET ROLE. (Among the settings only if they differ.)
+  bool asks_role = false;
+  // temporary, cursor, lock, listening.
+  bool asks_holdings = false;
+  // There was a RESET: custom parameters that are empty count as not set, as it leaves them so.
+  bool has_reset = false;
+
+  [[nodiscard]] std::string statement() const;
+
+  // --- The answer ---
+
+  // The body of a DataRow.
+  void add_row(ByteSpan body);
+  // The server has refused the question, or its answer cannot be read: nothing is known.
+  void fail() noexcept { has_failed_ = true; }
+  [[nodiscard]] bool has_failed() const noexcept { return has_failed_; }
+  // Sorted, without those in `reported`.
+  [[nodiscard]] ParameterList settings(const ParameterList& reported) const;
+  // True when the session has set this one, reported or not.
+  [[nodiscard]] bool is_set(std::string_view name) const noexcept {
+    return find_parameter(found_, name) != nullptr;
+  }
+  [[nodiscard]] PinReasons holdings() const noexcept { return holdings_; }
+
+ private:
+  void add(char kind, std::string_view name, std::string value);
+
+  ParameterList found_;
+  ParameterList defined_;
+  std::string role_;
+  std::string base_role_;
+  PinReasons holdings_ = 0;
+  bool has_failed_ = false;
+};
+
+}  // namespace helios

@@ -1,0 +1,90 @@
+// What a client has, or may have, left in the session of its backend.
+//
+// The texts of its queries say what may have changed (sql_effects.h); when its transaction is over
+// the server is asked what really has (StateProbe): parameters follow the client from then on, the
+// rest pins. One session's data; nothing is allocated for clients that never change anything.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "helios/base/bytes.h"
+#include "helios/base/clock.h"
+#include "helios/pool/pool_spec.h"
+#include "helios/pool/state_probe.h"
+#include "helios/session/sql_effects.h"
+
+namespace helios {
+
+class SessionState {
+ public:
+  // A text may have had these effects.
+  void add(const SqlEffects& effects);
+  // A prepared statement (0: the unnamed one) has this text: the effects count when it is bound,
+  // again and again.
+  void add_statement(uint64_t name, const SqlEffects& effects);
+  [[nodiscard]] bool has_statements() const noexcept {
+    return details_ != nullptr && !details_->statements.empty();
+  }
+  void on_bind(uint64_t name) noexcept;
+  // One that could not be read.
+  void on_unknown_bind() noexcept;
+
+  // The backend may not change hands before the server was asked.
+  [[nodiscard]] bool must_ask() const noexcept { return pending_ != 0; }
+  [[nodiscard]] bool is_asking() const noexcept { return is_asking_; }
+  // The question that is due now. Requires: must_ask().
+  [[nodiscard]] std::unique_ptr<StateProbe> ask();
+  // Its answer; `has_settings`: parameters are set that pin by themselves. Returns the reasons to
+  // keep the backend that are new.
+  PinReasons on_answer(const StateProbe& probe, bool has_settings) noexcept;
+
+  // LOAD has succeeded: nothing undoes it.
+  void on_library() noexcept { pins_ |= pin_bit(PinReason::library); }
+  [[nodiscard]] PinReasons pins() const noexcept { return pins_; }
+  [[nodiscard]] bool has_pin(PinReason reason) const noexcept {
+    return (pins_ & pin_bit(reason)) != 0;
+  }
+  // Something may be left that the server was not, or could not be, asked about.
+  [[nodiscard]] bool is_dirty() const noexcept { return is_dirty_ || is_asking_ || must_ask(); }
+  // The backend is another session's now, or nobody's.
+  void on_released() noexcept;
+
+  // The body of a message that comes in pieces, as long as it is at most text_size_max.
+  static constexpr size_t text_size_max = 64 * 1024;
+  void keep_text(std::string_view piece) { details().text += piece; }
+  [[nodiscard]] size_t text_size() const noexcept {
+    return details_ == nullptr ? 0 : details_->text.size();
+  }
+  [[nodiscard]] std::string take_text() { return std::exchange(details().text, {}); }
+
+ private:
+  // Custom parameters that are asked for again and again.
+  static constexpr size_t names_max = 64;
+  // A question that the server does not answer is put again so many times.
+  static constexpr uint8_t attempts_max = 3;
+
+  struct Details {
+    std::string text;
+    std::vector<std::string> custom_names;
+    std::vector<std::pair<uint64_t, uint16_t>> statements;  // With effects. 0: the unnamed one.
+    uint16_t prepared_effects = 0;                          // Of PREPARE in SQL.
+  };
+  [[nodiscard]] Details& details();
+  void add_bits(uint16_t bits) noexcept;
+  void add_names(const SqlEffects& effects);
+
+  std::unique_ptr<Details> details_;
+  uint16_t pending_ = 0;  // sql_effect bits since the last question.
+  uint16_t asked_ = 0;    // Those of the question that is not answered yet.
+  PinReasons pins_ = 0;
+  uint8_t attempts_count_ = 0;
+  bool is_asking_ = false;
+  bool is_dirty_ = false;
+};
+
+}  // namespace helios

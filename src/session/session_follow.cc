@@ -1,0 +1,238 @@
+// What follows a client to another backend, and what keeps its backend with it: the texts that it
+// sends, the questions to the server, and what they lead to (session_state.h).
+#include <algorithm>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/message.h"
+#include "helios/wire/writer.h"
+
+namespace helios {
+namespace {
+
+// Functions that a FunctionCall may name without a second look, by their fixed numbers (pg_proc):
+// those of large objects, which end with their transaction.
+bool is_harmless_function(uint32_t number) {
+  constexpr uint32_t harmless[] = {715, 764, 767, 952,  953,  954,  955, 956,
+                                   957, 958, 964, 1004, 3170, 3171, 3172};
+  for (const uint32_t known : harmless)
+    if (known == number) return true;
+  return false;
+}
+
+// So much of a long text is looked at together, at least.
+constexpr size_t text_begin_min = 1024;
+
+constexpr SqlEffects unknown_effects() {
+  SqlEffects effects;
+  effects.bits = sql_effect::unseen;
+  return effects;
+}
+
+// For the log, and for who is refused. Null: nothing of that kind.
+const char* name_of(const SqlEffects& effects, bool with_settings) {
+  if (effects.has(sql_effect::temporary)) return "a temporary table";
+  if (effects.has(sql_effect::cursor)) return "a cursor WITH HOLD";
+  if (effects.has(sql_effect::lock)) return "an advisory lock of the session";
+  if (effects.has(sql_effect::listening)) return "LISTEN";
+  if (effects.has(sql_effect::library)) return "LOAD";
+  if (!with_settings) return nullptr;
+  if (effects.has(sql_effect::role)) return "SET of a role";
+  const bool is_set = effects.has(sql_effect::setting) && !effects.has(sql_effect::reset);
+  return is_set ? "SET of a parameter that the server does not report" : nullptr;
+}
+
+std::string refusal(const char* what) {
+  return std::string(what) +
+         " would keep a server connection, which this pool does not allow (session_state = "
+         "\"refuse\")";
+}
+
+}  // namespace
+
+// The texts of this message tell something that matters here.
+bool Session::reads_text(uint8_t tag) const noexcept {
+  if (mode() == LeaseMode::session) return false;
+  if (policy() == StatePolicy::warn && warned_) return false;
+  return tag == frontend_tag::query || tag == frontend_tag::parse ||
+         tag == frontend_tag::function_call ||
+         (tag == frontend_tag::bind && session_state_.has_statements());
+}
+
+// A piece of the body of such a message, also an empty one.
+void Session::read_text(ByteSpan piece) noexcept {
+  const FrameHeader& header = reader_.header();
+  const bool is_last = reader_.body_left() == 0;
+  if (piece.empty() && !is_last) return;
+  const bool is_first = !std::exchange(is_in_text_, !is_last);
+  if (is_first && is_last) return read_body(as_text(piece));
+  // Behind the names in a Bind follow its values, which may be long.
+  if (is_first && header.tag == frontend_tag::bind) {
+    is_reading_text_ = is_in_text_ = false;
+    return read_body(as_text(piece));
+  }
+  if (header.body_size > SessionState::text_size_max)
+    return screen_text(as_text(piece), is_first, is_last);
+  session_state_.keep_text(as_text(piece));
+  if (is_last) read_body(session_state_.take_text());
+}
+
+// Of a text that is too long to be kept.
+void Session::screen_text(std::string_view piece, bool is_first, bool is_last) noexcept {
+  if (is_first) screen_.start();
+  std::string begin;
+  if (!screen_.has_begun()) {
+    // Its first word has to be seen whole, behind the name in a Parse.
+    session_state_.keep_text(piece);
+    if (session_state_.text_size() < text_begin_min && !is_last) return;
+    begin = session_state_.take_text();
+    piece = begin;
+    if (reader_.header().tag == frontend_tag::parse)
+      piece.remove_prefix(std::min(piece.find('\0') + 1, piece.size()));
+  }
+  screen_.add(piece, is_last);
+  if (!is_last || screen_.is_harmless()) return;
+  // As of a statement without a name: a client that prepares one that long will not do so often.
+  note_statement(0, unknown_effects());
+}
+
+void Session::read_body(std::string_view body) noexcept {
+  const uint8_t tag = reader_.header().tag;
+  const size_t end = body.find('\0');
+  switch (tag) {
+    case frontend_tag::query:
+      return note_effects(effects_of_text(body));
+    case frontend_tag::parse: {
+      if (end == std::string_view::npos) return;  // The server refuses it.
+      const uint64_t name = end == 0 ? 0 : hash_name(body.substr(0, end));
+      return note_statement(name, effects_of_text(body.substr(end + 1)));
+    }
+    case frontend_tag::bind: {
+      const size_t begin = end == std::string_view::npos ? end : end + 1;
+      const size_t name_end = begin > body.size() ? begin : body.find('\0', begin);
+      if (name_end == std::string_view::npos) return session_state_.on_unknown_bind();
+      return session_state_.on_bind(
+          name_end == begin ? 0 : hash_name(body.substr(begin, name_end - begin)));
+    }
+    case frontend_tag::function_call:
+      if (body.size() < 4 || is_harmless_function(load_be32(as_bytes(body).data()))) return;
+      return note_effects(unknown_effects());
+    default:
+      UNREACHABLE("a message whose text is not read");
+  }
+}
+
+SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
+  if (session_state_.pins() == 0 && is_plainly_harmless(text)) return {};
+  const std::string* standard = find_parameter(parameters_->list(), "standard_conforming_strings");
+  return effects_of(text, standard == nullptr || *standard != "off");
+}
+
+void Session::note_statement(uint64_t name, const SqlEffects& effects) noexcept {
+  if (policy() != StatePolicy::warn && (effects.bits != 0 || session_state_.has_statements()))
+    session_state_.add_statement(name, effects);
+  note_effects(effects);
+}
+
+void Session::note_effects(const SqlEffects& effects) noexcept {
+  if (effects.bits == 0) return;
+  if (policy() == StatePolicy::warn) {
+    if (const char* what = name_of(effects, true); what != nullptr) warn_unfollowed(what);
+    return;
+  }
+  const char* what = name_of(effects, false);
+  if (policy() == StatePolicy::refuse && what != nullptr) {
+    // Within a transaction, or behind others of its batch: what was done has to be undone.
+    abandon_backend("refused");
+    return fail(sqlstate::feature_not_supported, refusal(what));
+  }
+  session_state_.add(effects);
+}
+
+// A message of a client without a backend that is answered with an error, and dropped. `rest`: what
+// has come behind its header.
+bool Session::refuse(uint8_t tag, ByteSpan rest) noexcept {
+  ASSERT(backend_ == nullptr);
+  if (policy() != StatePolicy::refuse || mode() == LeaseMode::session) return false;
+  if (tag != frontend_tag::query && tag != frontend_tag::parse) return false;
+  if (rest.size() < reader_.body_left()) return false;  // note_effects sees all of it.
+  std::string_view text = as_text(rest.first(reader_.body_left()));
+  if (tag == frontend_tag::parse) text.remove_prefix(std::min(text.find('\0') + 1, text.size()));
+  const char* what = name_of(effects_of_text(text), false);
+  if (what == nullptr) return false;
+  MessageWriter& writer = sessions_.pools().writer();
+  write_error(writer, Severity::error, sqlstate::feature_not_supported, refusal(what));
+  stream_.send(writer.bytes());
+  skip_ = tag == frontend_tag::query ? Skip::query : Skip::batch;
+  return true;
+}
+
+// The transaction is over. True: the server is asked what it has left.
+bool Session::ask_state() noexcept {
+  if (!session_state_.must_ask() || draining_) return false;
+  if (!session_state_.is_asking()) backend_->ask_state(session_state_.ask());
+  return true;
+}
+
+void Session::on_state(const StateProbe& probe) noexcept {
+  if (!probe.has_failed()) parameters_ = backend_->parameters();
+  if (!probe.has_failed() && probe.has_reset && state_ == State::leased) restore_first(probe);
+  const bool has_settings =
+      policy() == StatePolicy::pin && parameters_->settings() != pool_->welcome.settings;
+  const PinReasons begun = session_state_.on_answer(probe, has_settings);
+  for (uint8_t i = 0; i <= static_cast<uint8_t>(PinReason::library); ++i)
+    if ((begun & (1U << i)) != 0) note_pin(static_cast<PinReason>(i));
+  // The next release asks again if it has to.
+  if (session_state_.pins() == 0 && names_.empty()) backend_->pinned_since = 0;
+}
+
+// RESET leads to what the session began with. On a backend that is what its own login said; it is
+// set to the client's own with the next lease, or at once where it stays.
+void Session::restore_first(const StateProbe& probe) noexcept {
+  ParameterStore& store = sessions_.pools().parameters();
+  ParameterList settings = parameters_->settings();
+  for (const auto& [name, value] : first_parameters_->settings())
+    if (find_parameter(settings, name) == nullptr) settings.emplace_back(name, value);
+  std::sort(settings.begin(), settings.end());
+  parameters_ = store.with_settings(parameters_, settings);
+  for (const auto& [name, value] : first_parameters_->list()) {
+    const std::string* current = find_parameter(parameters_->list(), name);
+    if (current == nullptr || *current == value || probe.is_set(name)) continue;
+    if (equal_names(name, "session_authorization")) continue;
+    parameters_ = store.with(parameters_, name, value);
+    // It was told of the backend's.
+    MessageWriter& writer = sessions_.pools().writer();
+    write_parameter_status(writer, name, value);
+    stream_.send(writer.bytes());
+  }
+}
+
+void Session::note_pin(PinReason reason) noexcept {
+  ++pool_->slice.counters.pins[reason];
+  if (backend_->pinned_since == 0) backend_->pinned_since = sessions_.now();
+  LOG_LIMITED(info, "client %u of %s@%s keeps its server connection: %s",
+              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(),
+              pool_->slice.spec().database.c_str(), to_text(reason));
+}
+
+Cleaning Session::cleaning_needed() const noexcept {
+  if (mode() == LeaseMode::session || !names_.empty()) return Cleaning::all;
+  const bool is_clean =
+      session_state_.pins() == 0 && !session_state_.is_dirty() && policy() != StatePolicy::strict;
+  return is_clean ? Cleaning::none : Cleaning::state;
+}
+
+void Session::warn_unfollowed(const char* what) noexcept {
+  if (warned_) return;
+  warned_ = true;
+  LOG_LIMITED(warning,
+              "client %u of %s@%s: %s does not follow it to other server connections in this pool "
+              "(told once per session)",
+              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(),
+              pool_->slice.spec().database.c_str(), what);
+}
+
+}  // namespace helios

@@ -1,0 +1,134 @@
+#include "helios/session/session_state.h"
+
+#include <algorithm>
+
+#include "helios/base/assert.h"
+
+namespace helios {
+namespace {
+
+// What a server is asked about when it may have changed.
+constexpr uint16_t asked_effects = sql_effect::setting | sql_effect::role | sql_effect::temporary |
+                                   sql_effect::cursor | sql_effect::lock | sql_effect::listening |
+                                   sql_effect::unseen | sql_effect::reset;
+constexpr uint16_t holding_effects = sql_effect::temporary | sql_effect::cursor | sql_effect::lock |
+                                     sql_effect::listening | sql_effect::unseen;
+
+constexpr PinReasons held_reasons = pin_bit(PinReason::temporary) | pin_bit(PinReason::cursor) |
+                                    pin_bit(PinReason::lock) | pin_bit(PinReason::listening);
+
+PinReasons pins_of(uint16_t effects) {
+  PinReasons pins = 0;
+  const auto add = [&](uint16_t bit, PinReason reason) {
+    if ((effects & (bit | sql_effect::unseen)) != 0) pins |= pin_bit(reason);
+  };
+  add(sql_effect::temporary, PinReason::temporary);
+  add(sql_effect::cursor, PinReason::cursor);
+  add(sql_effect::lock, PinReason::lock);
+  add(sql_effect::listening, PinReason::listening);
+  return pins;
+}
+
+// Names of parameters are compared without case.
+std::string lower_case(std::string_view name) {
+  std::string lower(name);
+  for (char& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return lower;
+}
+
+}  // namespace
+
+SessionState::Details& SessionState::details() {
+  if (details_ == nullptr) details_ = std::make_unique<Details>();
+  return *details_;
+}
+
+void SessionState::add(const SqlEffects& effects) {
+  uint16_t bits = effects.bits;
+  if (effects.has(sql_effect::prepares)) details().prepared_effects |= bits;
+  if (effects.has(sql_effect::executes) && details_ != nullptr) bits |= details_->prepared_effects;
+  add_names(effects);
+  add_bits(bits);
+}
+
+void SessionState::add_bits(uint16_t bits) noexcept {
+  if ((bits & sql_effect::unseen) != 0) is_dirty_ = true;
+  pending_ |= bits & asked_effects;
+  // Without anything that is held nothing can end.
+  if ((bits & sql_effect::ends) != 0 && (pins_ & held_reasons) != 0) pending_ |= sql_effect::ends;
+}
+
+void SessionState::add_names(const SqlEffects& effects) {
+  for (size_t i = 0; i < effects.names_count; ++i) {
+    std::vector<std::string>& names = details().custom_names;
+    std::string name = lower_case(effects.names[i]);
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    if (names.size() == names_max) {
+      is_dirty_ = true;  // It is cleaned away instead.
+      return;
+    }
+    names.push_back(std::move(name));
+  }
+}
+
+void SessionState::add_statement(uint64_t name, const SqlEffects& effects) {
+  const auto is_it = [&](const auto& statement) { return statement.first == name; };
+  if (details_ != nullptr) std::erase_if(details_->statements, is_it);
+  if (effects.bits != 0) details().statements.emplace_back(name, effects.bits);
+}
+
+void SessionState::on_bind(uint64_t name) noexcept {
+  ASSERT(details_ != nullptr);
+  for (const auto& [statement, bits] : details_->statements)
+    if (statement == name) add_bits(bits);
+}
+
+void SessionState::on_unknown_bind() noexcept {
+  ASSERT(details_ != nullptr);
+  for (const auto& [statement, bits] : details_->statements) add_bits(bits);
+}
+
+std::unique_ptr<StateProbe> SessionState::ask() {
+  ASSERT(must_ask());
+  ASSERT(!is_asking_);
+  asked_ = std::exchange(pending_, uint16_t{0});
+  is_asking_ = true;
+  auto probe = std::make_unique<StateProbe>();
+  if (details_ != nullptr) probe->custom_names = details_->custom_names;
+  probe->asks_role = (asked_ & (sql_effect::role | sql_effect::unseen)) != 0;
+  probe->asks_holdings = (asked_ & holding_effects) != 0 || (pins_ & held_reasons) != 0;
+  probe->has_reset = (asked_ & sql_effect::reset) != 0;
+  return probe;
+}
+
+PinReasons SessionState::on_answer(const StateProbe& probe, bool has_settings) noexcept {
+  ASSERT(is_asking_);
+  is_asking_ = false;
+  if (probe.has_failed() && ++attempts_count_ < attempts_max) {
+    pending_ |= asked_;
+    return 0;
+  }
+  attempts_count_ = 0;
+  PinReasons pins = pins_ & static_cast<PinReasons>(~pin_bit(PinReason::setting));
+  if (probe.has_failed()) {
+    is_dirty_ = true;
+    pins |= pins_of(asked_);
+  } else if (probe.asks_holdings) {
+    pins = static_cast<PinReasons>((pins & ~held_reasons) | probe.holdings());
+  }
+  if (has_settings) pins |= pin_bit(PinReason::setting);
+  const PinReasons begun = static_cast<PinReasons>(pins & ~pins_);
+  pins_ = pins;
+  return begun;
+}
+
+void SessionState::on_released() noexcept {
+  pending_ = 0;
+  pins_ = 0;
+  attempts_count_ = 0;
+  is_asking_ = false;
+  is_dirty_ = false;
+}
+
+}  // namespace helios

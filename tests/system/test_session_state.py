@@ -1,0 +1,482 @@
+#!/usr/bin/python3
+"""What a client sets in its session follows it from backend to backend, or keeps its backend with it."""
+
+import contextlib
+import random
+import time
+
+from harness import runner, wire
+from harness.wire import SYNC, bind, execute, extended, parse, query
+
+PID = "select pg_backend_pid()"
+
+# Parameters that PostgreSQL 15 does not report, with values to be kept to the letter.
+VALUES = {
+    "search_path": ["'a, B'", "\"a\"\"b\", \"C d\", public", "''", "pg_catalog", "\"$user\", 'x y'"],
+    "statement_timeout": ["5000", "'7s'", "0"],
+    "work_mem": ["'5MB'", "64"],
+    "lock_timeout": ["'1min'"],
+    "default_transaction_isolation": ["serializable", "'repeatable read'"],
+    "enable_seqscan": ["off"],
+    "random_page_cost": ["1.5"],
+    "extra_float_digits": ["0"],
+    "bytea_output": ["escape"],
+    "app.x": ["'abc'", "'ABC'", "''", "'it''s'", "'a\\b'", f"'{'long' * 60}'", "'a;b--/*'", "E'\\\\n\\n'", "'größe €'"],
+    "App.Two.three": ["'x'"],
+}
+
+
+@contextlib.contextmanager
+def clients(proxy, count, user="bench", **parameters):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(proxy.client(user, **parameters)) for _ in range(count)]
+
+
+@runner.cases(1, 2)
+def test_set_follows(connections):
+    """What SET has set is shown on any backend, to its client only, exactly as on PostgreSQL."""
+    proxy = runner.proxy(cores=connections, max_connections=connections)
+    with clients(proxy, 3) as (one, two, plain), runner.cluster().wire() as direct:
+        for name, values in VALUES.items():
+            default = "" if "." in name else direct.value(f"show {name}")
+            for value in values:
+                one.query(f"set {name} = {value}")
+                direct.query(f"set {name} = {value}")
+                shown = direct.value(f"show {name}")
+                two.query(f"set session {name} to {values[0]}")
+                for _ in range(2):
+                    assert one.value(f"show {name}") == shown, (name, value)
+                    found = plain.value(f"select coalesce(current_setting('{name}', true), '')")
+                    assert found == default, (name, value, found)
+                    assert one.execute(f"show {name}") == [[shown]], (name, value)
+            for client in (one, two, direct):
+                client.query(f"reset {name}")
+            assert one.value(f"show {name}") == default, name
+
+
+def test_many_settings_at_once():
+    """Several clients with many settings each, in turns on one backend, keep them all."""
+    proxy = runner.proxy(max_connections=1)
+    chance = random.Random(3)
+    with clients(proxy, 4) as several:
+        known = [{} for _ in several]
+        for _ in range(runner.scaled(120, 30)):
+            place = chance.randrange(len(several))
+            name = chance.choice(["work_mem", "lock_timeout", "app.a", "app.b", "search_path"])
+            if chance.random() < 0.2:
+                several[place].query(f"reset {name}")
+                known[place].pop(name, None)
+            else:
+                value = ("s" if name == "search_path" else "") + str(chance.randrange(100, 200))
+                several[place].query(f"set {name} = '{value}'")
+                known[place][name] = value
+            other = chance.randrange(len(several))
+            for asked, value in known[other].items():
+                setting = f"(select setting from pg_settings where name = '{asked}')"
+                text = f"select coalesce({setting}, current_setting('{asked}', true))"
+                assert several[other].value(text) == value, (asked, value)
+
+
+def test_values_that_differ_only_in_form():
+    """Values that differ in case, and those of 200 bytes and more, are told apart and kept whole."""
+    proxy = runner.proxy(max_connections=1)
+    long = "v" * 3000
+    with clients(proxy, 3) as several:
+        for client, value in zip(several, ("abc", "ABC", long)):
+            client.query(f"set app.name = '{value}'")
+        for _ in range(2):
+            for client, value in zip(several, ("abc", "ABC", long)):
+                assert client.value("show app.name") == value
+    for value in ("abc", "ABC", "n" * 63):
+        with proxy.client(application_name=value) as client:
+            assert client.value("show application_name") == value
+
+
+def test_a_parameter_that_one_side_has_not_set():
+    """Unset is not empty, and what one client has set is unset for one that never did."""
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 2) as (one, two):
+        one.query("set statement_timeout = '9s'")
+        assert two.value("show statement_timeout") == "0"
+        two.query("set application_name = ''")
+        assert one.value("show statement_timeout") == "9s"
+        assert two.value("show application_name") == ""
+
+
+def test_only_what_is_committed_follows():
+    """A SET that is rolled back, to a savepoint too, or local to the transaction does not follow."""
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 2) as (one, two):
+        one.query("set work_mem = '5MB'")
+        for end in ("rollback", "commit"):
+            one.query("begin")
+            one.query("set work_mem = '6MB'")
+            one.query("savepoint s")
+            one.query("set work_mem = '7MB'; set app.s = 'lost'")
+            one.query("rollback to savepoint s")
+            one.query("set local lock_timeout = '1s'")
+            one.query(end)
+            two.query("select 1")
+            assert one.value("show work_mem") == ("5MB" if end == "rollback" else "6MB")
+            assert one.value("show lock_timeout") == "0"
+            assert one.value("select coalesce(current_setting('app.s', true), '')") == ""
+            assert two.value("show work_mem") == "4MB"
+        one.query("begin")
+        one.query("set work_mem = '8MB'")
+        one.error_of("select 1/0")
+        one.query("commit")
+        two.query("select 1")
+        assert one.value("show work_mem") == "6MB"
+        one.error_of("set work_mem = '9MB'; select 1/0")
+        two.query("select 1")
+        assert one.value("show work_mem") == "6MB"
+
+
+def test_set_config_follows():
+    """set_config follows like SET, wherever it stands; with is_local it does not."""
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 2) as (one, two):
+        one.query("select set_config('search_path', '\"A b\", c', false), 1")
+        one.execute("select set_config('app.x', $1, false)", ["by value"])
+        one.execute("select set_config('app.l', $1, true)", ["local"])
+        one.query("with a as (select set_config('work_mem', '5MB', false)) select * from a")
+        two.query("select 1")
+        assert one.value("show search_path") == '"A b", c'
+        assert one.value("show app.x") == "by value"
+        assert one.value("show work_mem") == "5MB"
+        assert one.value("select coalesce(current_setting('app.l', true), '')") == ""
+        # By a prepared statement, in another transaction than the one that prepared it.
+        one.send(parse("select set_config('app.p', $1, false)", "p"), SYNC)
+        one.recv_until("Z")
+        one.send(bind(["bound"], "p"), execute(), wire.close("S", "p"), SYNC)
+        one.recv_until("Z")
+        two.query("select 1")
+        assert one.value("show app.p") == "bound"
+
+
+def test_set_in_a_function_that_is_asked_about():
+    """What DO and CALL set follows, too; unknown custom parameters of theirs are cleaned away."""
+    runner.cluster().run(
+        "create or replace procedure sets() language plpgsql as "
+        "$$ begin perform set_config('lock_timeout', '3s', false); end $$"
+    )
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 2) as (one, two):
+        one.query("do $$ begin perform set_config('work_mem', '5MB', false); end $$")
+        one.query("do $$ begin perform set_config('hidden.x', 'secret', false); end $$")
+        one.query("call sets()")
+        assert two.value("select coalesce(current_setting('hidden.x', true), '')") == ""
+        assert two.value("show work_mem") == "4MB"
+        assert one.value("show work_mem") == "5MB"
+        assert one.value("show lock_timeout") == "3s"
+
+
+def test_role_follows():
+    """SET ROLE and SET SESSION AUTHORIZATION follow, with what was set before by who could."""
+    runner.cluster().run("grant alice to bench")
+    runner.cluster().run("drop role if exists chief")
+    runner.cluster().run("create role chief superuser login")
+    try:
+        proxy = runner.proxy(max_connections=1)
+        who = "select session_user || ' ' || current_user"
+        with clients(proxy, 2) as (one, two):
+            one.query("set role alice")
+            assert two.value(who) == "bench bench"
+            assert one.value(who) == "bench alice"
+            one.query("begin; reset role; rollback")
+            two.query("select 1")
+            assert one.value(who) == "bench alice"
+            one.query("set role none")
+            two.query("set role alice")
+            assert one.value(who) == "bench bench"
+            assert two.value(who) == "bench alice"
+            two.query("reset role")
+            assert two.value(who) == "bench bench"
+        users = [{"name": "*", "auth": "trust"}]
+        with runner.fresh_proxy(max_connections=1, user=users) as own, clients(own, 2, "chief") as (one, two):
+            one.query("set log_min_duration_statement = 12345")
+            one.query("set session authorization bob")
+            assert two.value(who) == "chief chief"
+            assert two.value("show log_min_duration_statement") == "-1"
+            assert one.value(who) == "bob bob"
+            one.query("reset session authorization; set role alice")
+            assert two.value(who) == "chief chief"
+            assert one.value(who) == "chief alice"
+            one.query("discard all")
+            assert one.value(who) == "chief chief"
+            assert one.value("show log_min_duration_statement") == "-1"
+    finally:
+        runner.cluster().run("revoke alice from bench")
+        runner.cluster().run("drop role chief")
+
+
+def test_reset_leads_to_the_defaults():
+    """RESET ALL and DISCARD ALL bring a client to the defaults, on any backend."""
+    for reset in ("reset all", "discard all"):
+        with runner.fresh_proxy(max_connections=1) as proxy, clients(proxy, 2) as (one, two):
+            one.query("set work_mem = '5MB'; set search_path = x; set app.x = 'y'")
+            two.query("select 1")
+            one.query(reset)
+            two.query("set work_mem = '6MB'")
+            assert one.value("show work_mem") == "4MB"
+            assert one.value("show search_path") == '"$user", public'
+            assert one.value("select coalesce(current_setting('app.x', true), '')") == ""
+            assert two.value("show work_mem") == "6MB"
+
+
+def test_reset_leads_to_the_startup_values():
+    """RESET ALL and DISCARD ALL bring back what the client has started with, and it is told."""
+    proxy = runner.proxy(max_connections=2)
+    own = {"application_name": "mine", "TimeZone": "Asia/Tokyo", "statement_timeout": "4321"}
+    for reset in ("reset all", "discard all", "reset timezone; reset application_name; reset statement_timeout"):
+        with proxy.client(**own) as one, proxy.client(statement_timeout="4321") as two:
+            one.query("set application_name = 'x'; set timezone = 'UTC'; set statement_timeout = 1234")
+            two.query("select 1")
+            one.send(query(reset))
+            found = one.recv_until("Z")
+            one.send(query("select 1"))
+            told = dict(m.pair for m in found + one.recv_until("Z") if m.kind == "S")
+            assert told["application_name"] == "mine" and told["TimeZone"] == "Asia/Tokyo", told
+            for name, value in own.items():
+                assert one.value(f"show {name}") == value.replace("4321", "4321ms"), name
+
+
+def test_startup_parameters():
+    """Every parameter of the start-up packet or of `options` holds, custom ones too; RESET leads back to it."""
+    proxy = runner.proxy(max_connections=1)
+    own = {"statement_timeout": "4321", "extra_float_digits": "2", "app.tenant": "t1"}
+    options = "-c work_mem=7MB -c my.option=a\\ b --lock-timeout=3s"
+    with proxy.client(options=options, **own) as one, proxy.client() as two:
+        two.query("set statement_timeout = 1111")
+        for _ in range(2):
+            assert one.value("show statement_timeout") == "4321ms"
+            assert one.value("show extra_float_digits") == "2"
+            assert one.value("show app.tenant") == "t1"
+            assert one.value("show my.option") == "a b"
+            assert one.value("show work_mem") == "7MB"
+            assert one.value("show lock_timeout") == "3s"
+            assert two.value("select coalesce(current_setting('app.tenant', true), '')") == ""
+            assert two.value("show statement_timeout") == "1111ms"
+            one.query("set statement_timeout = 1")
+            one.query("set app.tenant = 't2'")
+            assert one.value("show app.tenant") == "t2"
+            one.query("reset all")
+
+
+def test_a_startup_parameter_that_is_not_known():
+    """An unknown start-up parameter gives PostgreSQL's own error, and the next client is served."""
+    proxy = runner.proxy(max_connections=1)
+    for wrong in ({"no_such_parameter": "1"}, {"options": "-c no_such_parameter=1"}, {"work_mem": "much"}):
+        with runner.cluster().wire() as probe:
+            assert probe.value("select 1") == "1"
+        try:
+            with proxy.client(**wrong) as client:
+                client.query("select 1")
+            raise AssertionError(f"{wrong} was taken")
+        except wire.ServerError as error:
+            assert error.code in ("42704", "22023"), error
+            assert "no_such_parameter" in error.text or "work_mem" in error.text, error
+        with proxy.client() as client:
+            assert client.value("select 1") == "1"
+
+
+PINS = {
+    "create temp table held (x int)": "drop table held",
+    "create temporary view held as select 1": "drop view held",
+    "select 1 as x into temp held": "discard temp",
+    "declare held cursor with hold for select generate_series(1, 10)": "close held",
+    "select pg_advisory_lock(4711)": "select pg_advisory_unlock(4711)",
+    "select pg_try_advisory_lock_shared(4711)": "select pg_advisory_unlock_all()",
+    "listen held": "unlisten held",
+}
+
+
+@runner.cases(1, 2)
+def test_pins(cores):
+    """What cannot follow keeps the backend with its client, until it is gone."""
+    proxy = runner.proxy(cores=cores, max_connections=2)
+    for begin, end in PINS.items():
+        with clients(proxy, 3) as (one, two, three):
+            one.query(begin)
+            pid = one.value(PID)
+            others = {client.value(PID) for _ in range(3) for client in (two, three)}
+            assert pid not in others, begin
+            assert one.value(PID) == pid, begin
+            one.query(end)
+            two.query("begin")
+            three.query("begin")
+            found = {client.value(PID) for client in (two, three)}
+            assert pid in found and len(found) == 2, (begin, pid, found)
+            two.query("commit")
+            three.query("commit")
+
+
+def test_pins_work():
+    """A client uses its temporary table, its cursor and its notifications over many transactions."""
+    proxy = runner.proxy(max_connections=2)
+    with clients(proxy, 2) as (one, two):
+        one.query("create temp table mine (x int)")
+        one.query("insert into mine values (1), (2)")
+        two.query("select 1")
+        assert one.value("select count(*) from mine") == "2"
+        one.query("begin; declare c cursor with hold for select x from mine order by x; commit")
+        two.query("select 1")
+        assert one.query("fetch 1 from c") == [["1"]]
+        assert one.query("fetch 1 from c") == [["2"]]
+        one.query("listen news")
+        two.query("notify news, 'hello'")
+        assert one.recv_until("A")[-1].kind == "A"
+        # As long as one reason is left.
+        pid = one.value(PID)
+        one.query("drop table mine cascade; close c")
+        two.query("select 1")
+        assert one.value(PID) == pid
+        one.query("unlisten *")
+
+
+def test_what_ends_with_the_transaction_pins_nothing():
+    """Temporary tables that are rolled back or dropped at commit, and locks of the transaction, keep nothing."""
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 2) as (one, two):
+        for sql in (
+            "begin; create temp table t (x int) on commit drop; commit",
+            "begin; create temp table t (x int); rollback",
+            "begin; create temp table t (x int); drop table t; commit",
+            "begin; select pg_advisory_xact_lock(1); commit",
+            "begin; declare c cursor for select 1; commit",
+            "begin; listen x; rollback",
+        ):
+            one.query(sql)
+            assert two.value("select 1") == "1"
+
+
+def test_a_pinned_backend_is_clean_for_the_next():
+    """When a client with a pinned backend goes, the next one finds nothing of it."""
+    with runner.fresh_proxy(max_connections=1) as proxy:
+        for end in ("terminate", "close", "reset"):
+            one = proxy.client()
+            one.query("create temp table mine (x int); set work_mem = '5MB'; set app.x = 'y'")
+            one.query("select pg_advisory_lock(7); listen mine")
+            one.query("begin; declare c cursor with hold for select 1; commit; set role none")
+            pid = one.value(PID)
+            getattr(one, end)()
+            with proxy.client() as two:
+                assert two.value(PID) == pid
+                assert two.value("select to_regclass('mine')") is None
+                assert two.value("select count(*) from pg_locks where locktype = 'advisory'") == "0"
+                assert two.value("select count(*) from pg_listening_channels()") == "0"
+                assert two.value("select count(*) from pg_cursors") == "0"
+                assert two.value("show work_mem") == "4MB"
+                assert two.value("select coalesce(current_setting('app.x', true), '')") == ""
+
+
+HIDDEN = """
+create or replace function hides(value text) returns text language sql as
+$$ select set_config('hidden.owner', value, false) $$;
+grant execute on function hides(text) to public
+"""
+SEEN = "select coalesce(current_setting('hidden.owner', true), '')"
+
+
+def test_the_limit_of_follow():
+    """What a function changes inside is not seen by follow; strict cleans it away."""
+    runner.cluster().run(HIDDEN)
+    for policy, seen in (("follow", "mine"), ("strict", "")):
+        with runner.fresh_proxy(max_connections=1, pool={"session_state": policy}) as proxy:
+            with clients(proxy, 2) as (one, two):
+                one.query("select hides('mine')")
+                assert two.value(SEEN) == seen, policy
+                one.query("set work_mem = '5MB'")
+                two.query("select 1")
+                assert one.value("show work_mem") == "5MB", policy
+
+
+def test_pin_policy():
+    """With "pin" a client that sets an unreported parameter keeps its backend until it resets it."""
+    with runner.fresh_proxy(max_connections=2, pool={"session_state": "pin"}) as proxy:
+        with clients(proxy, 2) as (one, two):
+            one.query("set application_name = 'x'")
+            one.query("set work_mem = '5MB'")
+            pid = one.value(PID)
+            assert all(two.value(PID) != pid for _ in range(3))
+            assert one.value("show work_mem") == "5MB"
+            one.query("reset all")
+            two.query("begin")
+            one.query("begin")
+            assert len({one.value(PID), two.value(PID)}) == 2
+
+
+def test_warn_policy():
+    """With "warn" the state stays where it is, and the log tells once for each client."""
+    with runner.fresh_proxy(max_connections=1, pool={"session_state": "warn"}) as proxy:
+        with clients(proxy, 2) as (one, two):
+            one.query("set work_mem = '5MB'")
+            one.query("set work_mem = '6MB'")
+            assert two.value("show work_mem") == "6MB"
+            one.query("reset work_mem")
+        runner.eventually(lambda: "does not follow it" in proxy.log(), what="a warning")
+        assert proxy.log().count("does not follow it") == 1
+
+
+def test_refuse_policy():
+    """With "refuse" what would keep a backend is an error; the client goes on, and parameters follow."""
+    with runner.fresh_proxy(max_connections=1, pool={"session_state": "refuse"}) as proxy:
+        with clients(proxy, 2) as (one, two):
+            for sql in PINS:
+                fields = one.error_of(sql)
+                assert fields["C"] == "0A000" and "session_state" in fields["M"], fields
+                one.send(extended(sql) + SYNC)
+                found = one.recv_until("Z")
+                assert [e["C"] for e in wire.errors(found)] == ["0A000"], found
+            one.query("set work_mem = '5MB'")
+            two.query("select 1")
+            assert one.value("show work_mem") == "5MB"
+            one.query("begin; create temp table t (x int) on commit drop; commit")
+            one.query("begin")
+            one.send(query("listen x"))
+            assert one.recv_last_error()["C"] == "0A000"
+            assert two.value("select 1") == "1"
+
+
+def test_a_client_that_sets_before_each_query():
+    """A client that sets something in each transaction does not keep others from the only backend."""
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 3) as several:
+
+        def work(number):
+            client = several[number]
+            for turn in range(runner.scaled(60, 10)):
+                client.query(f"set work_mem = '{number + 1}MB'")
+                client.query(f"begin; set local lock_timeout = {turn + 1}; commit")
+                assert client.value("show work_mem") == f"{number + 1}MB"
+
+        began = time.monotonic()
+        runner.in_threads([lambda n=n: work(n) for n in range(3)])
+        assert time.monotonic() - began < 60
+
+
+def test_pipelined_settings():
+    """Settings within a pipeline follow, whatever comes behind them in it."""
+    proxy = runner.proxy(max_connections=1)
+    with clients(proxy, 2) as (one, two):
+        one.send(extended("set work_mem = '5MB'") + SYNC + extended("set app.x = 'y'") + SYNC + query("select 1"))
+        for _ in range(3):
+            one.result()
+        two.query("select 1")
+        assert one.query("select current_setting('work_mem'), current_setting('app.x')") == [["5MB", "y"]]
+
+
+def test_settings_in_other_encodings():
+    """Values outside ASCII are kept whatever client_encoding sender and successor have."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client(client_encoding="LATIN1") as one, proxy.client(client_encoding="UTF8") as two:
+        one.send(wire.message("Q", b"set app.x = 'gr\xf6\xdfe'\0"))
+        one.recv_until("Z")
+        two.query("set app.x = 'ž€'")
+        assert two.value("show app.x") == "ž€"
+        assert one.value("select octet_length(convert_to(current_setting('app.x'), 'UTF8'))") == "7"
+        assert two.value("show app.x") == "ž€"
+
+
+if __name__ == "__main__":
+    runner.main()
