@@ -554,7 +554,8 @@ bool Backend::is_near_its_end(Nanoseconds now) const noexcept {
   if (expires_at_ == never || is_retired_) return false;
   const PoolLimits& limits = slice_->spec().limits;
   // A session keeps its backend for as long as it likes: a successor would wait for nothing.
-  const bool is_kept = state_ == State::leased && limits.mode == LeaseMode::session;
+  const bool is_kept =
+      state_ == State::leased && (limits.mode == LeaseMode::session || pinned_since != 0);
   if ((state_ != State::idle && state_ != State::leased) || is_kept) return false;
   return now >= expires_at_ - std::min(limits.max_lifetime / 10, replacement_lead_max);
 }

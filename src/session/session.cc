@@ -314,7 +314,7 @@ void Session::try_release() noexcept {
   if (is_pinned() && !draining_) {
     if (mode() == LeaseMode::session) return;
     if (!names_.empty() && backend.pinned_since == 0) note_pin(PinReason::statement);
-    backend.apply_parameters(parameters_);
+    if (backend.cancels_in_flight() == 0) backend.apply_parameters(parameters_);
     return;
   }
   const Cleaning cleaning = cleaning_needed();

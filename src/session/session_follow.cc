@@ -95,8 +95,9 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
   }
   screen_.add(piece, is_last);
   if (!is_last || screen_.is_harmless()) return;
-  // As of a statement without a name: a client that prepares one that long will not do so often.
-  note_statement(0, unknown_effects());
+  if (reader_.header().tag == frontend_tag::parse)
+    return note_statement(name_reader_.name(), unknown_effects());
+  note_effects(unknown_effects());
 }
 
 void Session::read_body(std::string_view body) noexcept {
@@ -108,7 +109,8 @@ void Session::read_body(std::string_view body) noexcept {
     case frontend_tag::parse: {
       if (end == std::string_view::npos) return;  // The server refuses it.
       const uint64_t name = end == 0 ? 0 : hash_name(body.substr(0, end));
-      return note_statement(name, effects_of_text(body.substr(end + 1)));
+      const std::string_view text = body.substr(end + 1);
+      return note_statement(name, effects_of_text(text.substr(0, text.find('\0'))));
     }
     case frontend_tag::bind: {
       const size_t begin = end == std::string_view::npos ? end : end + 1;
@@ -173,7 +175,8 @@ bool Session::refuse(uint8_t tag, ByteSpan rest) noexcept {
 // The transaction is over. True: the server is asked what it has left.
 bool Session::ask_state() noexcept {
   if (!session_state_.must_ask() || draining_) return false;
-  if (!session_state_.is_asking()) backend_->ask_state(session_state_.ask());
+  // A cancel request that may still arrive must not hit the question.
+  if (backend_->cancels_in_flight() == 0) backend_->ask_state(session_state_.ask());
   return true;
 }
 

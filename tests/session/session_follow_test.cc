@@ -195,6 +195,25 @@ TEST_CASE("what a prepared statement does counts each time it is bound") {
   }
 }
 
+TEST_CASE("a long statement that is not known to be harmless counts each time it is bound") {
+  const std::string text = "SELECT f('" + std::string(70'000, 'x') + "'); -- config";
+  for (const std::string name : {"", "p"}) {
+    SessionBench bench(following());
+    TestClient one(bench, 0, "me");
+    const std::string message = parse_message(name, text);
+    one.write(message.substr(0, 30));
+    one.write(message.substr(30) + sync_message());
+    CHECK(texts_of(bench.server.only()).front() == question);
+    for (int i = 0; i < 2; ++i) {
+      const uint64_t asked = bench.slice().counters.state_probes;
+      one.write(bind_message("", name) + sync_message());
+      CHECK(bench.slice().counters.state_probes == asked + 1);
+      one.write(sync_message());
+      CHECK(bench.slice().counters.state_probes == asked + 1);
+    }
+  }
+}
+
 TEST_CASE("texts are read however they come") {
   for (const size_t size : {size_t{100}, size_t{70'000}}) {
     for (const size_t cut : {size_t{5}, size_t{9}, size_t{40}, size - 10}) {

@@ -579,7 +579,8 @@ void Checker::on_server_message(const ServerSession& session, const WireMessage&
   if (wanted.empty() || message.tag == 'X') return;
   const std::string text =
       message.tag == 'Q' ? message.body.substr(0, message.body.size() - 1) : "";
-  if (text == "DISCARD ALL") {
+  if (text == "DISCARD ALL" ||
+      text.starts_with("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL")) {
     prepared_.erase(&session);
   } else if (text == wanted) {
     prepared_.insert(&session);

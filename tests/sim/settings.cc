@@ -126,6 +126,13 @@ void Settings::draw_more() {
     limits.wait_notice = milliseconds(one_of(random, {0, 0, 1, 10, 100}));
     if (random.percent(25)) limits.connect_query = "FIRST";
   }
+  // Most statements here are none of PostgreSQL's: where state is followed, nearly every
+  // transaction is asked about, and its backend cleaned.
+  SimRandom of_state(seed ^ 0x7374617465);
+  for (PoolLimits& limits : first.limits)
+    if (of_state.percent(30))
+      limits.session_state =
+          one_of(of_state, {StatePolicy::follow, StatePolicy::strict, StatePolicy::pin});
 }
 
 // In a third of the seeds; from numbers of their own, too.

@@ -76,10 +76,6 @@ std::optional<std::string> ScriptedState::run(std::string_view text) {
     settings["role"] = text.substr(9);
     return complete("SET");
   }
-  if (text.starts_with("RESET ")) {
-    reset(std::string(text.substr(6)));
-    return complete("RESET");
-  }
   struct Holding {
     std::string_view begin, name;
   };

@@ -21,6 +21,8 @@ class ScriptedState {
   [[nodiscard]] std::optional<std::string> run(std::string_view text);
   void begin() { at_begin_ = settings; }
   void roll_back() { settings = at_begin_; }
+  // "ALL", or one name, with quotes or without.
+  void reset(std::string name);
 
   // Parameters that are not reported, by name, and the role.
   std::map<std::string, std::string> settings;
@@ -32,7 +34,6 @@ class ScriptedState {
  private:
   [[nodiscard]] std::string tell(std::string_view question) const;
   [[nodiscard]] std::string set_config(std::string_view arguments);
-  void reset(std::string name);
   std::map<std::string, std::string> at_begin_;
 };
 

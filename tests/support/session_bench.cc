@@ -463,21 +463,27 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   }
   if (session.status_ == 'E') return fail_with("25P02", "current transaction is aborted");
   if (begins_with(text, "FAIL")) return fail_with("22012", "division by zero");
-  if (text == "DISCARD ALL") {
-    session.state.settings.clear();
-    session.state.held.clear();
+  if (text == "DISCARD ALL" || begins_with(text, "RESET ")) {
+    if (text[0] == 'D') {
+      session.state.held.clear();
+      session.state.reset("ROLE");
+      session.statements_.clear();
+    }
+    const std::string_view name = text[0] == 'D' ? "ALL" : text.substr(6);
+    session.state.reset(std::string(name));
+    std::string answer;
+    for (auto& [own, value] : session.parameters_) {
+      const std::string& initial = session.defaults_.at(own);
+      if ((name != "ALL" && name != own) || value == initial) continue;
+      value = initial;
+      answer += frame('S', zero_ended(own) + zero_ended(value));
+    }
+    return answer + complete(text[0] == 'D' ? text : "RESET");
   }
   if (const auto answer = session.state.run(text)) return *answer;
-  if (text == "DISCARD ALL" || text == "DEALLOCATE ALL") {
+  if (text == "DEALLOCATE ALL") {
     session.statements_.clear();
-    std::string answer;
-    for (auto& [name, value] : session.parameters_) {
-      const std::string& initial = session.defaults_.at(name);
-      if (text != "DISCARD ALL" || value == initial) continue;
-      value = initial;
-      answer += frame('S', zero_ended(name) + zero_ended(value));
-    }
-    return answer + complete(text);
+    return complete(text);
   }
   if (begins_with(text, "WHO "))
     return echo(std::string(text) + " is " + session.parameters_["application_name"]);

@@ -105,7 +105,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_skipped_error(const ErrorFields& fields) noexcept override;
   void on_input_end() noexcept override;
   void on_backend_drained() noexcept override;
-  void on_cancel_ended() noexcept override { resume(); }
+  void on_cancel_ended() noexcept override {
+    if (session_state_.must_ask()) try_release();
+    resume();
+  }
   void on_backend_lost(const PoolError& error, bool told_by_server) noexcept override;
 
   // --- StreamOwner ---
