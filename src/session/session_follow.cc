@@ -128,9 +128,14 @@ void Session::read_body(std::string_view body) noexcept {
 }
 
 SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
-  if (session_state_.pins() == 0 && is_plainly_harmless(text)) return {};
+  // Whatever makes a table makes it there.
+  const std::string* path = find_parameter(parameters_->settings(), "search_path");
+  const bool is_temporary = path != nullptr && path->starts_with("pg_temp");
+  if (session_state_.pins() == 0 && !is_temporary && is_plainly_harmless(text)) return {};
   const std::string* standard = find_parameter(parameters_->list(), "standard_conforming_strings");
-  return effects_of(text, standard == nullptr || *standard != "off");
+  SqlEffects effects = effects_of(text, standard == nullptr || *standard != "off");
+  if (is_temporary) effects.bits |= sql_effect::temporary;
+  return effects;
 }
 
 void Session::note_statement(uint64_t name, const SqlEffects& effects) noexcept {
@@ -201,6 +206,7 @@ void Session::restore_first(const StateProbe& probe) noexcept {
     if (find_parameter(settings, name) == nullptr) settings.emplace_back(name, value);
   std::sort(settings.begin(), settings.end());
   parameters_ = store.with_settings(parameters_, settings);
+  if (!session_state_.has_reset_reported()) return;
   for (const auto& [name, value] : first_parameters_->list()) {
     const std::string* current = find_parameter(parameters_->list(), name);
     if (current == nullptr || *current == value || probe.is_set(name)) continue;

@@ -10,7 +10,7 @@ namespace {
 // What a server is asked about when it may have changed.
 constexpr uint16_t asked_effects = sql_effect::setting | sql_effect::role | sql_effect::temporary |
                                    sql_effect::cursor | sql_effect::lock | sql_effect::listening |
-                                   sql_effect::unseen | sql_effect::reset;
+                                   sql_effect::unseen | sql_effect::reset | sql_effect::reported;
 constexpr uint16_t holding_effects = sql_effect::temporary | sql_effect::cursor | sql_effect::lock |
                                      sql_effect::listening | sql_effect::unseen;
 

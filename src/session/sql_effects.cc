@@ -148,6 +148,8 @@ class EffectsReader {
   void skip_parentheses();
   std::string_view take_parameter_name();
   void note_parameter(std::string_view name);
+  void note_reset(std::string_view name);
+  void note_value(std::string_view name, const SqlToken& value);
 
   SqlScanner scanner_;
   SqlToken token_;
@@ -222,16 +224,21 @@ void EffectsReader::skip_parentheses() {
 void EffectsReader::read_set() {
   const bool is_local = take("local");
   const bool is_session = !is_local && take("session");
-  if (is_local || token_.is_word("transaction") || token_.is_word("constraints")) {
+  if (token_.is_word("transaction") || token_.is_word("constraints")) {
     // For this transaction only.
   } else if (is_session && token_.is_word("authorization")) {
     add(sql_effect::role);
-  } else if (token_.is_word("time") || token_.is_word("names")) {
-    // TIME ZONE, and client_encoding: the server reports them.
-  } else if (const std::string_view name = take_parameter_name(); !name.empty()) {
-    note_parameter(name);
   } else {
-    add(sql_effect::setting | sql_effect::unseen);
+    std::string_view name = take_parameter_name();
+    if (equals_word(name, "time")) (void)take("zone");
+    if (equals_word(name, "names")) name = "client_encoding";
+    if (token_.is_symbol('=') || token_.is_word("to")) advance();
+    note_value(name, token_);
+    if (!is_local && token_.is_word("default")) {
+      note_reset(name);
+    } else if (!is_local) {
+      note_parameter(name);
+    }
   }
   read_rest({});
 }
@@ -255,30 +262,44 @@ std::string_view EffectsReader::take_parameter_name() {
   return is_ascii(name) ? name : std::string_view();
 }
 
+// `name`: empty when it is not known.
 void EffectsReader::note_parameter(std::string_view name) {
+  if (name.empty()) return add(sql_effect::setting | sql_effect::unseen);
   if (equals_word(name, "role") || equals_word(name, "session_authorization"))
     return add(sql_effect::role);
-  if (is_settable_later(name)) return;  // Reported by every server.
+  // Every server reports these. SET TIME ZONE sets TimeZone.
+  if (is_settable_later(name) || equals_word(name, "time")) return;
   add(sql_effect::setting);
   if (name.find('.') != std::string_view::npos) effects_.add_name(name);
 }
 
+// Where pg_temp comes first in the search path, every table that is made is temporary.
+void EffectsReader::note_value(std::string_view name, const SqlToken& value) {
+  if (!equals_word(name, "search_path") && !equals_word(name, "schema")) return;
+  if (begins_with_word(value.text, "pg_temp")) add(sql_effect::temporary);
+}
+
+void EffectsReader::note_reset(std::string_view name) {
+  const bool is_role = equals_word(name, "role") || equals_word(name, "session_authorization");
+  add((is_role ? sql_effect::role : sql_effect::setting) | sql_effect::reset);
+  if (equals_word(name, "time") || is_followed_parameter(name)) add(sql_effect::reported);
+}
+
 void EffectsReader::read_reset() {
   if (token_.is_word("all")) {
-    add(sql_effect::setting | sql_effect::reset);
+    add(sql_effect::setting | sql_effect::reset | sql_effect::reported);
   } else if (token_.is_word("session")) {
     add(sql_effect::role | sql_effect::reset);
   } else {
-    const std::string_view name = take_parameter_name();
-    const bool is_role = equals_word(name, "role") || equals_word(name, "session_authorization");
-    add((is_role ? sql_effect::role : sql_effect::setting) | sql_effect::reset);
+    note_reset(take_parameter_name());
   }
   read_rest({});
 }
 
 void EffectsReader::read_discard() {
   if (token_.is_word("all")) {
-    add(sql_effect::setting | sql_effect::role | sql_effect::reset | sql_effect::ends);
+    add(sql_effect::setting | sql_effect::role | sql_effect::reset | sql_effect::reported |
+        sql_effect::ends);
   } else if (token_.is_word("temp") || token_.is_word("temporary")) {
     add(sql_effect::ends);
   }
@@ -355,6 +376,7 @@ void EffectsReader::note_word() {
 void EffectsReader::read_set_config() {
   advance();
   const SqlToken first = token_;
+  SqlToken value;
   bool is_name_alone = false;
   bool is_local = false;
   bool is_nested = false;
@@ -370,16 +392,17 @@ void EffectsReader::read_set_config() {
       tokens_count = 0;
     } else if (depth > 0) {
       ++tokens_count;
+      if (argument == 1 && tokens_count == 1) value = token_;
       is_local = argument == 2 && tokens_count == 1 && token_.is_word("true");
       if (token_.is_name("set_config")) is_nested = true;
       if (token_.is_any_name()) add(effects_of_function(token_.text));
     }
     advance();
   }
-  if (is_nested) return add(sql_effect::setting | sql_effect::unseen);
-  if (is_local) return;
-  if (!is_name_alone || !is_plain_text(first)) return add(sql_effect::setting | sql_effect::unseen);
-  note_parameter(first.text);
+  std::string_view name;
+  if (is_name_alone && !is_nested && is_plain_text(first)) name = first.text;
+  note_value(name, value);
+  if (!is_local || is_nested) note_parameter(name);
 }
 
 }  // namespace

@@ -11,9 +11,9 @@ namespace {
 
 // "setting unseen (app.x app.y)".
 std::string effects_text(std::string_view text, bool standard_strings = true) {
-  constexpr std::string_view names[] = {"setting", "role",      "temporary", "cursor",
-                                        "lock",    "listening", "library",   "unseen",
-                                        "reset",   "ends",      "prepares",  "executes"};
+  constexpr std::string_view names[] = {"setting",   "role",     "temporary", "cursor", "lock",
+                                        "listening", "library",  "unseen",    "reset",  "ends",
+                                        "prepares",  "executes", "reported"};
   const SqlEffects effects = effects_of(text, standard_strings);
   std::string all;
   for (size_t i = 0; i < std::size(names); ++i) {
@@ -146,13 +146,19 @@ TEST_CASE("set_config is read where its arguments can be") {
 }
 
 TEST_CASE("RESET and DISCARD are seen") {
-  CHECK(effects_text("reset all") == "setting reset");
+  CHECK(effects_text("reset all") == "setting reset reported");
   CHECK(effects_text("reset app.x") == "setting reset");
-  CHECK(effects_text("reset time zone") == "setting reset");
+  CHECK(effects_text("reset time zone") == "setting reset reported");
+  CHECK(effects_text("reset \"DateStyle\"") == "setting reset reported");
   CHECK(effects_text("reset role") == "role reset");
   CHECK(effects_text("reset session authorization") == "role reset");
-  CHECK(effects_text("discard all") == "setting role reset ends");
+  CHECK(effects_text("discard all") == "setting role reset ends reported");
   CHECK(effects_text("discard temp") == "ends");
+  CHECK(effects_text("set work_mem to default") == "setting reset");
+  CHECK(effects_text("set application_name = default") == "setting reset reported");
+  CHECK(effects_text("set time zone default") == "setting reset reported");
+  CHECK(effects_text("set role to default") == "role reset");
+  CHECK(effects_text("set local work_mem to default").empty());
   CHECK(effects_text("discard plans").empty());
 }
 
@@ -173,6 +179,17 @@ TEST_CASE("temporary tables are seen, unless they end with the transaction") {
   CHECK(effects_text("create temp table t on commit drop as select 1") == "temporary");
   CHECK(effects_text("create temp table t(); create temp table u () on commit drop") ==
         "temporary");
+}
+
+TEST_CASE("a search path that begins with pg_temp makes tables temporary") {
+  CHECK(effects_text("set search_path = pg_temp, public") == "setting temporary");
+  CHECK(effects_text("set local search_path to 'pg_temp'") == "temporary");
+  CHECK(effects_text("set schema 'pg_temp'") == "setting temporary");
+  CHECK(effects_text("set search_path = public, pg_temp") == "setting");
+  CHECK(effects_text("select set_config('search_path', 'pg_temp,a', false)") ==
+        "setting temporary");
+  CHECK(effects_text("select set_config('search_path', 'pg_temp', true)") == "temporary");
+  CHECK(effects_text("select set_config('app.x', 'pg_temp', true)").empty());
 }
 
 TEST_CASE("what else a session holds is seen") {

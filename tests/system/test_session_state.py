@@ -288,6 +288,7 @@ PINS = {
     "select pg_advisory_lock(4711)": "select pg_advisory_unlock(4711)",
     "select pg_try_advisory_lock_shared(4711)": "select pg_advisory_unlock_all()",
     "listen held": "unlisten held",
+    "set search_path = pg_temp; create table held (x int)": "drop table held; reset search_path",
 }
 
 
@@ -345,6 +346,7 @@ def test_what_ends_with_the_transaction_pins_nothing():
             "begin; select pg_advisory_xact_lock(1); commit",
             "begin; declare c cursor for select 1; commit",
             "begin; listen x; rollback",
+            "begin; set local search_path = pg_temp; create table t (x int); drop table t; commit",
         ):
             one.query(sql)
             assert two.value("select 1") == "1"

@@ -152,9 +152,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool is_quiet() const noexcept;
   // No message of the server is half received.
   [[nodiscard]] bool is_at_boundary() const noexcept { return reader_.at_boundary(); }
-  // Ends the lease of a quiet backend; it is cleaned before the next lessee gets it.
-  // (Of a single-use pool it ends, here and below.) Requires:
-  // leased, is_quiet(), transaction status idle. Note: may lease it at once to another.
+  // Ends the lease of a quiet backend; it is cleaned before the next lessee gets it. (Of a
+  // single-use pool it ends, here and below.) Requires: leased, is_quiet(), transaction status
+  // idle. Note: may lease it at once to another.
   void give_back(Cleaning cleaning) noexcept;
   // Ends the lease of a client that goes, whatever it leaves: a server that is busy gets a cancel
   // request, what it still answers is swallowed, an open transaction is rolled back; then as

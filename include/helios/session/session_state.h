@@ -39,6 +39,10 @@ class SessionState {
   [[nodiscard]] bool is_asking() const noexcept { return is_asking_; }
   // The question that is due now. Requires: must_ask().
   [[nodiscard]] std::unique_ptr<StateProbe> ask();
+  // The question that is not answered yet was for a RESET of parameters that servers report.
+  [[nodiscard]] bool has_reset_reported() const noexcept {
+    return (asked_ & sql_effect::reported) != 0;
+  }
   // Its answer; `has_settings`: parameters are set that pin by themselves. Returns the reasons to
   // keep the backend that are new.
   PinReasons on_answer(const StateProbe& probe, bool has_settings) noexcept;

@@ -26,6 +26,7 @@ constexpr uint16_t reset = 1 << 8;      // RESET, DISCARD ALL: parameters go bac
 constexpr uint16_t ends = 1 << 9;  // What a session holds may be gone: DROP, CLOSE, UNLISTEN...
 constexpr uint16_t prepares = 1 << 10;  // PREPARE: the other bits hold when EXECUTE comes.
 constexpr uint16_t executes = 1 << 11;  // EXECUTE.
+constexpr uint16_t reported = 1 << 12;  // With `reset`: of parameters that servers report, too.
 
 // What follows no client, so that the backend has to stay with it.
 constexpr uint16_t holding = temporary | cursor | lock | listening | library;
