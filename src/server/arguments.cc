@@ -139,7 +139,8 @@ std::string_view help_text() noexcept {
          "                     treat these io_uring features as missing from the kernel\n"
          "\n"
          "signals: SIGTERM and SIGINT refuse new clients, let running transactions finish, then\n"
-         "stop; a second one stops at once. SIGHUP reads the configuration again.\n"
+         "stop; a second one stops at once. SIGHUP reads the configuration again. SIGUSR1 writes\n"
+         "a table of statistics to the log.\n"
          "\n"
          "exit codes: 0 done, 1 failure at run time, 2 wrong usage or configuration\n";
 }

@@ -96,11 +96,11 @@ TEST_CASE("two configurations are an error") {
         std::string("--config is given twice: the configuration is one file") + hint);
 }
 
-TEST_CASE("the help names every option and exit code and ends its last line") {
+TEST_CASE("the help names every option, signal and exit code and ends its last line") {
   const std::string_view help = help_text();
   for (const char* word :
        {"--config FILE", "--check-config", "--version", "--help", "--io-features-off", "for tests",
-        "SIGTERM", "0 done", "1 failure", "2 wrong usage"}) {
+        "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "0 done", "1 failure", "2 wrong usage"}) {
     CAPTURE(word);
     CHECK(help.find(word) != std::string_view::npos);
   }
