@@ -404,6 +404,7 @@ void Session::fail(std::string_view code, std::string_view message) noexcept {
   if (state_ == State::ending) return;
   if (state_ == State::leaving || !client_at_boundary_)
     return end("failed in the middle of a reply");
+  if (login_ != nullptr) ++sessions_.counters().refused;
   // That we stop is no failure.
   if (sessions_.is_draining()) {
     LOG_LIMITED(info, "client %u is told FATAL %.*s: %.*s", sessions_.process_id_of(*this),

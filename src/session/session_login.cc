@@ -90,10 +90,8 @@ void Session::on_startup_message(StartupMessage& startup) noexcept {
     return fail(sqlstate::cannot_connect_now, "the pooler is shutting down");
   SessionsShared& shared = sessions_.shared();
   counted_ = true;
-  if (shared.clients_count.fetch_add(1, std::memory_order_relaxed) >= shared.clients_max) {
-    ++sessions_.counters().refused;
+  if (shared.clients_count.fetch_add(1, std::memory_order_relaxed) >= shared.clients_max)
     return fail(sqlstate::too_many_connections, "no more connections allowed (max_clients)");
-  }
   if (!take_settings(startup)) return;
   MessageWriter& output = sessions_.pools().writer();
   on_login_step(
@@ -201,7 +199,6 @@ void Session::enter(PoolEntry& pool) noexcept {
 bool Session::count_client() noexcept {
   const PoolSpec& spec = pool_->slice.spec();
   const auto refuse = [this](std::string_view kind, const std::string& name) {
-    ++sessions_.counters().refused;
     fail(sqlstate::too_many_connections, "too many clients of " + std::string(kind) + " \"" + name +
                                              "\" (max_clients in [[" + std::string(kind) + "]])");
     return false;

@@ -113,6 +113,31 @@ TEST_CASE("an unknown database is told to those who are logged in only") {
   CHECK(bench.server.sessions().empty());
 }
 
+TEST_CASE("a client that is turned away is counted, whatever it asked for") {
+  BenchOptions options;
+  options.clients_max = 2;
+  SessionBench bench(options);
+  const auto ask = [&](const std::string& bytes, std::string_view code) {
+    TestClient client(bench);
+    client.write(bytes);
+    CHECK(client.take_error() == code);
+  };
+  ask(startup_packet("me", "missing"), "3D000");
+  ask(std::string("\x7f\xff\xff\xff\0\0\0\0", 8), "08P01");
+  ask(startup_packet("stranger", "db") + frame('p', std::string("MD5\0\0\0\0\0", 8)), "08P01");
+  bench.server.login_error = error_reply("FATAL", "28P01", "no such role");
+  ask(startup_packet("me", "db"), "28P01");
+  bench.server.login_error.clear();
+  bench.advance(seconds(2));
+  const TestClient first(bench, 0, "me");
+  const TestClient second(bench, 0, "me");
+  ask(startup_packet("me", "db"), "53300");
+  const SessionsCounters& counters = bench.sessions().counters();
+  CHECK(counters.accepted == 7);
+  CHECK(counters.logged_in == 2);
+  CHECK(counters.refused == 5);
+}
+
 TEST_CASE("a client that says nothing is told so after the login timeout") {
   SessionBench bench;
   TestClient client(bench);

@@ -52,8 +52,8 @@ struct CancelJob {
 struct SessionsCounters {
   uint64_t accepted = 0;
   uint64_t logged_in = 0;
-  uint64_t refused = 0;
-  uint64_t moved = 0;  // To another core, after the login.
+  uint64_t refused = 0;  // Told an error before they were welcome, whatever it was.
+  uint64_t moved = 0;    // To another core, after the login.
 };
 
 class Sessions {
