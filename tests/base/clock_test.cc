@@ -1,6 +1,7 @@
 #include "helios/base/clock.h"
 
 #include <doctest/doctest.h>
+#include <time.h>
 
 #include "support/fake_clock.h"
 
@@ -15,6 +16,19 @@ TEST_CASE("the monotonic clock does not go back") {
     REQUIRE(now >= before);
     before = now;
   }
+}
+
+TEST_CASE("time is that of the monotonic clock: setting the wall clock changes no age") {
+  const auto read_kernel = [] {
+    timespec time{};
+    REQUIRE(clock_gettime(CLOCK_MONOTONIC, &time) == 0);
+    return seconds(time.tv_sec) + time.tv_nsec;
+  };
+  MonotonicClock clock;
+  const Nanoseconds before = read_kernel();
+  const Nanoseconds now = clock.now();
+  CHECK(before <= now);
+  CHECK(now <= read_kernel());
 }
 
 TEST_CASE("a fake clock stands still until it is advanced") {
