@@ -21,6 +21,8 @@ extern "C" int __sanitizer_install_malloc_and_free_hooks(
 #else
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -32,6 +34,7 @@ namespace {
 // Relaxed: a test reads them when the answers to its queries are there, and asks for equality only.
 std::atomic<uint64_t> allocations_count{0};
 std::atomic<uint64_t> locks_count{0};
+std::atomic<uint64_t> wall_clock_reads_count{0};
 
 void note(std::atomic<uint64_t>& count) noexcept {
   if (helios::current_core() >= 0) count.fetch_add(1, std::memory_order_relaxed);
@@ -47,12 +50,14 @@ namespace helios::test {
 
 CoreCalls core_calls() noexcept {
   return {allocations_count.load(std::memory_order_relaxed),
-          locks_count.load(std::memory_order_relaxed)};
+          locks_count.load(std::memory_order_relaxed),
+          wall_clock_reads_count.load(std::memory_order_relaxed)};
 }
 
 CoreCalls core_calls_since(const CoreCalls& before) noexcept {
   const CoreCalls now = core_calls();
-  return {now.allocations - before.allocations, now.locks - before.locks};
+  return {now.allocations - before.allocations, now.locks - before.locks,
+          now.wall_clock_reads - before.wall_clock_reads};
 }
 
 }  // namespace helios::test
@@ -71,13 +76,13 @@ void on_free(const volatile void*) {}
 
 }  // namespace
 
-bool helios::test::counts_locks() noexcept {
+bool helios::test::counts_everything() noexcept {
   return false;
 }
 
 #else
 
-bool helios::test::counts_locks() noexcept {
+bool helios::test::counts_everything() noexcept {
   return true;
 }
 
@@ -149,6 +154,9 @@ using MutexFunction = int(pthread_mutex_t*);
 using RwlockFunction = int(pthread_rwlock_t*);
 using SpinFunction = int(pthread_spinlock_t*);
 using WaitFunction = int(pthread_cond_t*, pthread_mutex_t*);
+using ClockFunction = int(clockid_t, timespec*);
+using DayFunction = int(timeval*, void*);
+using TimeFunction = time_t(time_t*);
 
 std::atomic<MutexFunction*> own_mutex_lock{nullptr};
 std::atomic<MutexFunction*> own_mutex_trylock{nullptr};
@@ -156,6 +164,9 @@ std::atomic<RwlockFunction*> own_rwlock_rdlock{nullptr};
 std::atomic<RwlockFunction*> own_rwlock_wrlock{nullptr};
 std::atomic<SpinFunction*> own_spin_lock{nullptr};
 std::atomic<WaitFunction*> own_cond_wait{nullptr};
+std::atomic<ClockFunction*> own_clock_gettime{nullptr};
+std::atomic<DayFunction*> own_gettimeofday{nullptr};
+std::atomic<TimeFunction*> own_time{nullptr};
 
 }  // namespace
 
@@ -189,6 +200,21 @@ int pthread_spin_lock(pthread_spinlock_t* lock) noexcept {
 int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
   note(locks_count);
   return find_own(own_cond_wait, "pthread_cond_wait")(condition, mutex);
+}
+
+int clock_gettime(clockid_t clock, timespec* now) noexcept {
+  if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) note(wall_clock_reads_count);
+  return find_own(own_clock_gettime, "clock_gettime")(clock, now);
+}
+
+int gettimeofday(timeval* now, void* zone) noexcept {
+  note(wall_clock_reads_count);
+  return find_own(own_gettimeofday, "gettimeofday")(now, zone);
+}
+
+time_t time(time_t* now) noexcept {
+  note(wall_clock_reads_count);
+  return find_own(own_time, "time")(now);
 }
 
 }  // extern "C"
