@@ -46,6 +46,23 @@ class Crowd {
   std::vector<size_t> answers_;
 };
 
+TEST_CASE("a waiter gets the backend that comes back, at once and wherever it waits") {
+  for (const CoreId core : {CoreId{0}, CoreId{1}}) {
+    BenchOptions options = with_ageless_backends(1, 2);
+    options.limits.acquire_timeout = milliseconds(800);
+    SessionBench bench(options);
+    TestClient holder(bench, 0, "me");
+    TestClient waiter(bench, core, "me");
+    holder.query("BEGIN");
+    waiter.query("mine");
+    bench.advance(milliseconds(100));
+    CHECK(waiter.take_tags().empty());
+    holder.query("COMMIT");
+    CHECK(waiter.take_tags() == "TDCZ");
+    CHECK(bench.server.sessions().size() == 1);
+  }
+}
+
 TEST_CASE("clients that ask again at once starve nobody") {
   constexpr size_t rounds = 5;
   for (const size_t clients_count : {8, 16, 64}) {
@@ -97,6 +114,52 @@ TEST_CASE("a client that leaves while a connect is made for it leaves nothing co
   CHECK(bench.server.only().queries() == std::vector<std::string>{"mine"});
 }
 
+PoolGauges gauges_of(SessionBench& bench) {
+  PoolGauges sum;
+  for (CoreId core = 0; core < bench.options.cores_count; ++core)
+    sum.add(bench.core(core).pools.statistics().total.gauges);
+  return sum;
+}
+
+// A backend comes back from one client and is handed to another that waits, on one core or on two;
+// after some steps of that one of both vanishes. The other goes on, and nothing of the first
+// counts.
+void vanish(uint64_t steps, CoreId core, bool is_holder, bool by_reset) {
+  BenchOptions options = with_ageless_backends(1, 2);
+  options.network.seed = steps + 1;
+  SessionBench bench(options);
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, core, "me");
+  holder.query("BEGIN");
+  waiter.query("mine");
+  REQUIRE(gauges_of(bench).waiters == 1);
+  holder.write_later(query_message("COMMIT"));
+  for (uint64_t i = 0; i < steps; ++i) (void)bench.step();
+  TestClient& leaver = is_holder ? holder : waiter;
+  by_reset ? leaver.reset() : leaver.close();
+  bench.advance(seconds(1));
+  const PoolGauges gauges = gauges_of(bench);
+  CHECK(gauges.leased == 0);
+  CHECK(gauges.waiters == 0);
+  CHECK(gauges.clients == 1);
+  CHECK(gauges.total() <= 1);
+  CHECK(gauges.total() + gauges.permits_free == 1);
+  CHECK(bench.node.limit.taken() == gauges.total());
+  TestClient& other = is_holder ? waiter : holder;
+  (void)other.take();
+  other.query("after");
+  CHECK(other.take_tags() == "TDCZ");
+}
+
+TEST_CASE("a client that vanishes while it gets or gives back a backend leaves nothing counted") {
+  for (uint64_t steps = 0; steps < 20; ++steps) {
+    CAPTURE(steps);
+    for (const CoreId core : {CoreId{0}, CoreId{1}})
+      for (const bool is_holder : {false, true})
+        for (const bool by_reset : {false, true}) vanish(steps, core, is_holder, by_reset);
+  }
+}
+
 TEST_CASE("an idle backend that is too old does not cost a connect while a fresh one is there") {
   BenchOptions options = with_ageless_backends(3);
   options.limits.idle_timeout = 0;
@@ -144,6 +207,44 @@ TEST_CASE("a backend goes back to the pool that it came from") {
     CHECK(bench.slice(0, user).backends_count() == 1);
   }
   CHECK(bench.server.open_sessions()[0]->queries() == bench.server.open_sessions()[1]->queries());
+}
+
+TEST_CASE("users, databases and settings have connections of their own, logged in as asked") {
+  struct Identity {
+    const char* user;
+    const char* database;
+    std::vector<std::pair<std::string, std::string>> settings;
+  };
+  const Identity identities[] = {
+      {"me", "db", {}}, {"you", "db", {}}, {"me", "db2", {}}, {"me", "db", {{"jit", "off"}}}};
+  SessionBench bench(with_ageless_backends(2));
+  std::vector<TestClient> clients;
+  for (const auto& [user, database, settings] : identities) {
+    clients.emplace_back(bench).write(startup_packet(user, database, settings));
+    REQUIRE(clients.back().take_tags().ends_with("KZ"));
+  }
+  for (int round = 0; round < 3; ++round)
+    for (size_t i = 0; i < clients.size(); ++i) clients[i].query(std::to_string(i));
+  const std::vector<ServerSession*> sessions = bench.server.open_sessions();
+  REQUIRE(sessions.size() == clients.size());
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    CHECK(sessions[i]->user() == identities[i].user);
+    CHECK(sessions[i]->database() == identities[i].database);
+    CHECK(sessions[i]->queries() == std::vector<std::string>(3, std::to_string(i)));
+  }
+}
+
+TEST_CASE("getting an idle backend and giving it back draws no random number") {
+  SessionBench bench(with_ageless_backends(1));
+  TestClient client(bench, 0, "me");
+  SeededRandom before = bench.core().random;
+  for (int i = 0; i < 10; ++i) client.query("a");
+  SeededRandom after = bench.core().random;
+  uint64_t expected = 0;
+  uint64_t number = 1;
+  before.fill({reinterpret_cast<uint8_t*>(&expected), sizeof(expected)});
+  after.fill({reinterpret_cast<uint8_t*>(&number), sizeof(number)});
+  CHECK(number == expected);
 }
 
 // Somebody who wants a backend and nothing else.

@@ -44,6 +44,25 @@ TEST_CASE("a drain keeps count of backends that are out, and closes them when th
   for (const auto& session : bench.server.sessions()) CHECK(said_terminate(*session));
 }
 
+TEST_CASE(
+    "a drain begins nothing new: who waits and who comes is told, what comes back is closed") {
+  SessionBench bench(with_ageless_backends(1));
+  TestClient holder(bench, 0, "me");
+  TestClient waiter(bench, 0, "me");
+  holder.query("BEGIN");
+  waiter.query("never");
+  bench.start_drain();
+  CHECK(waiter.take_error() == "57P01");
+  TestClient newcomer(bench);
+  newcomer.write(startup_packet("me", "db"));
+  CHECK(newcomer.take_error() == "57P03");
+  holder.query("COMMIT");
+  CHECK(holder.take_tags() == "CZCZE");
+  REQUIRE(bench.server.sessions().size() == 1);
+  CHECK(said_terminate(*bench.server.sessions()[0]));
+  CHECK(bench.is_empty());
+}
+
 TEST_CASE("an end that the pool decides on begins with Terminate") {
   const auto check = [](const BenchOptions& options,
                         const std::function<void(SessionBench&)>& act) {
@@ -90,6 +109,75 @@ TEST_CASE("backends that were made together do not end together") {
   }
   CHECK(count_open() == 0);
   CHECK(most_at_once < 10);
+}
+
+TEST_CASE("a backend past max_lifetime ends when it comes back, and by itself while it is idle") {
+  for (const bool is_leased : {false, true}) {
+    BenchOptions options = with_ageless_backends(1);
+    options.limits.max_lifetime = seconds(100);
+    SessionBench bench(options);
+    std::vector<TestClient> clients = open_backends(bench, 1);
+    const ServerSession& server = bench.server.only();
+    if (is_leased) clients[0].query("BEGIN");
+    bench.advance_in_steps(seconds(89), seconds(1));
+    CHECK(server.is_open());
+    bench.advance_in_steps(seconds(12), seconds(1));
+    CHECK(server.is_open() == is_leased);
+    if (is_leased) clients[0].query("COMMIT");
+    CHECK_FALSE(server.is_open());
+  }
+}
+
+TEST_CASE("idle backends are closed by the pool itself, though nobody comes any more") {
+  BenchOptions options = with_ageless_backends(3);
+  options.limits.idle_timeout = seconds(5);
+  SessionBench bench(options);
+  (void)open_backends(bench, 3);
+  bench.advance_in_steps(seconds(4), seconds(1));
+  CHECK(bench.slice().backends_count() == 3);
+  bench.advance_in_steps(seconds(4), seconds(1));
+  CHECK(bench.slice().backends_count() == 0);
+  CHECK(bench.server.open_sessions().empty());
+}
+
+TEST_CASE("while servers are slow to close what was idle, others are served") {
+  BenchOptions options = with_ageless_backends(4);
+  options.limits.idle_timeout = seconds(5);
+  SessionBench bench(options);
+  std::vector<TestClient> clients = open_backends(bench, 4);
+  clients[0].query("BEGIN");
+  bench.server.holds_ends = true;
+  bench.advance_in_steps(seconds(8), seconds(1));
+  CHECK(bench.pools().statistics().total.gauges.closing == 3);
+  clients[0].query("COMMIT");
+  clients[1].query("mine");
+  CHECK(clients[1].take_tags() == "CZCZTDCZ");
+}
+
+TEST_CASE("a backend that ends, breaks or grows too old in a client's hands is not given back") {
+  for (const char* how : {"end", "reset", "garbage", "age"}) {
+    const std::string what = how;
+    CAPTURE(what);
+    BenchOptions options = with_ageless_backends(1);
+    options.limits.max_lifetime = seconds(100);
+    SessionBench bench(options);
+    TestClient client(bench, 0, "me");
+    TestClient other(bench, 0, "me");
+    client.query("BEGIN");
+    other.query("mine");
+    ServerSession& server = bench.server.only();
+    if (what == "end") server.end();
+    if (what == "reset") server.reset();
+    if (what == "garbage") server.write(frame('D', "nobody asked"));
+    if (what == "age") {
+      bench.clock.advance(seconds(101));
+      client.query("COMMIT");
+    }
+    bench.settle();
+    CHECK(other.take_tags() == "TDCZ");
+    CHECK(bench.server.only().process_id() != server.process_id());
+    CHECK(bench.server.only().queries() == std::vector<std::string>{"mine"});
+  }
 }
 
 TEST_CASE("a timeout of 0 is off: nothing is closed, however long it was idle") {

@@ -796,28 +796,5 @@ TEST_CASE("a backend past its lifetime is not handed out, here or on another cor
   }
 }
 
-TEST_CASE("idle backends go after idle_timeout and max_lifetime") {
-  BenchOptions options;
-  options.limits.idle_timeout = seconds(5);
-  SessionBench bench(options);
-  TestClient client(bench, 0, "me");
-  client.query("a");
-  CHECK(is_idle(bench));
-  for (int i = 0; i < 8; ++i) bench.advance(seconds(1));
-  CHECK(bench.slice().backends_count() == 0);
-
-  options.limits.idle_timeout = 0;
-  options.limits.max_lifetime = seconds(5);
-  SessionBench other(options);
-  TestClient busy(other, 0, "me");
-  busy.query("BEGIN");
-  ServerSession& server = other.server.only();
-  for (int i = 0; i < 8; ++i) other.advance(seconds(1));
-  CHECK(server.is_open());
-  busy.query("COMMIT");
-  CHECK(busy.take_tags() == "CZCZ");
-  CHECK_FALSE(server.is_open());
-}
-
 }  // namespace
 }  // namespace helios
