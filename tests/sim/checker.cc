@@ -21,6 +21,13 @@ bool holds_backend(const Session& session) {
   return session.state() == Session::State::leased || session.state() == Session::State::leaving;
 }
 
+// It counts as a client of its database and user.
+bool is_logged_in(const Session& session) {
+  const Session::State state = session.state();
+  return state == Session::State::welcome || state == Session::State::ready ||
+         state == Session::State::waiting || state == Session::State::leased;
+}
+
 std::string in_ms(Nanoseconds duration) {
   return std::to_string(static_cast<double>(duration) / 1e6) + " ms";
 }
@@ -44,7 +51,9 @@ Checker::Checker(SessionBench& bench, const Settings& settings, const SharedLimi
       of_nodes_(nodes.size()),
       of_databases_(shared.databases.size()),
       of_users_(shared.users.size()),
-      of_pools_(settings.pools.size()) {
+      of_pools_(settings.pools.size()),
+      of_database_clients_(shared.databases.size()),
+      of_user_clients_(shared.users.size()) {
   coming_by_mail_.resize(settings.cores);
   for (const PoolSettings& pool : settings.pools) {
     const PoolSpecRef spec = bench.directory.pool_of("d" + std::to_string(pool.database),
@@ -71,6 +80,7 @@ void Checker::after_turn(CoreId id) {
   check_room();
   check_permits();
   check_limits(id);
+  check_clients();
   cores_[id].has_reloaded = false;
 }
 
@@ -83,6 +93,7 @@ void Checker::on_change() {
 
 void Checker::on_reload(CoreId id, uint64_t epoch) {
   cores_[id].epoch = epoch;
+  cores_[id].reloaded_at = bench_.clock.now();
   cores_[id].has_reloaded = true;
 }
 
@@ -236,11 +247,13 @@ std::vector<Checker::Served> Checker::look_at_sessions(CoreId id) {
   std::vector<Served> served;
   std::vector<Waiting> waiting;
   std::vector<SlabId> leased;
+  facts.clients.assign(keys_.size(), 0);
   Sessions& sessions = bench_.core(id).sessions;
   const Nanoseconds now = bench_.clock.now();
   sessions.for_each([&](Session& session) {
     if (session.state() == Session::State::ending || session.pool() == nullptr) return;
     const size_t generation = generation_of(session.pool()->slice.spec());
+    if (is_logged_in(session)) ++facts.clients[generations_[generation].pool];
     const SlabId name = sessions.id_of(session);
     const auto known = std::find_if(facts.waiting.begin(), facts.waiting.end(),
                                     [&](const Waiting& one) { return one.session == name; });
@@ -256,20 +269,26 @@ std::vector<Checker::Served> Checker::look_at_sessions(CoreId id) {
         session.state() == Session::State::leased && !contains(facts.leased, name);
     if (is_new_lease && facts.old_parts[generation].is_superseded)
       fail_("a client got a backend of a superseded pool");
+    const auto note_served = [&] {
+      served.push_back({generation, known->since, known->generation != generation});
+    };
     if (is_queued(session)) {
       const bool is_same = was_waiting && known->since == session.waiting_since;
-      if (was_waiting && !is_same && is_sure) served.push_back({generation, known->since});
+      if (was_waiting && !is_same && is_sure) note_served();
       // In the next generation the others have to be told anew.
       const bool is_known = is_same && known->generation == generation;
       waiting.push_back(
           {name, generation, session.waiting_since, is_known ? known->uncovered_since : never});
-      const Nanoseconds patience = generations_[generation].limits().acquire_timeout;
-      if (now - session.waiting_since > patience + milliseconds(1) + settings_.hop_max())
+      // A reload may have made it shorter.
+      const Nanoseconds end =
+          std::max(session.waiting_since + generations_[generation].limits().acquire_timeout,
+                   facts.reloaded_at);
+      if (now > end + milliseconds(1) + settings_.hop_max())
         fail_("somebody waits beyond acquire_timeout");
     } else if (was_waiting) {
-      if (is_sure || holds_backend(session)) served.push_back({generation, known->since});
+      if (is_sure || holds_backend(session)) note_served();
     } else if (is_new_lease) {
-      served.push_back({generation, now});
+      served.push_back({generation, now, false});
     }
   });
   facts.waiting = std::move(waiting);
@@ -379,6 +398,7 @@ void Checker::check_queue(CoreId id, const std::vector<Served>& served,
 void Checker::check_fairness(CoreId id, const std::vector<Served>& served) {
   const Nanoseconds now = bench_.clock.now();
   for (const Served& winner : served) {
+    if (winner.has_changed_over) continue;
     for (CoreId other = 0; other < settings_.cores; ++other) {
       if (other == id) continue;
       for (const Waiting& loser : cores_[other].waiting) {
@@ -509,6 +529,10 @@ void Checker::on_limits_changed() {
   for_each_limit([this](const char*, const auto& limit, Ceiling& ceiling, const auto& applies) {
     ceiling.allowed = ceiling.lowered(limit.max(), held_by(applies));
   });
+  for_each_client_limit([](const char*, const Limit& limit, Ceiling& ceiling, const auto&) {
+    ceiling.allowed = ceiling.lowered(limit.max(), limit.taken());
+  });
+  of_clients_.allowed = of_clients_.lowered(bench_.shared.clients_max, bench_.shared.clients_count);
 }
 
 void Checker::check_limits(CoreId id) {
@@ -534,6 +558,41 @@ void Checker::check_limits(CoreId id) {
             " of " + std::to_string(max));
     ceiling.allowed = ceiling.lowered(max, held);
   });
+}
+
+// Calls visit(what, limit, ceiling, applies) for each limit on clients, with what counts in it:
+// pools.
+template <typename Visit>
+void Checker::for_each_client_limit(Visit visit) {
+  for (size_t i = 0; i < of_database_clients_.size(); ++i)
+    visit("database", *shared_.database_clients[i], of_database_clients_[i],
+          [i](const PoolSettings& pool) { return pool.database == i; });
+  for (size_t i = 0; i < of_user_clients_.size(); ++i)
+    visit("user", *shared_.user_clients[i], of_user_clients_[i],
+          [i](const PoolSettings& pool) { return pool.user == i; });
+}
+
+// Whoever is logged in counts once; above a limit that has become smaller nobody comes in.
+void Checker::check_clients() {
+  const auto check_ceiling = [this](const char* whose, Ceiling& ceiling, uint32_t max,
+                                    uint32_t held) {
+    if (held > ceiling.allowed)
+      fail_(std::string("more clients than max_clients of a ") + whose + ": " +
+            std::to_string(held) + " of " + std::to_string(max));
+    ceiling.allowed = ceiling.lowered(max, held);
+  };
+  for_each_client_limit([&](const char* whose, const Limit& limit, Ceiling& ceiling,
+                            const auto& applies) {
+    uint32_t held = 0;
+    for (const CoreFacts& facts : cores_)
+      for (size_t pool = 0; pool < facts.clients.size(); ++pool)
+        held += applies(settings_.pools[pool]) ? facts.clients[pool] : 0;
+    if (limit.taken() != held)
+      fail_(std::string("max_clients of a ") + whose +
+            " has lost count: " + std::to_string(limit.taken()) + " of " + std::to_string(held));
+    check_ceiling(whose, ceiling, limit.max(), held);
+  });
+  check_ceiling("pooler", of_clients_, bench_.shared.clients_max, bench_.shared.clients_count);
 }
 
 void Checker::after_node(size_t number) {
@@ -573,19 +632,42 @@ void Checker::after_node(size_t number) {
     check("user", of_users_[i], sum([&](const PoolSettings& pool) { return pool.user == i; }));
 }
 
-void Checker::on_server_message(const ServerSession& session, const WireMessage& message) {
-  const size_t pool = pool_of_key(pool_key(session.database(), session.user(), {}));
-  const std::string& wanted = settings_.first.limits[pool].connect_query;
-  if (wanted.empty() || message.tag == 'X') return;
+// Under which terms the backend of this process was made; nullptr when it is forgotten already.
+const PoolSpec* Checker::find_spec(size_t node, uint32_t process_id) {
+  const PoolSpec* found = nullptr;
+  const auto look_at = [&](const PoolSpec& spec, uint32_t number) {
+    if (number == process_id && spec.node == &nodes_[node]->node) found = &spec;
+  };
+  for (CoreId id = 0; id < settings_.cores; ++id)
+    bench_.core(id).pools.for_each_backend(
+        [&](Backend& backend) { look_at(backend.slice().spec(), backend.process_id()); });
+  bench_.for_each_letter([&](CoreId, const Letter& letter) {
+    if (static_cast<MessageKind>(letter.message.kind) != MessageKind::backend) return;
+    const auto* transfer = reinterpret_cast<const BackendTransfer*>(letter.message.words[0]);
+    look_at(*transfer->spec, transfer->process_id);
+  });
+  return found;
+}
+
+void Checker::on_server_message(size_t node, const ServerSession& session,
+                                const WireMessage& message) {
+  if (message.tag == 'X') return;
+  const auto [known, is_new] = beginnings_.try_emplace({node, session.process_id()}, Beginning());
+  Beginning& beginning = known->second;
+  if (is_new) {
+    const PoolSpec* spec = find_spec(node, session.process_id());
+    if (spec != nullptr) beginning.text = spec->limits.connect_query;
+  }
+  if (beginning.text.empty()) return;
   const std::string text =
       message.tag == 'Q' ? message.body.substr(0, message.body.size() - 1) : "";
   if (text == "DISCARD ALL" ||
       text.starts_with("RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL")) {
-    prepared_.erase(&session);
-  } else if (text == wanted) {
-    prepared_.insert(&session);
+    beginning.has_come = false;
+  } else if (text == beginning.text) {
+    beginning.has_come = true;
     ++connect_queries_count_;
-  } else if (!prepared_.contains(&session)) {
+  } else if (!beginning.has_come) {
     fail_(std::string("a server session got something before connect_query: ") + message.tag);
   }
 }
@@ -616,6 +698,9 @@ bool Checker::is_forgotten() const {
 void Checker::check_nothing_is_left() {
   for_each_limit([this](const char* what, const auto& limit, const Ceiling&, const auto&) {
     if (limit.taken() != 0) fail_(std::string("the limit of a ") + what + " is not free");
+  });
+  for_each_client_limit([this](const char* whose, const Limit& limit, const Ceiling&, const auto&) {
+    if (limit.taken() != 0) fail_(std::string("max_clients of a ") + whose + " is not free");
   });
   for (const Generation& one : generations_)
     if (one.shared().waiters.taken() != 0) fail_("max_waiters is not free");

@@ -11,9 +11,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "helios/pool/shared_limit.h"
@@ -27,6 +28,9 @@ namespace helios::sim {
 struct SharedLimits {
   std::vector<std::shared_ptr<SharedLimit>> databases;
   std::vector<std::shared_ptr<SharedLimit>> users;
+  // On clients.
+  std::vector<std::shared_ptr<Limit>> database_clients;
+  std::vector<std::shared_ptr<Limit>> user_clients;
 };
 
 class Checker {
@@ -43,7 +47,8 @@ class Checker {
   // No limit is exceeded as the node sees it, which counts a connection until it has let go itself.
   void after_node(size_t number);
   // connect_query is the first that a server session gets, and comes again behind DISCARD ALL.
-  void on_server_message(const test::ServerSession& session, const test::WireMessage& message);
+  void on_server_message(size_t node, const test::ServerSession& session,
+                         const test::WireMessage& message);
   // Turns after which a pool held connections of its reserve, and answers to connect_query.
   [[nodiscard]] uint64_t reserve_uses_count() const { return reserve_uses_count_; }
   [[nodiscard]] uint64_t connect_queries_count() const { return connect_queries_count_; }
@@ -94,6 +99,8 @@ class Checker {
   struct Served {
     size_t generation = 0;
     Nanoseconds since = 0;
+    // In a turn with a reload, or several: in which generation it was served, nobody knows.
+    bool has_changed_over = false;
   };
   // A core's part of a pool, as it was when its last turn had ended.
   struct Part {
@@ -117,8 +124,10 @@ class Checker {
     std::vector<Nanoseconds> had_all_at;
     std::vector<Waiting> waiting;
     std::vector<SlabId> leased;
-    uint64_t epoch = 0;         // Of its configuration.
-    bool has_reloaded = false;  // In the turn that has just ended.
+    std::vector<uint32_t> clients;  // That are logged in, by pool.
+    uint64_t epoch = 0;             // Of its configuration.
+    Nanoseconds reloaded_at = 0;    // The last time.
+    bool has_reloaded = false;      // In the turn that has just ended.
   };
 
   [[nodiscard]] size_t generation_of(const PoolSpec& spec) const;
@@ -141,6 +150,10 @@ class Checker {
   void check_waiters(CoreId id, const std::vector<Waiting>& before);
   void check_permits();
   void check_limits(CoreId id);
+  void check_clients();
+  template <typename Visit>
+  void for_each_client_limit(Visit visit);
+  [[nodiscard]] const PoolSpec* find_spec(size_t node, uint32_t process_id);
   template <typename Visit>
   void for_each_limit(Visit visit);
   template <typename Applies>
@@ -164,8 +177,14 @@ class Checker {
   std::vector<uint64_t> logins_seen_;                  // By node.
   std::vector<Nanoseconds> room_since_;  // By generation; `never` while there is none.
   std::vector<Ceiling> of_nodes_, of_databases_, of_users_, of_pools_;
-  // Server sessions whose connect_query has come.
-  std::set<const test::ServerSession*> prepared_;
+  std::vector<Ceiling> of_database_clients_, of_user_clients_;
+  Ceiling of_clients_;
+  // What server sessions are to begin with, and whether they have. By node and process.
+  struct Beginning {
+    std::string text;  // Empty: with nothing.
+    bool has_come = false;
+  };
+  std::map<std::pair<size_t, uint32_t>, Beginning> beginnings_;
   uint64_t reserve_uses_count_ = 0;
   uint64_t connect_queries_count_ = 0;
   Nanoseconds excess_max_ = 0;

@@ -41,6 +41,28 @@ void Client::fail(const std::string& what) {
   host_.fail(what + " (" + describe() + ")");
 }
 
+template <typename Holds>
+bool Client::any_since(Nanoseconds time, Holds holds) const {
+  const std::vector<const Configuration*> known = host_.configurations_since(time);
+  return std::any_of(known.begin(), known.end(),
+                     [&](const Configuration* one) { return holds(*one); });
+}
+
+template <typename Holds>
+bool Client::any_limits_since(Nanoseconds time, Holds holds) const {
+  return any_since(time, [&](const Configuration& one) { return holds(one.limits[pool_]); });
+}
+
+bool Client::was_user_missing() const {
+  const size_t user = host_.settings().pools[pool_].user;
+  return any_since(came_at_, [&](const Configuration& one) { return !one.has_user[user]; });
+}
+
+bool Client::was_database_missing() const {
+  const size_t database = host_.settings().pools[pool_].database;
+  return any_since(came_at_, [&](const Configuration& one) { return !one.has_database[database]; });
+}
+
 bool Client::has_input() const {
   const SimNetwork& network = host_.network();
   return fd_ >= 0 && (!network.peek(fd_).empty() || network.is_at_end(fd_));
@@ -87,7 +109,7 @@ void Client::connect() {
   const PoolSettings& pool = settings.pools[pool_];
   SimRandom& random = host_.random();
   mark_ = "c" + std::to_string(number_) + "." + std::to_string(++visits_count_) + "-";
-  writer_.emplace(random, mark_, limits().mode);
+  writer_.emplace(random, mark_);
   facts_ = {};
   std::vector<std::pair<std::string, std::string>> parameters;
   if (random.percent(50)) {
@@ -103,7 +125,7 @@ void Client::connect() {
   units_left_ = 1 + static_cast<uint32_t>(random.below(settings.units_max));
   status_ = 'I';
   pipelines_ = random.percent(40);
-  is_welcome_ = was_asked_ = has_cancelled_ = was_forbidden_ = false;
+  is_welcome_ = was_asked_ = has_cancelled_ = false;
   has_said_goodbye_ = has_failed_ = is_told_ = false;
   came_at_ = asked_at_ = progress_at_ = host_.now();
   fd_ = host_.connect();
@@ -121,7 +143,6 @@ void Client::work() {
   if (script_.empty() && has_time && (replies_.empty() || pipelines_)) {
     --units_left_;
     script_ = writer_->next(facts_, replies_.empty());
-    was_forbidden_ |= writer_->is_forbidden();
   }
   if (!may_begin_step()) {
     if (!script_.empty() || !replies_.empty()) return dawdle();
@@ -238,7 +259,7 @@ void Client::on_message(const WireMessage& message) {
 void Client::on_authentication(const WireMessage& message) {
   if (is_welcome_) return fail("a part of a login came behind it");
   if (message.body == std::string(4, '\0')) return;
-  if (!host_.removal_since(pool_, came_at_).user) return fail("asked for a password");
+  if (!was_user_missing()) return fail("asked for a password");
   ++removals_count_;
   was_asked_ = true;
 }
@@ -260,14 +281,17 @@ void Client::on_parameter(const WireMessage& message) {
 // Only who waits for a server is told so: outside of a transaction, before anything of the answer.
 void Client::on_notice(const WireMessage& message) {
   ++notices_count_;
-  if (limits().wait_notice == 0) return fail("a notice that is not configured");
   if (field_of(message, 'M').find("waiting for a server connection") != 0)
     return fail("a notice of somebody else");
   if (replies_.empty() || !is_welcome_) return fail("a notice although nothing was asked");
   Reply& reply = replies_.front();
   if (reply.has_begun || has_failed_ || status_ != 'I') fail("a notice inside an answer");
   if (std::exchange(reply.has_noticed, true)) fail("two notices in one wait");
-  if (host_.now() - asked_at_ < limits().wait_notice) fail("told too early that it waits");
+  const Nanoseconds waited = host_.now() - asked_at_;
+  const bool is_due = any_limits_since(asked_at_, [&](const PoolLimits& limits) {
+    return limits.wait_notice > 0 && waited >= limits.wait_notice;
+  });
+  if (!is_due) fail("told too early that it waits, or without need");
 }
 
 void Client::on_error(const WireMessage& message) {
@@ -290,8 +314,8 @@ bool Client::is_removal(const std::string& code, const std::string& message) {
   const std::string user = "user \"u" + std::to_string(pool.user) + "\" ";
   const bool is_of_user = code == "57P01" && message.find("was removed") != std::string::npos;
   if (code != "57P04" && code != "3D000" && !is_of_user) return false;
-  const Removal removal = host_.removal_since(pool_, came_at_);
-  if (is_of_user ? !removal.user : !removal.database) fail("removed, and is not: " + message);
+  if (is_of_user ? !was_user_missing() : !was_database_missing())
+    fail("removed, and is not: " + message);
   if (message.find(is_of_user ? user : database) != 0) fail("removed is another: " + message);
   if (code == "3D000" && is_welcome_) fail("welcome, and not there: " + message);
   const bool is_within = !replies_.empty() && replies_.front().has_begun;
@@ -300,28 +324,41 @@ bool Client::is_removal(const std::string& code, const std::string& message) {
   return true;
 }
 
-// By max_waiters.
-bool Client::may_be_refused() const {
-  const Settings& settings = host_.settings();
-  for (uint64_t epoch = 0; epoch <= settings.changes.size(); ++epoch)
-    if (settings.configuration(epoch).limits[pool_].max_waiters > 0) return true;
-  return false;
+// Nobody is told of a limit that is not set, nor before its time.
+void Client::check_refusal(const std::string& message) {
+  const Nanoseconds waited = host_.now() - asked_at_;
+  if (message.find("query_wait_timeout: no server") == 0 &&
+      !any_limits_since(asked_at_,
+                        [&](const PoolLimits& limits) { return waited >= limits.acquire_timeout; }))
+    fail("told too early that nothing became free in time");
+  if (message.find("too many clients wait") == 0) {
+    if (!any_limits_since(asked_at_,
+                          [](const PoolLimits& limits) { return limits.max_waiters > 0; }))
+      fail("refused by max_waiters, which is not set");
+    if (!replies_.empty() && replies_.front().has_noticed) fail("refused while it waited");
+  }
+  if (message.find("too many clients of ") == 0) {
+    ++refusals_count_;
+    const PoolSettings& pool = host_.settings().pools[pool_];
+    if (!any_since(came_at_, [&](const Configuration& one) {
+          return one.database_clients_max[pool.database] > 0 || one.user_clients_max[pool.user] > 0;
+        }))
+      fail("refused by max_clients, which is not set");
+    if (is_welcome_) fail("welcome, and then refused by max_clients");
+  }
 }
 
 void Client::on_fatal(const std::string& code, const std::string& message) {
   host_.note("client is told", number_, std::hash<std::string>{}(code));
   is_told_ = true;
-  if (was_forbidden_ && code == "0A000") return;
+  if (code == "0A000" && writer_->has_transaction() &&
+      any_limits_since(
+          came_at_, [](const PoolLimits& limits) { return limits.mode == LeaseMode::statement; }))
+    return;
   if (is_removal(code, message)) return;
   if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);
   if (host_.is_calm() && code != "53300") fail("a last word although nothing happened: " + code);
-  const bool is_timeout = message.find("query_wait_timeout: no server") == 0;
-  if (message.find("too many clients wait") == 0) {
-    if (!may_be_refused()) fail("refused by max_waiters, which is not set");
-    if (!replies_.empty() && replies_.front().has_noticed) fail("refused while it waited");
-  }
-  if (is_timeout && host_.now() - asked_at_ < limits().acquire_timeout)
-    fail("told too early that nothing became free in time");
+  check_refusal(message);
 }
 
 void Client::on_ready(char status) {
@@ -342,6 +379,10 @@ void Client::on_ready(char status) {
     apply(reply);
   }
   if (status != status_) fail(std::string("not its own transaction: ready ") + status);
+  if (status != 'I' && !any_limits_since(came_at_, [](const PoolLimits& limits) {
+        return limits.mode != LeaseMode::statement;
+      }))
+    fail("in a transaction in statement mode");
 }
 
 void Client::apply(const Reply& reply) {

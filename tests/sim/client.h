@@ -8,6 +8,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "helios/base/clock.h"
 #include "tests/sim/script.h"
@@ -15,12 +16,6 @@
 #include "tests/support/fake_io.h"
 
 namespace helios::sim {
-
-// What a reload has taken from a client, for some time at least.
-struct Removal {
-  bool database = false;
-  bool user = false;
-};
 
 // The world of a client, which the simulation makes.
 class ClientHost {
@@ -37,8 +32,9 @@ class ClientHost {
   [[nodiscard]] virtual bool is_closing_time() = 0;
   // Nothing may go wrong but what clients do themselves.
   [[nodiscard]] virtual bool is_calm() = 0;
-  // What was removed of this pool at some time since then, as far as any core knew.
-  [[nodiscard]] virtual Removal removal_since(size_t pool, Nanoseconds time) = 0;
+  // Those that any core had, or was to have next, at some time since then.
+  [[nodiscard]] virtual std::vector<const Configuration*> configurations_since(
+      Nanoseconds time) = 0;
   // Something that must not be: the first one counts.
   virtual void fail(std::string text) = 0;
   // For the trace.
@@ -68,14 +64,21 @@ class Client {
   [[nodiscard]] std::string describe() const;
   [[nodiscard]] uint64_t replies_count() const { return replies_count_; }
   [[nodiscard]] uint64_t notices_count() const { return notices_count_; }
-  // Visits that ended because its database or user was removed.
+  // Visits that ended because its database or user was removed, or had its max_clients.
   [[nodiscard]] uint64_t removals_count() const { return removals_count_; }
+  [[nodiscard]] uint64_t refusals_count() const { return refusals_count_; }
 
  private:
-  // Of the first configuration: for what none changes.
-  [[nodiscard]] const PoolLimits& limits() const { return host_.settings().first.limits[pool_]; }
+  // Whether `holds(configuration)`, or `holds(limits)` of its pool, was so for any core at some
+  // time since then.
+  template <typename Holds>
+  [[nodiscard]] bool any_since(Nanoseconds time, Holds holds) const;
+  template <typename Holds>
+  [[nodiscard]] bool any_limits_since(Nanoseconds time, Holds holds) const;
+  [[nodiscard]] bool was_user_missing() const;
+  [[nodiscard]] bool was_database_missing() const;
   [[nodiscard]] bool is_removal(const std::string& code, const std::string& message);
-  [[nodiscard]] bool may_be_refused() const;
+  void check_refusal(const std::string& message);
   void on_authentication(const test::WireMessage& message);
   [[nodiscard]] bool has_input() const;
   [[nodiscard]] bool may_begin_step() const;
@@ -105,6 +108,7 @@ class Client {
   uint64_t replies_count_ = 0;
   uint64_t notices_count_ = 0;
   uint64_t removals_count_ = 0;
+  uint64_t refusals_count_ = 0;
   Nanoseconds next_act_;
   Nanoseconds next_read_ = 0;
 
@@ -124,7 +128,6 @@ class Client {
   bool was_asked_ = false;  // For a password: it gives up.
   bool pipelines_ = false;
   bool has_cancelled_ = false;
-  bool was_forbidden_ = false;
   bool has_said_goodbye_ = false;
   bool has_failed_ = false;  // The server's answer under way had an error.
   bool is_told_ = false;     // FATAL has come: nothing may follow.

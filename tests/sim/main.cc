@@ -177,6 +177,7 @@ bool covers_everything(const Tally& tally) {
   need("reloads", tally.reloads);
   need("generations of pools", tally.generations);
   need("removed databases and users", tally.removals);
+  need("databases and users with all their clients", tally.refusals);
   return is_good;
 }
 

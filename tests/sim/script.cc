@@ -36,7 +36,6 @@ std::string bind_complete() {
 }  // namespace
 
 std::deque<Step> Scriptwriter::next(const SessionFacts& facts, bool is_certain) {
-  is_forbidden_ = false;
   if (is_certain && random_.percent(45)) {
     switch (random_.below(5)) {
       case 0:
@@ -126,8 +125,7 @@ std::deque<Step> Scriptwriter::open_batch() {
 
 std::deque<Step> Scriptwriter::transaction() {
   std::deque<Step> steps = {command("BEGIN", Effect::begin)};
-  is_forbidden_ = mode_ == LeaseMode::statement;
-  if (is_forbidden_) return steps;
+  has_transaction_ = true;
   for (uint64_t i = random_.below(4); i > 0; --i) {
     const uint64_t kind = random_.below(10);
     if (kind == 0) {

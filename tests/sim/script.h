@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "helios/pool/pool_spec.h"
 #include "tests/support/session_bench.h"
 
 namespace helios::sim {
@@ -44,13 +43,12 @@ struct SessionFacts {
 
 class Scriptwriter {
  public:
-  Scriptwriter(SimRandom& random, std::string mark, LeaseMode mode)
-      : random_(random), mark_(std::move(mark)), mode_(mode) {}
+  Scriptwriter(SimRandom& random, std::string mark) : random_(random), mark_(std::move(mark)) {}
 
   // One unit of work. `is_certain`: nothing is under way that may change the facts.
   [[nodiscard]] std::deque<Step> next(const SessionFacts& facts, bool is_certain);
-  // In statement mode: the unit that was written last begins a transaction, which is forbidden.
-  [[nodiscard]] bool is_forbidden() const { return is_forbidden_; }
+  // A unit was written that begins a transaction, which statement mode forbids.
+  [[nodiscard]] bool has_transaction() const { return has_transaction_; }
 
  private:
   [[nodiscard]] std::string next_text();
@@ -69,9 +67,8 @@ class Scriptwriter {
 
   SimRandom& random_;
   std::string mark_;
-  LeaseMode mode_;
   uint32_t texts_count_ = 0;
-  bool is_forbidden_ = false;
+  bool has_transaction_ = false;
 };
 
 }  // namespace helios::sim

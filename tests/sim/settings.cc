@@ -20,6 +20,10 @@ uint32_t maybe_limit(SimRandom& random, uint32_t max) {
   return random.percent(50) ? 0 : between(random, 1, max);
 }
 
+uint32_t rare_limit(SimRandom& random, uint32_t max) {
+  return random.percent(80) ? 0 : between(random, 1, max);
+}
+
 LeaseMode draw_mode(SimRandom& random) {
   const uint64_t chance = random.below(10);
   if (chance < 7) return LeaseMode::transaction;
@@ -39,6 +43,15 @@ PoolLimits draw_limits(SimRandom& random) {
   limits.test_after = milliseconds(one_of(random, {0, 1, 20, 500, 30'000}));
   if (limits.test_after == 0) limits.test_after = never;
   return limits;
+}
+
+void draw_more_limits(SimRandom& random, PoolLimits& limits) {
+  limits.weight = one_of(random, {1U, 1U, 2U, 7U});
+  limits.max_waiters = random.percent(25) ? between(random, 1, 8) : 0;
+  limits.reserve_connections = random.percent(30) ? between(random, 1, 3) : 0;
+  limits.reserve_after = milliseconds(one_of(random, {0, 1, 15, 150}));
+  limits.wait_notice = milliseconds(one_of(random, {0, 0, 1, 10, 100}));
+  limits.connect_query = one_of(random, {"", "", "", "", "", "", "FIRST", "SECOND"});
 }
 
 const char* to_text(LeaseMode mode) {
@@ -77,7 +90,7 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
     }
 
   clients_count = between(random, 2, 24);
-  clients_max = random.percent(15) ? between(random, 1, clients_count) : 1'000;
+  first.clients_max = draw_clients_max(random);
   units_max = between(random, 1, 12);
   buffers_count = one_of(random, {3U, 6U, 16U});
   is_lopsided = random.percent(25);
@@ -114,18 +127,19 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   network.reset_per_mille = one_of(random, {0U, 0U, 1U, 5U});
 }
 
+uint32_t Settings::draw_clients_max(SimRandom& random) const {
+  return random.percent(15) ? between(random, 1, clients_count) : 1'000;
+}
+
 // From numbers of their own: what is added here changes nothing else of a seed.
 void Settings::draw_more() {
   SimRandom random(seed ^ 0x6d6f7265);
   for (size_t i = 0; i < first.node_max.size(); ++i) node_asks_scram.push_back(random.percent(25));
-  for (PoolLimits& limits : first.limits) {
-    limits.weight = one_of(random, {1U, 1U, 2U, 7U});
-    limits.max_waiters = random.percent(25) ? between(random, 1, 8) : 0;
-    limits.reserve_connections = random.percent(30) ? between(random, 1, 3) : 0;
-    limits.reserve_after = milliseconds(one_of(random, {0, 1, 15, 150}));
-    limits.wait_notice = milliseconds(one_of(random, {0, 0, 1, 10, 100}));
-    if (random.percent(25)) limits.connect_query = "FIRST";
-  }
+  for (PoolLimits& limits : first.limits) draw_more_limits(random, limits);
+  for (size_t i = 0; i < first.database_max.size(); ++i)
+    first.database_clients_max.push_back(rare_limit(random, clients_count));
+  for (size_t i = 0; i < first.user_max.size(); ++i)
+    first.user_clients_max.push_back(rare_limit(random, clients_count));
   // Most statements here are none of PostgreSQL's: where state is followed, nearly every
   // transaction is asked about, and its backend cleaned.
   SimRandom of_state(seed ^ 0x7374617465);
@@ -163,7 +177,7 @@ void Settings::change_something(SimRandom& random, Configuration& next) const {
   const size_t database = random.below(next.node_of.size());
   const size_t user = random.below(next.user_max.size());
   const size_t node = random.below(next.node_max.size());
-  switch (random.below(10)) {
+  switch (random.below(16)) {
     case 0:
       next.node_max[node] = random.percent(30) ? 0 : between(random, 1, 12);
       return;
@@ -188,30 +202,51 @@ void Settings::change_something(SimRandom& random, Configuration& next) const {
       std::replace(next.node_of.begin(), next.node_of.end(), old, node);
       return;
     }
+    case 7:
+      next.clients_max = draw_clients_max(random);
+      return;
+    case 8:
+      next.database_clients_max[database] = rare_limit(random, clients_count);
+      return;
+    case 9:
+      next.user_clients_max[user] = rare_limit(random, clients_count);
+      return;
     default:
       change_pool(random, next.limits[random.below(pools.size())]);
   }
 }
 
+// Its size, or some of its keys.
 void Settings::change_pool(SimRandom& random, PoolLimits& limits) const {
-  limits.max_connections = between(random, 1, 8);
-  limits.min_connections = random.percent(60) ? 0 : between(random, 0, limits.max_connections);
-  if (random.percent(60)) return;
-  limits.idle_timeout = milliseconds(is_forgotten ? one_of(random, {5, 50, 1'000})
-                                                  : one_of(random, {0, 5, 50, 1'000, 300'000}));
-  limits.max_lifetime = milliseconds(one_of(random, {0, 20, 200, 3'000, 1'800'000}));
-  limits.weight = one_of(random, {1U, 1U, 2U, 7U});
-  limits.max_waiters = random.percent(25) ? between(random, 1, 8) : 0;
-  limits.reserve_connections = random.percent(30) ? between(random, 1, 3) : 0;
+  PoolLimits other = draw_limits(random);
+  draw_more_limits(random, other);
+  if (is_forgotten) other.idle_timeout = milliseconds(one_of(random, {5, 50, 1'000}));
+  if (random.percent(50)) {
+    limits.max_connections = other.max_connections;
+    limits.min_connections = other.min_connections;
+    return;
+  }
+  const auto maybe_take = [&](auto key) {
+    if (random.percent(25)) limits.*key = other.*key;
+  };
+  maybe_take(&PoolLimits::mode);
+  for (const auto key :
+       {&PoolLimits::idle_timeout, &PoolLimits::max_lifetime, &PoolLimits::acquire_timeout,
+        &PoolLimits::connect_timeout, &PoolLimits::test_after, &PoolLimits::reserve_after,
+        &PoolLimits::wait_notice})
+    maybe_take(key);
+  for (const auto key :
+       {&PoolLimits::weight, &PoolLimits::max_waiters, &PoolLimits::reserve_connections})
+    maybe_take(key);
+  maybe_take(&PoolLimits::connect_query);
 }
 
 std::string Settings::describe() const {
   const auto number = [](uint64_t value) { return std::to_string(value); };
   std::string text = "seed " + number(seed) + ": " + number(cores) + " cores, " +
-                     number(clients_count) + " clients (at most " + number(clients_max) + ")" +
-                     (is_lopsided ? " on one of them" : "") + (places_sessions ? ", placed" : "") +
-                     ", up to " + number(units_max) + " units each, " + number(buffers_count) +
-                     " buffers";
+                     number(clients_count) + " clients" + (is_lopsided ? " on one of them" : "") +
+                     (places_sessions ? ", placed" : "") + ", up to " + number(units_max) +
+                     " units each, " + number(buffers_count) + " buffers";
   text += "\n  turn " + in_ms(turn_max) + ", stall " + in_ms(stall_max) + ", mail " +
           in_ms(mail_max) + ", think " + in_ms(think_max);
   text += "\n  login " + in_ms(login_max) + ", work " + in_ms(work_max) + ", close " +
@@ -236,12 +271,14 @@ std::string Settings::describe() const {
 
 std::string Settings::describe(const Configuration& one) const {
   const auto number = [](uint64_t value) { return std::to_string(value); };
-  std::string text;
+  std::string text = "\n  clients: at most " + number(one.clients_max);
   for (size_t i = 0; i < one.node_max.size(); ++i)
     text += "\n  node " + number(i) + ": at most " + number(one.node_max[i]);
   for (size_t i = 0; i < one.user_max.size(); ++i)
     text += "\n  user u" + number(i) +
-            (one.has_user[i] ? ": at most " + number(one.user_max[i]) : " is not there");
+            (one.has_user[i] ? ": at most " + number(one.user_max[i]) + ", clients " +
+                                   number(one.user_clients_max[i])
+                             : " is not there");
   for (size_t i = 0; i < pools.size(); ++i) {
     const PoolSettings& pool = pools[i];
     if (!one.has(pool)) continue;
@@ -249,7 +286,8 @@ std::string Settings::describe(const Configuration& one) const {
     text += "\n  pool d" + number(pool.database) + "/u" + number(pool.user) + " on node " +
             number(one.node_of[pool.database]) + ": " + to_text(limits.mode) + ", " +
             number(limits.min_connections) + " to " + number(limits.max_connections) +
-            " (database at most " + number(one.database_max[pool.database]) + "), idle " +
+            " (database at most " + number(one.database_max[pool.database]) + ", clients " +
+            number(one.database_clients_max[pool.database]) + "), idle " +
             in_ms(limits.idle_timeout) + ", life " + in_ms(limits.max_lifetime) + ", acquire " +
             in_ms(limits.acquire_timeout) + ", connect " + in_ms(limits.connect_timeout) +
             ", test after " + in_ms(limits.test_after) + ", weight " + number(limits.weight);
@@ -258,7 +296,7 @@ std::string Settings::describe(const Configuration& one) const {
       text += ", reserve " + number(limits.reserve_connections) + " after " +
               in_ms(limits.reserve_after);
     if (limits.wait_notice > 0) text += ", notice " + in_ms(limits.wait_notice);
-    if (!limits.connect_query.empty()) text += ", connect_query";
+    if (!limits.connect_query.empty()) text += ", connect_query " + limits.connect_query;
   }
   return text;
 }

@@ -17,13 +17,14 @@ struct PoolSettings {
   size_t user = 0;
 };
 
-// What a reload may change. (Of the limits of a pool it leaves alone what its clients are checked
-// by: mode, acquire_timeout, connect_timeout, wait_notice, connect_query.)
+// What a reload may change.
 struct Configuration {
-  std::vector<uint32_t> node_max;                // Of each node; 0: no limit.
-  std::vector<size_t> node_of;                   // By database.
-  std::vector<uint32_t> database_max, user_max;  // 0: no limit.
-  std::vector<PoolLimits> limits;                // By pool.
+  uint32_t clients_max = 0;                                      // max_clients of the pooler.
+  std::vector<uint32_t> node_max;                                // Of each node; 0: no limit.
+  std::vector<size_t> node_of;                                   // By database.
+  std::vector<uint32_t> database_max, user_max;                  // 0: no limit.
+  std::vector<uint32_t> database_clients_max, user_clients_max;  // 0: no limit.
+  std::vector<PoolLimits> limits;                                // By pool.
   std::vector<bool> has_database, has_user;
 
   [[nodiscard]] bool has(const PoolSettings& pool) const {
@@ -58,8 +59,7 @@ struct Settings {
   std::vector<bool> node_asks_scram;  // Otherwise it trusts.
   std::vector<PoolSettings> pools;    // One for each database and user.
   uint32_t clients_count;
-  uint32_t clients_max;  // max_clients of the pooler.
-  uint32_t units_max;    // Units of work of a client.
+  uint32_t units_max;  // Units of work of a client.
   uint32_t buffers_count;
   SimOptions network;
 
@@ -79,6 +79,7 @@ struct Settings {
  private:
   [[nodiscard]] std::string describe(const Configuration& one) const;
   void draw_more();
+  [[nodiscard]] uint32_t draw_clients_max(SimRandom& random) const;
   void draw_changes();
   void change_something(SimRandom& random, Configuration& next) const;
   void change_pool(SimRandom& random, PoolLimits& limits) const;

@@ -98,6 +98,7 @@ void Tally::add(const Tally& other) {
   reloads += other.reloads;
   generations += other.generations;
   removals += other.removals;
+  refusals += other.refusals;
   excess_hops = std::max(excess_hops, other.excess_hops);
 }
 
@@ -119,9 +120,10 @@ Simulation::Simulation(uint64_t seed, bool prints)
     nodes_.push_back(std::make_unique<SimNode>(bench_, random_, settings_, i));
   checker_ = std::make_unique<Checker>(bench_, settings_, shared_, nodes_,
                                        [this](std::string text) { fail(std::move(text)); });
-  for (const auto& node : nodes_)
-    node->server.on_read = [this](const ServerSession& session, const WireMessage& message) {
-      checker_->on_server_message(session, message);
+  for (size_t i = 0; i < nodes_.size(); ++i)
+    nodes_[i]->server.on_read = [this, i](const ServerSession& session,
+                                          const WireMessage& message) {
+      checker_->on_server_message(i, session, message);
     };
   only_core_ = static_cast<CoreId>(random_.below(settings_.cores));
   for (uint32_t i = 0; i < settings_.clients_count; ++i)
@@ -134,7 +136,7 @@ Simulation::Simulation(uint64_t seed, bool prints)
 BenchOptions Simulation::options_of(const Settings& settings) {
   BenchOptions options;
   options.cores_count = settings.cores;
-  options.clients_max = settings.clients_max;
+  options.clients_max = settings.first.clients_max;
   options.buffers_count = settings.buffers_count;
   options.sessions_max = 128;
   options.backends_max = 64;
@@ -151,9 +153,10 @@ void Simulation::make_limits() {
     shared_.databases.push_back(std::make_shared<SharedLimit>(max));
   for (const uint32_t max : settings_.first.user_max)
     shared_.users.push_back(std::make_shared<SharedLimit>(max));
-  database_missing_until_.resize(shared_.databases.size());
-  user_missing_until_.resize(shared_.users.size());
-  pool_gone_since_.assign(settings_.pools.size(), never);
+  for (const uint32_t max : settings_.first.database_clients_max)
+    shared_.database_clients.push_back(std::make_shared<Limit>(max));
+  for (const uint32_t max : settings_.first.user_clients_max)
+    shared_.user_clients.push_back(std::make_shared<Limit>(max));
 }
 
 void Simulation::adapt(PoolSpec& spec, const Configuration& configuration) const {
@@ -166,6 +169,8 @@ void Simulation::adapt(PoolSpec& spec, const Configuration& configuration) const
     spec.login.password = SimNode::password;
     spec.database_limit = shared_.databases[pool.database];
     spec.user_limit = shared_.users[pool.user];
+    spec.database_clients = shared_.database_clients[pool.database];
+    spec.user_clients = shared_.user_clients[pool.user];
   }
 }
 
@@ -317,9 +322,16 @@ void Simulation::change_configuration() {
   const Configuration& next = change.next;
   note("new configuration", ++epoch_, 0, 0);
   for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->node.limit.set_max(next.node_max[i]);
-  for (size_t i = 0; i < shared_.databases.size(); ++i)
+  for (size_t i = 0; i < shared_.databases.size(); ++i) {
     shared_.databases[i]->set_max(next.database_max[i]);
-  for (size_t i = 0; i < shared_.users.size(); ++i) shared_.users[i]->set_max(next.user_max[i]);
+    shared_.database_clients[i]->set_max(next.database_clients_max[i]);
+  }
+  for (size_t i = 0; i < shared_.users.size(); ++i) {
+    shared_.users[i]->set_max(next.user_max[i]);
+    shared_.user_clients[i]->set_max(next.user_clients_max[i]);
+  }
+  bench_.shared.clients_max = next.clients_max;
+  left_at_.push_back(never);
   checker_->on_change();
   const BenchDirectory& directory = bench_.reconfigure([&](BenchDirectory& changed) {
     changed.removed_databases.clear();
@@ -335,7 +347,6 @@ void Simulation::change_configuration() {
     const Nanoseconds at = now() + random_.up_to(change.spread);
     schedule.reloads.push_back({std::max(at, before), &directory});
   }
-  note_removals();
   const bool is_last = epoch_ == settings_.changes.size();
   next_change_ = is_last ? never : now() + settings_.changes[epoch_].pause;
 }
@@ -352,7 +363,7 @@ void Simulation::take_over(CoreId id) {
     core.sessions.reload(directory);
     checker_->on_reload(id, schedule.epoch);
     ++tally_.reloads;
-    note_removals();
+    note_epochs();
   }
 }
 
@@ -361,45 +372,35 @@ bool Simulation::is_changed_over() const {
                      [](const CoreSchedule& schedule) { return schedule.reloads.empty(); });
 }
 
-// Configurations count from when the first core may have them until the last one has the next.
-void Simulation::note_removals() {
+void Simulation::note_epochs() {
   uint64_t oldest = epoch_;
   for (const CoreSchedule& schedule : schedules_) oldest = std::min(oldest, schedule.epoch);
-  const auto count_without = [&](const auto& has) {
-    uint64_t count = 0;
-    for (uint64_t epoch = oldest; epoch <= epoch_; ++epoch)
-      count += has(settings_.configuration(epoch)) ? 0 : 1;
-    return count;
-  };
-  const auto update = [&](std::vector<Nanoseconds>& missing_until, auto member) {
-    for (size_t i = 0; i < missing_until.size(); ++i) {
-      const uint64_t count =
-          count_without([&](const Configuration& one) { return (one.*member)[i]; });
-      if (count > 0) missing_until[i] = never;
-      if (count == 0 && missing_until[i] == never) missing_until[i] = now();
-    }
-  };
-  update(database_missing_until_, &Configuration::has_database);
-  update(user_missing_until_, &Configuration::has_user);
-  for (size_t i = 0; i < pool_gone_since_.size(); ++i) {
-    const uint64_t count =
-        count_without([&](const Configuration& one) { return one.has(settings_.pools[i]); });
-    const bool is_gone = count == epoch_ - oldest + 1;
-    pool_gone_since_[i] = is_gone ? std::min(pool_gone_since_[i], now()) : never;
-  }
+  for (uint64_t epoch = 0; epoch < oldest; ++epoch)
+    left_at_[epoch] = std::min(left_at_[epoch], now());
 }
 
-Removal Simulation::removal_since(size_t pool, Nanoseconds time) {
-  const PoolSettings& one = settings_.pools[pool];
-  return {database_missing_until_[one.database] >= time, user_missing_until_[one.user] >= time};
+std::vector<const Configuration*> Simulation::configurations_since(Nanoseconds time) {
+  std::vector<const Configuration*> known;
+  for (uint64_t epoch = 0; epoch <= epoch_; ++epoch)
+    if (left_at_[epoch] >= time) known.push_back(&settings_.configuration(epoch));
+  return known;
+}
+
+// Since when no core has this pool; `never` while one has.
+Nanoseconds Simulation::gone_since(size_t pool) const {
+  Nanoseconds since = 0;
+  for (uint64_t epoch = 0; epoch <= epoch_; ++epoch)
+    if (settings_.configuration(epoch).has(settings_.pools[pool]))
+      since = std::max(since, left_at_[epoch]);
+  return since;
 }
 
 // Who has nothing under way is told at once that its pool is gone.
 void Simulation::check_told() {
   for (const auto& client : clients_) {
-    const Nanoseconds gone_since = pool_gone_since_[client->pool()];
-    if (gone_since == never || client->idle_since() == never) continue;
-    const Nanoseconds since = std::max(gone_since, client->idle_since());
+    const Nanoseconds gone = gone_since(client->pool());
+    if (gone == never || client->idle_since() == never) continue;
+    const Nanoseconds since = std::max(gone, client->idle_since());
     if (now() - since > told_max + 50 * settings_.hop_max())
       fail("nobody tells that its pool is gone: " + client->describe());
   }
@@ -410,8 +411,10 @@ void Simulation::check_patience() {
   for (const auto& client : clients_) {
     const Nanoseconds since = client->waits_since();
     if (since == never) continue;
-    const Nanoseconds patience =
-        settings_.first.limits[client->pool()].acquire_timeout + margin + 50 * settings_.hop_max();
+    Nanoseconds patience = 0;
+    for (const Configuration* one : configurations_since(since))
+      patience = std::max(patience, one->limits[client->pool()].acquire_timeout);
+    patience += margin + 50 * settings_.hop_max();
     if (now() - since > patience) fail("somebody waits for ever: " + client->describe());
   }
   check_told();
@@ -553,6 +556,7 @@ Tally Simulation::tally() {
     tally_.replies += client->replies_count();
     tally_.notices += client->notices_count();
     tally_.removals += client->removals_count();
+    tally_.refusals += client->refusals_count();
   }
   tally_.reserve_uses = checker_->reserve_uses_count();
   tally_.connect_queries = checker_->connect_queries_count();

@@ -43,7 +43,8 @@ struct Tally {
   uint64_t faults = 0;
   uint64_t reloads = 0;      // Of a core.
   uint64_t generations = 0;  // That followed another one.
-  uint64_t removals = 0;     // Clients whose database or user was removed.
+  uint64_t removals = 0;     // Clients whose database or user was removed...
+  uint64_t refusals = 0;     // ...or had too many.
   double excess_hops = 0;    // The largest of a run.
 
   void add(const Tally& other);
@@ -72,7 +73,7 @@ class Simulation final : public ClientHost {
   void send_cancel(const std::string& key) override;
   [[nodiscard]] bool is_closing_time() override { return is_closing_time_; }
   [[nodiscard]] bool is_calm() override { return !settings_.has_faults && !settings_.drains_early; }
-  [[nodiscard]] Removal removal_since(size_t pool, Nanoseconds time) override;
+  [[nodiscard]] std::vector<const Configuration*> configurations_since(Nanoseconds time) override;
   void fail(std::string text) override;
   void note(const char* what, uint64_t a, uint64_t b, uint64_t c) override;
 
@@ -111,7 +112,8 @@ class Simulation final : public ClientHost {
   void change_configuration();
   void take_over(CoreId id);
   [[nodiscard]] bool is_changed_over() const;
-  void note_removals();
+  void note_epochs();
+  [[nodiscard]] Nanoseconds gone_since(size_t pool) const;
   void check_told();
   void check_patience();
   void look_after_askers();
@@ -141,11 +143,9 @@ class Simulation final : public ClientHost {
   Nanoseconds next_fault_ = never;
   Nanoseconds next_change_ = never;
   uint64_t epoch_ = 0;  // Of the newest configuration.
-  // Until when it was missing in a configuration that any core had, or was to have next; `never`:
-  // it still is. 0: it never was.
-  std::vector<Nanoseconds> database_missing_until_, user_missing_until_;  // By number.
-  // Since when no core has it; `never` while one has.
-  std::vector<Nanoseconds> pool_gone_since_;
+  // Of each epoch up to the newest: since when no core has its configuration; `never` while one
+  // has, or is to have it next.
+  std::vector<Nanoseconds> left_at_ = {never};
   CoreId only_core_ = 0;
   Tally tally_;
 };
