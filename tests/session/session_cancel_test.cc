@@ -265,5 +265,29 @@ TEST_CASE("a process that stops keeps no cancel request") {
   bench.finish();
 }
 
+TEST_CASE("a server is not asked about its state while a cancel request may hit the question") {
+  BenchOptions options = with_backends(1);
+  options.limits.session_state = StatePolicy::follow;
+  SessionBench bench(options);
+  bench.server.holds_cancels = true;
+  TestClient client(bench);
+  const std::string request = log_in(client);
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.query("SET work_mem='64'");
+  TestClient asker = ask(bench, request);
+  server.write(complete("SET") + ready());
+  bench.settle();
+  CHECK(client.take_tags() == "CZ");
+  CHECK(server.tags() == "Q");
+  bench.server.cancels()[0]->end();
+  bench.settle();
+  CHECK(server.tags() == "QQ");
+  CHECK(server.log.back().body.starts_with("SELECT 's',"));
+  server.write(ready());
+  bench.settle();
+  CHECK(bench.slice().idle_count() == 1);
+}
+
 }  // namespace
 }  // namespace helios
