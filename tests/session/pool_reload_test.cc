@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "helios/pool/pool_cores.h"
 #include "helios/wire/error_response.h"
 #include "tests/support/session_bench.h"
 
@@ -296,6 +297,32 @@ TEST_CASE("waiters keep their time and their order when their pool changes") {
   CHECK(waiting[2].take_tags().empty());
   waiting[0].query("COMMIT");
   CHECK(waiting[2].take_tags() == "CZ");
+}
+
+TEST_CASE("a waiter that comes over to where a backend is idle gets it at once") {
+  BenchOptions options = with_cores(2, 1);
+  options.places_sessions = true;
+  SessionBench bench(options);
+  const CoreId home = PoolCores(pool_key("db", "me", {}), 2).core_at(0);
+  const CoreId elsewhere = static_cast<CoreId>(1 - home);
+  TestClient holder(bench, home, "me");
+  TestClient waiter(bench, home, "me");
+  holder.query("BEGIN");
+  waiter.query("mine");
+  const BenchDirectory& next = bench.reconfigure([](BenchDirectory& changed) {
+    changed.limits.max_connections = 2;
+    changed.password = "another";
+  });
+  // A client that comes in by a core that knows goes to one that does not know yet.
+  bench.core(elsewhere).sessions.reload(next);
+  TestClient newcomer(bench, elsewhere, "me");
+  newcomer.query("a");
+  CHECK(newcomer.take_tags() == "TDCZ");
+  CHECK(waiter.take_tags().empty());
+  bench.core(home).sessions.reload(next);
+  bench.settle();
+  CHECK(waiter.take_tags() == "TDCZ");
+  CHECK(bench.server.sessions().size() == 2);
 }
 
 TEST_CASE("a waiter is told once that it waits, whatever its pool becomes meanwhile") {
