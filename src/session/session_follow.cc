@@ -85,11 +85,13 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
   if (is_first) screen_.start();
   std::string begin;
   if (!screen_.has_begun()) {
-    // Its first word has to be seen whole, behind the name in a Parse.
-    session_state_.keep_text(piece);
-    if (session_state_.text_size() < text_begin_min && !is_last) return;
-    begin = session_state_.take_text();
-    piece = begin;
+    // Its first word has to be seen whole, behind the name in a Parse: as a rule it is.
+    if (session_state_.text_size() > 0 || piece.size() < text_begin_min) {
+      session_state_.keep_text(piece);
+      if (session_state_.text_size() < text_begin_min && !is_last) return;
+      begin = session_state_.take_text();
+      piece = begin;
+    }
     if (reader_.header().tag == frontend_tag::parse)
       piece.remove_prefix(std::min(piece.find('\0') + 1, piece.size()));
   }
