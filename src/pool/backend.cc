@@ -280,6 +280,7 @@ void Backend::lease_to(Lessee& lessee) noexcept {
   ASSERT(stream_.unsent_size() == 0);
   set_state(State::leased);
   is_ready_held_ = false;
+  ledger_.disown_unnamed();
   leased_at_ = pools_.now();
   lessee_ = &lessee;
   lessee.on_leased(*this);
@@ -341,6 +342,13 @@ void Backend::start_sync() noexcept {
   ledger_.on_sent('S', LedgerAction::skip);
   transaction_status_ = 0;
   send(writer.bytes());
+}
+
+void Backend::drop_foreign_statement() noexcept {
+  constexpr uint8_t close_unnamed[] = {'C', 0, 0, 0, 6, 'S', 0};
+  ledger_.on_sent('C', LedgerAction::skip);
+  ledger_.on_unnamed_dropped();
+  send(close_unnamed);
 }
 
 bool Backend::is_quiet() const noexcept {

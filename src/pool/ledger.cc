@@ -13,6 +13,11 @@ bool is_copy_end(uint8_t tag) {
   return tag == 'c' || tag == 'f';
 }
 
+// The server's unnamed statement: a simple query drops it, a Parse of it is the next one.
+bool replaces_unnamed(const LedgerEntry& entry) {
+  return entry.tag == 'Q' || (entry.tag == 'P' && entry.name == 0);
+}
+
 bool has_entry(uint8_t tag) {
   switch (tag) {
     case 'Q':
@@ -53,7 +58,10 @@ void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
 void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
   if (size_ == 0) return;
   LedgerEntry& newest = at(size_ - 1);
-  if (newest.tag == tag && newest.name == 0) newest.name = name;
+  if (newest.tag != tag || newest.name != 0) return;
+  count(newest, -1);
+  newest.name = name;
+  count(newest, 1);
 }
 
 Reply Ledger::on_reply(uint8_t tag) noexcept {
@@ -134,11 +142,14 @@ Reply Ledger::complete(uint8_t tag) noexcept {
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (reply.tag != tag) return violation;
   reply.completed = true;
+  if (tag == 'P' && reply.name == 0) is_unnamed_own_ = has_unbound_ = true;
+  if (tag == 'B') has_unbound_ = false;
   pop();
   return reply;
 }
 
 Reply Ledger::on_error() noexcept {
+  has_unbound_ = false;
   if (size_ == 0) return {};  // Unasked: the server is about to end.
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
@@ -156,6 +167,10 @@ Reply Ledger::on_ready() noexcept {
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (!is_ready_request(reply.tag)) return violation;
   reply.completed = true;
+  if (reply.tag == 'Q') {  // It drops the unnamed statement.
+    is_unnamed_own_ = true;
+    has_unbound_ = false;
+  }
   copying_in_ = false;
   is_streaming_ = false;
   pop();
@@ -198,6 +213,7 @@ void Ledger::count(const LedgerEntry& entry, int change) noexcept {
   } else if (is_copy_end(entry.tag)) {
     copy_ends_count_ += change;
   }
+  if (replaces_unnamed(entry)) unnamed_replaced_count_ += change;
 }
 
 void Ledger::push(LedgerEntry entry) noexcept {

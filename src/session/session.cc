@@ -310,6 +310,8 @@ void Session::try_release() noexcept {
     return;
   }
   if (backend.transaction_status() != transaction_status::idle) return;
+  // The client comes back to bind what it has parsed; a query of ours would drop it.
+  if (backend.ledger().has_unbound() && !draining_) return;
   if (ask_state()) return;
   if (is_pinned() && !draining_) {
     if (mode() == LeaseMode::session) return;

@@ -69,10 +69,11 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
           return used();
         }
         header_pending_ = true;
-        // What may end or hold up the session comes after everything before it was sent.
+        // What may end or hold up the session, or needs a message of ours in front of it, comes
+        // after everything before it was sent.
         const uint8_t tag = reader_.header().tag;
-        if (run != nullptr &&
-            (must_hold(tag) || tag == frontend_tag::terminate || !is_client_tag(tag)))
+        if (run != nullptr && (must_hold(tag) || tag == frontend_tag::terminate ||
+                               !is_client_tag(tag) || backend_->ledger().may_mean_foreign(tag)))
           flush(start);
       }
       if (!begin_message(rest)) {
@@ -151,6 +152,7 @@ bool Session::begin_message(ByteSpan rest) noexcept {
     return false;
   }
   const uint8_t status = backend_->transaction_status();
+  if (backend_->ledger().may_mean_foreign(tag)) backend_->drop_foreign_statement();
   backend_->on_request(tag);
   if (timeouts_ != nullptr) note_request(status);
   forwarding_ = true;

@@ -358,4 +358,59 @@ TEST_CASE("long pipelines grow the ledger and keep the order") {
   CHECK(ledger.empty());
 }
 
+TEST_CASE("whose the unnamed statement is") {
+  Ledger ledger;
+  CHECK(ledger.may_mean_foreign('B'));
+  CHECK(ledger.may_mean_foreign('D'));
+  CHECK_FALSE(ledger.may_mean_foreign('P'));
+  send(ledger, "P");
+  ledger.name_newest('P', 77);
+  CHECK(ledger.may_mean_foreign('B'));  // That one has a name.
+  send(ledger, "P");
+  ledger.name_newest('P', 0);
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  // Neither was read by the server.
+  CHECK(reply(ledger, "E") == 0);
+  CHECK(ledger.may_mean_foreign('B'));
+  send(ledger, "P");
+  CHECK(ledger.may_mean_foreign('B'));  // Ignored: its Sync has not come yet.
+  send(ledger, "S");
+  CHECK(reply(ledger, "Z") == 0);
+  // What is sent behind a batch that fails counts.
+  send(ledger, "ESPS");
+  CHECK(reply(ledger, "EZ") == 0);
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  CHECK(reply(ledger, "1Z") == 0);
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  ledger.disown_unnamed();
+  CHECK(ledger.may_mean_foreign('B'));
+  // A query drops it, whatever becomes of the query.
+  send(ledger, "Q");
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  CHECK(reply(ledger, "EZ") == 0);
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+}
+
+TEST_CASE("an unnamed statement is unbound from its ParseComplete to whatever binds or drops it") {
+  Ledger ledger;
+  for (const char* end : {"2Z", "EZ"}) {
+    send(ledger, "PS");
+    CHECK(reply(ledger, "1Z") == 0);
+    CHECK(ledger.has_unbound());
+    send(ledger, "BS");
+    CHECK(reply(ledger, end) == 0);
+    CHECK_FALSE(ledger.has_unbound());
+  }
+  send(ledger, "PS");
+  CHECK(reply(ledger, "1Z") == 0);
+  send(ledger, "Q");
+  CHECK(reply(ledger, "CZ") == 0);
+  CHECK_FALSE(ledger.has_unbound());
+  send(ledger, "P");
+  ledger.name_newest('P', 77);
+  send(ledger, "S");
+  CHECK(reply(ledger, "1Z") == 0);
+  CHECK_FALSE(ledger.has_unbound());
+}
+
 }  // namespace helios

@@ -342,6 +342,64 @@ TEST_CASE("a PREPARE by text keeps its backend, a failed Parse does not") {
   CHECK(is_idle(bench));
 }
 
+TEST_CASE("an unnamed statement is bound by a later batch, and keeps its backend until then") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  client.write(parse_message("", "x") + frame('D', std::string("S\0", 2)) + sync_message());
+  CHECK_FALSE(is_idle(bench));
+  other.query("waits");
+  CHECK(other.take_tags().empty());
+  client.write(bind_message("", "") + execute_message() + sync_message());
+  CHECK(other.take_tags() == "TDCZ");
+  CHECK(is_idle(bench));
+  CHECK(bench.server.only().tags() == "PDSBESQ");
+}
+
+TEST_CASE("nobody binds the unnamed statement of another client") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  client.write(parse_message("", "x") + bind_message("", "") + execute_message() + sync_message());
+  CHECK(client.take_tags() == "12DCZ");
+  // The server is told to forget it, and what it says to that stays here.
+  server.is_silent = true;
+  server.log.clear();
+  other.write(frame('C', std::string("Pp\0", 3)) + bind_message("", "") + execute_message() +
+              sync_message());
+  CHECK(server.tags() == "CCBES");
+  CHECK(server.log[1].body == std::string("S\0", 2));
+  server.write(frame('3', {}) + frame('3', {}) + error_reply("ERROR", "26000", "none") + ready());
+  bench.settle();
+  CHECK(other.take_tags() == "3EZ");
+  CHECK(is_idle(bench));
+  // With one of its own nothing is added.
+  server.is_silent = false;
+  server.log.clear();
+  other.write(parse_message("", "y") + bind_message("", "") + execute_message() + sync_message());
+  CHECK(server.tags() == "PBES");
+}
+
+TEST_CASE("an unnamed statement that failed, or is gone by a simple query, keeps no backend") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  client.write(parse_message("", "BADPARSE") + sync_message());
+  CHECK(is_idle(bench));
+  client.write(parse_message("", "x") + sync_message());
+  CHECK_FALSE(is_idle(bench));
+  client.query("y");
+  CHECK(is_idle(bench));
+  // What one client has left does not bind the next.
+  client.write(parse_message("", "x") + sync_message());
+  client.close();
+  CHECK(is_idle(bench));
+  TestClient other(bench, 0, "me");
+  other.write(frame('C', std::string("Pp\0", 3)) + sync_message());
+  CHECK(other.take_tags() == "3Z");
+  CHECK(is_idle(bench));
+}
+
 TEST_CASE("a client that leaves its statements behind costs a DISCARD ALL") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");

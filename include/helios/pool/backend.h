@@ -130,6 +130,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     ledger_.on_sent(tag, LedgerAction::forward);
     transaction_status_ = 0;
   }
+  // Makes sure that the client's next message finds no other client's unnamed statement: the server
+  // then says that there is none.
+  void drop_foreign_statement() noexcept;
   void send(ByteSpan bytes) noexcept {
     choose_drained();
     stream_.send(bytes);

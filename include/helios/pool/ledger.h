@@ -89,6 +89,18 @@ class Ledger {
   // A failed COPY left it open whether a Sync was ignored: the number of replies to come is not
   // known.
   [[nodiscard]] bool is_ambiguous() const noexcept { return ambiguous_; }
+  // Another client comes: the unnamed statement that the server has is not its own.
+  void disown_unnamed() noexcept { is_unnamed_own_ = has_unbound_ = false; }
+  // The server has none any more, so none of another client.
+  void on_unnamed_dropped() noexcept { is_unnamed_own_ = true; }
+  // This message may mean the unnamed statement, and the one that the server will have then may be
+  // another client's.
+  [[nodiscard]] bool may_mean_foreign(uint8_t tag) const noexcept {
+    return !is_unnamed_own_ && unnamed_replaced_count_ == 0 && (tag == 'B' || tag == 'D');
+  }
+  // The client has parsed the unnamed statement and not bound it yet: many do so in a batch of its
+  // own, and this backend only has it.
+  [[nodiscard]] bool has_unbound() const noexcept { return has_unbound_; }
   // Sync, Query or FunctionCall entries of the client (FORWARD): ReadyForQuery messages to come.
   [[nodiscard]] size_t ready_due_count() const noexcept { return ready_due_count_; }
 
@@ -113,11 +125,14 @@ class Ledger {
   size_t head_ = 0;
   size_t size_ = 0;
   size_t ready_due_count_ = 0;
-  size_t copy_ends_count_ = 0;  // Entries c and f.
+  size_t copy_ends_count_ = 0;         // Entries c and f.
+  size_t unnamed_replaced_count_ = 0;  // Entries that replace or drop the unnamed statement.
   bool copying_in_ = false;
   bool is_streaming_ = false;  // Then copying_in_ is set, too.
   bool skipping_ = false;
   bool ambiguous_ = false;
+  bool is_unnamed_own_ = false;  // The unnamed statement, if the server has one, is this client's.
+  bool has_unbound_ = false;
 };
 
 }  // namespace helios
