@@ -122,6 +122,12 @@ bool Session::begin_message(ByteSpan rest) noexcept {
   inspecting_ = false;
   is_reading_text_ = false;
   if (!is_client_tag(tag)) {
+    // What was asked for before is answered before, as by a server.
+    if (backend_ != nullptr && backend_->ledger().ends_with_ready_request() &&
+        !backend_->ledger().is_copying_in()) {
+      held_ = true;
+      return false;
+    }
     fail(sqlstate::protocol_violation, "invalid frontend message type " + std::to_string(tag));
     return false;
   }

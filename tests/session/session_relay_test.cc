@@ -400,6 +400,31 @@ TEST_CASE("an unnamed statement that failed, or is gone by a simple query, keeps
   CHECK(is_idle(bench));
 }
 
+TEST_CASE("an unknown message is refused when what was asked before is answered") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(query_message("x") + frame('z', "what"));
+  CHECK(client.take_tags().empty());
+  server.write(echoed("x"));
+  bench.settle();
+  CHECK(client.take_tags() == "TDCZE");
+  CHECK(client.is_closed());
+}
+
+TEST_CASE("an unknown message is refused at once where nothing would be answered") {
+  for (const std::string& before :
+       {std::string(), parse_message("", "x"), query_message("COPYIN")}) {
+    SessionBench bench(with_backends(1));
+    TestClient client(bench, 0, "me");
+    client.write(before);
+    client.write(frame('z', "what"));
+    CHECK(client.take_error() == "08P01");
+    CHECK(client.is_closed());
+  }
+}
+
 TEST_CASE("a client that leaves its statements behind costs a DISCARD ALL") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
