@@ -185,12 +185,14 @@ TEST_CASE("what a prepared statement does counts each time it is bound") {
     SessionBench bench(following());
     TestClient one(bench, 0, "me");
     ServerSession& server = bench.server.only();
+    // The unnamed one would be gone by a question: it is bound first.
+    const size_t asked_for_parse = name.empty() ? 0 : 1;
     one.write(parse_message(name, text) + sync_message());
-    CHECK(texts_of(server) == Texts{question});
+    CHECK(texts_of(server) == Texts(asked_for_parse, question));
     one.write(bind_message("", name) + execute_message() + sync_message());
-    CHECK(texts_of(server) == Texts{question, question});
+    CHECK(texts_of(server) == Texts(asked_for_parse + 1, question));
     one.write(parse_message("q", "SELECT 1") + bind_message("", "q") + sync_message());
-    CHECK(texts_of(server) == Texts{question, question});
+    CHECK(texts_of(server) == Texts(asked_for_parse + 1, question));
     CHECK(one.take_tags() == "1Z2DCZ12Z");
   }
 }
@@ -203,7 +205,7 @@ TEST_CASE("a long statement that is not known to be harmless counts each time it
     const std::string message = parse_message(name, text);
     one.write(message.substr(0, 30));
     one.write(message.substr(30) + sync_message());
-    CHECK(texts_of(bench.server.only()).front() == question);
+    CHECK(texts_of(bench.server.only()) == Texts(name.empty() ? 0 : 1, question));
     for (int i = 0; i < 2; ++i) {
       const uint64_t asked = bench.slice().counters.state_probes;
       one.write(bind_message("", name) + sync_message());
