@@ -46,6 +46,17 @@ def scaled(count, least=1):
     return max(least, int(count * load()))
 
 
+def option(name):
+    """The value behind `name` on the command line, taken out of it; None if it is not there."""
+    if name not in sys.argv:
+        return None
+    at = sys.argv.index(name)
+    if at + 1 == len(sys.argv):
+        sys.exit(f"{name} needs a value")
+    del sys.argv[at]
+    return sys.argv.pop(at)
+
+
 def timeout(seconds):
     def mark(function):
         function.timeout = seconds
