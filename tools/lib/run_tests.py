@@ -287,7 +287,9 @@ def read_log(configuration, outcome):
             show_failure(configuration, test)
         elif skipped:
             lines = (test.get("stdout") or "").strip().splitlines()
-            progress.say(f"{configuration.name}: {test['name']}: {lines[-1] if lines else 'skipped'}")
+            reasons = [line for line in lines if line.startswith("skipped")] or lines[-1:] or ["skipped"]
+            for reason in reasons:
+                progress.say(f"{configuration.name}: {test['name']}: {reason}")
 
 
 def run_tests(configuration, outcome):
