@@ -25,6 +25,10 @@ std::string shown(uint32_t number) {
 std::string shown(uint16_t number) {
   return std::to_string(number);
 }
+// The only ones of this type are sizes.
+std::string shown(uint64_t size) {
+  return shown(format_size(static_cast<int64_t>(size)));
+}
 std::string shown(Nanoseconds duration) {
   return shown(format_duration(duration));
 }
@@ -98,6 +102,12 @@ void compare_pools(Comparison& to, const Pool& before, const Pool& after) {
   to.compare("transaction_timeout", before.transaction_timeout, after.transaction_timeout);
   to.compare("client_idle_timeout", before.client_idle_timeout, after.client_idle_timeout);
   to.compare("session_state", before.session_state, after.session_state);
+  to.compare("max_prepared_statements", before.max_prepared_statements,
+             after.max_prepared_statements);
+  to.compare("max_prepared_statement_size", before.max_prepared_statement_size,
+             after.max_prepared_statement_size);
+  to.compare("max_client_statements_size", before.max_client_statements_size,
+             after.max_client_statements_size);
 }
 
 void compare_entries(Comparison& to, const NodeConfig& before, const NodeConfig& after) {
@@ -175,6 +185,7 @@ std::vector<KeyChange> proxy_changes(const ProxyConfig& before, const ProxyConfi
   to.compare("backend_buffer_size", before.backend_buffer_size, after.backend_buffer_size);
   to.compare("drain_timeout", before.drain_timeout, after.drain_timeout);
   to.compare("dns_refresh", before.dns_refresh, after.dns_refresh);
+  to.compare("max_statements_size", before.max_statements_size, after.max_statements_size);
   return to.take();
 }
 

@@ -172,6 +172,12 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.transaction_timeout = overrides.transaction_timeout.value_or(pool.transaction_timeout);
   pool.client_idle_timeout = overrides.client_idle_timeout.value_or(pool.client_idle_timeout);
   pool.session_state = overrides.session_state.value_or(pool.session_state);
+  pool.max_prepared_statements =
+      overrides.max_prepared_statements.value_or(pool.max_prepared_statements);
+  pool.max_prepared_statement_size =
+      overrides.max_prepared_statement_size.value_or(pool.max_prepared_statement_size);
+  pool.max_client_statements_size =
+      overrides.max_client_statements_size.value_or(pool.max_client_statements_size);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

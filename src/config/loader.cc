@@ -179,6 +179,9 @@ void Loader::read_proxy(const TomlTable& table) {
                             .value_or(proxy.drain_timeout);
   proxy.dns_refresh =
       section.duration("dns_refresh", {seconds(1), duration_max, true}).value_or(proxy.dns_refresh);
+  proxy.max_statements_size =
+      section.byte_count("max_statements_size", {1024 * 1024, int64_t{1} << 40})
+          .value_or(proxy.max_statements_size);
   section.finish();
 }
 
@@ -281,6 +284,7 @@ PoolOverrides Loader::read_overrides(Section& section) {
   constexpr NumberRange min_range = {0, 100'000};
   constexpr NumberRange max_range = {1, 100'000};
   constexpr DurationRange or_off = {milliseconds(1), duration_max, true};
+  constexpr NumberRange size_range = {1024, 1024 * 1024 * 1024};
   PoolOverrides pool;
   if (const auto mode = section.choice("mode", mode_names); mode.has_value())
     pool.mode = modes[*mode];
@@ -308,6 +312,9 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.client_idle_timeout = section.duration("client_idle_timeout", or_off);
   if (const auto state = section.choice("session_state", session_state_names); state.has_value())
     pool.session_state = session_states[*state];
+  pool.max_prepared_statements = section.number("max_prepared_statements", min_range);
+  pool.max_prepared_statement_size = section.byte_count("max_prepared_statement_size", size_range);
+  pool.max_client_statements_size = section.byte_count("max_client_statements_size", size_range);
   return pool;
 }
 

@@ -45,7 +45,7 @@ std::string_view nearest_name(std::string_view wanted, std::span<const std::stri
 std::string suggestion(std::string_view wanted, std::span<const std::string_view> known) {
   const std::string_view nearest = nearest_name(wanted, known);
   if (!nearest.empty()) return "; did you mean \"" + std::string(nearest) + "\"?";
-  constexpr size_t listed_count_max = 30;
+  constexpr size_t listed_count_max = 40;
   if (known.empty() || known.size() > listed_count_max) return {};
   std::string text = "; known: ";
   for (const std::string_view name : known) {

@@ -109,6 +109,16 @@ std::optional<uint32_t> Section::power_of_two_size(std::string_view key, NumberR
   return std::nullopt;
 }
 
+std::optional<uint64_t> Section::byte_count(std::string_view key, NumberRange range) {
+  ASSERT(range.min >= 0);
+  const std::optional<int64_t> value = size(key);
+  if (!value.has_value()) return std::nullopt;
+  if (*value >= range.min && *value <= range.max) return static_cast<uint64_t>(*value);
+  error(key, std::to_string(*value) + " bytes are out of range: " + format_size(range.min) +
+                 " to " + format_size(range.max));
+  return std::nullopt;
+}
+
 std::optional<bool> Section::flag(std::string_view key) {
   const TomlEntry* entry = look_up(key);
   if (entry == nullptr) return std::nullopt;

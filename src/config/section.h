@@ -53,6 +53,8 @@ class Section {
   [[nodiscard]] std::optional<uint32_t> number(std::string_view key, NumberRange range);
   [[nodiscard]] std::optional<uint32_t> power_of_two(std::string_view key, NumberRange range);
   [[nodiscard]] std::optional<uint32_t> power_of_two_size(std::string_view key, NumberRange range);
+  // A number of bytes. Requires: 0 <= range.min.
+  [[nodiscard]] std::optional<uint64_t> byte_count(std::string_view key, NumberRange range);
   [[nodiscard]] std::optional<bool> flag(std::string_view key);
   [[nodiscard]] std::optional<Nanoseconds> duration(std::string_view key, DurationRange range);
   // The index of the value in `names`.

@@ -108,6 +108,8 @@ void Backend::start(BackendTransfer& transfer) noexcept {
   process_id_ = transfer.process_id;
   cancel_key_ = std::move(transfer.cancel_key);
   parameters_ = pools_.parameters().intern(transfer.parameters, transfer.settings);
+  statements_.restore(transfer.statements);
+  statements_.strays() = std::move(transfer.strays);
   created_at = transfer.created_at;
   expires_at_ = transfer.expires_at;
   idle_since = transfer.idle_since;
@@ -281,6 +283,8 @@ void Backend::lease_to(Lessee& lessee) noexcept {
   set_state(State::leased);
   is_ready_held_ = false;
   ledger_.disown_unnamed();
+  // DISCARD ALL has come between two clients.
+  if (slice_->spec().limits.mode == LeaseMode::session) ledger_.on_unnamed_dropped();
   leased_at_ = pools_.now();
   lessee_ = &lessee;
   lessee.on_leased(*this);
@@ -458,6 +462,7 @@ void Backend::clean() noexcept {
   ++slice_->counters.resets;
   if (cleaning_ == Cleaning::all) {
     start_statement("DISCARD ALL");
+    statements_.clear();
     // It leaves no role, even where the session began with one.
     if (find_parameter(slice_->spec().login.parameters, "role") != nullptr)
       start_statement("RESET ROLE");
@@ -546,6 +551,8 @@ void Backend::on_detachable(Stream& stream) noexcept {
   transfer->cancel_key = cancel_key_;
   transfer->parameters = parameters_->list();
   transfer->settings = parameters_->settings();
+  transfer->statements = statements_.list();
+  transfer->strays = std::move(statements_.strays());
   transfer->created_at = created_at;
   transfer->expires_at = expires_at_;
   transfer->idle_since = idle_since;

@@ -96,6 +96,10 @@ void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
       finish_message(body);
       if (state_ == State::closing || state_ == State::ended) return;
     }
+    if (ledger_.has_due_fake()) [[unlikely]] {
+      flush(input.data(), true);
+      answer_fakes();
+    }
   }
   if (run != nullptr) flush(input.data(), reader_.body_left() == 0);
   on_end_of_input();
@@ -125,8 +129,8 @@ void Backend::begin_message() noexcept {
   } else if (forwarding_ && is_ready_held_) {
     forwarding_ = false;  // finish_ready sends it.
   }
-  if (reply.name != 0 && reply.completed && forwarding_)
-    lessee_->on_statement(reply.tag, reply.name);
+  if (reply.marks != 0 || ledger_.has_dropped()) [[unlikely]]
+    note_statements(tag, reply);
 }
 
 void Backend::collect(ByteSpan body) noexcept {
@@ -157,7 +161,10 @@ void Backend::apply_message(ByteSpan body) noexcept {
       break;
   }
   if (!forwarding_) return;
-  if (const auto tag = read_command_complete(body)) lessee_->on_command_complete(*tag);
+  const auto tag = read_command_complete(body);
+  if (!tag) return;
+  if (statements_.size() > 0 && drops_statements(*tag)) statements_.drop_settled();
+  lessee_->on_command_complete(*tag);
 }
 
 void Backend::finish_ready(ByteSpan body) noexcept {
@@ -187,6 +194,7 @@ void Backend::finish_probe() noexcept {
 void Backend::finish_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   if (fields.is_fatal()) fatal_seen_ = true;
+  if (failed_.marks != 0) judge_statement(fields.sqlstate);
   if (is_being_made()) return fail_after_login(fields);
   if (lessee_ == nullptr) {
     // Of something that a client asked for which has gone; an error that nobody asked for is the

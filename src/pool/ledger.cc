@@ -13,9 +13,11 @@ bool is_copy_end(uint8_t tag) {
   return tag == 'c' || tag == 'f';
 }
 
-// The server's unnamed statement: a simple query drops it, a Parse of it is the next one.
+// The server's unnamed statement: a simple query drops it, a Parse of it is the next one. (One with
+// marks has a name; so has one of the pooler's own.)
 bool replaces_unnamed(const LedgerEntry& entry) {
-  return entry.tag == 'Q' || (entry.tag == 'P' && entry.name == 0);
+  const bool is_unnamed = entry.action == LedgerAction::forward && entry.marks == 0;
+  return entry.tag == 'Q' || (entry.tag == 'P' && is_unnamed);
 }
 
 bool has_entry(uint8_t tag) {
@@ -52,15 +54,23 @@ void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
   }
   // Without a COPY that it could end, the message is ignored by the server.
   if (is_copy_end(tag) && size_ == 0) return;
-  push({0, tag, action});
+  push({{}, tag, action, 0});
+}
+
+void Ledger::on_sent(const LedgerEntry& entry) noexcept {
+  ASSERT(has_entry(entry.tag));
+  ASSERT(!is_copy_end(entry.tag));
+  ASSERT(!skipping_);
+  push(entry);
 }
 
 void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
-  if (size_ == 0) return;
+  if (size_ == 0 || name == 0) return;
   LedgerEntry& newest = at(size_ - 1);
-  if (newest.tag != tag || newest.name != 0) return;
+  if (newest.tag != tag || newest.marks != 0) return;
   count(newest, -1);
-  newest.name = name;
+  newest.key.low = name;
+  newest.marks = ledger_mark::pins;
   count(newest, 1);
 }
 
@@ -113,18 +123,25 @@ Reply Ledger::on_reply(uint8_t tag) noexcept {
   }
 }
 
-uint8_t Ledger::take_due_fake() noexcept {
-  if (size_ == 0 || at(0).action != LedgerAction::fake) return 0;
-  const uint8_t tag = at(0).tag;
+LedgerEntry Ledger::take_due_fake() noexcept {
+  ASSERT(has_due_fake());
+  const LedgerEntry entry = at(0);
   pop();
-  return tag;
+  return entry;
 }
 
 bool Ledger::ends_with_ready_request() const noexcept {
   for (size_t i = size_; i > 0; --i) {
     const LedgerEntry& entry = ring_[(head_ + i - 1) & (ring_.size() - 1)];
-    if (!is_copy_end(entry.tag)) return is_ready_request(entry.tag);
+    if (!is_copy_end(entry.tag) && entry.action != LedgerAction::fake)
+      return is_ready_request(entry.tag);
   }
+  return false;
+}
+
+bool Ledger::has_marked(uint8_t mark) const noexcept {
+  for (size_t i = 0; i < size_; ++i)
+    if ((ring_[(head_ + i) & (ring_.size() - 1)].marks & mark) != 0) return true;
   return false;
 }
 
@@ -132,8 +149,9 @@ Reply Ledger::verdict_of_head() noexcept {
   if (size_ == 0) return violation;
   const LedgerEntry& head = at(0);
   if (head.action == LedgerAction::fake) return violation;
-  const bool skip = head.action == LedgerAction::skip;
-  return {head.name, head.tag, skip ? ReplyVerdict::skip : ReplyVerdict::forward, false};
+  if (head.marks != 0) marked_ = head;
+  const bool forward = head.action == LedgerAction::forward;
+  return {head.tag, head.marks, forward ? ReplyVerdict::forward : ReplyVerdict::skip, false};
 }
 
 // The reply that ends an extended message.
@@ -142,8 +160,8 @@ Reply Ledger::complete(uint8_t tag) noexcept {
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (reply.tag != tag) return violation;
   reply.completed = true;
-  if (tag == 'P' && reply.name == 0) is_unnamed_own_ = has_unbound_ = true;
-  if (tag == 'B') has_unbound_ = false;
+  if (replaces_unnamed(at(0))) is_unnamed_own_ = has_unbound_ = true;
+  if (tag == 'B' && reply.marks == 0) has_unbound_ = false;
   pop();
   return reply;
 }
@@ -153,6 +171,7 @@ Reply Ledger::on_error() noexcept {
   if (size_ == 0) return {};  // Unasked: the server is about to end.
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
+  if (at(0).action == LedgerAction::inject) reply.verdict = ReplyVerdict::forward;
   if (copying_in_) end_copy(true);
   // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence
   // until Sync.
@@ -183,8 +202,10 @@ void Ledger::drop_copy_ends() noexcept {
   while (!copying_in_ && size_ > 0 && is_copy_end(at(0).tag)) pop();
 }
 
+// The head has failed; what stands behind it is not executed.
 void Ledger::skip_to_sync() noexcept {
-  while (size_ > 0 && at(0).tag != 'S') pop();
+  pop();
+  for (; size_ > 0 && at(0).tag != 'S'; pop()) drop(at(0));
   skipping_ = size_ == 0;
 }
 
@@ -220,6 +241,7 @@ void Ledger::push(LedgerEntry entry) noexcept {
   if (size_ == ring_.size()) grow();
   at(size_) = entry;
   ++size_;
+  if (entry.tag == 'S') ++batch_;
   count(entry, 1);
 }
 
@@ -230,9 +252,16 @@ void Ledger::pop() noexcept {
   --size_;
 }
 
+void Ledger::drop(const LedgerEntry& entry) noexcept {
+  if (entry.marks != 0) dropped_.push_back(entry);
+}
+
 void Ledger::erase(size_t first, size_t entries_count) noexcept {
   ASSERT(first + entries_count <= size_);
-  for (size_t i = first; i < first + entries_count; ++i) count(at(i), -1);
+  for (size_t i = first; i < first + entries_count; ++i) {
+    drop(at(i));
+    count(at(i), -1);
+  }
   for (size_t i = first; i + entries_count < size_; ++i) at(i) = at(i + entries_count);
   size_ -= entries_count;
 }

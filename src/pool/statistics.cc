@@ -81,6 +81,9 @@ void PoolCounters::add(const PoolCounters& other) noexcept {
   moves_out += other.moves_out;
   cancels += other.cancels;
   cancels_dropped += other.cancels_dropped;
+  client_parses += other.client_parses;
+  server_parses += other.server_parses;
+  binds += other.binds;
   violations += other.violations;
   overruns.add(other.overruns);
   late_ends += other.late_ends;

@@ -17,12 +17,13 @@ constexpr size_t name_size_max = 24;
 using Row = std::vector<std::string>;
 
 const Row column_names = {
-    "pool",         "node",       "backends",     "leased",    "pinned",         "longest pin",
-    "idle",         "connecting", "settling",     "closing",   "free",           "clients",
-    "waiting",      "most",       "oldest",       "at once",   "waited",         "refused",
-    "failed",       "wait",       "connect",      "in use",    "connects",       "failed connects",
-    "closed",       "tests",      "failed tests", "recovered", "resets",         "pins",
-    "state probes", "moved in",   "moved out",    "overruns",  "oldest backend", "newest backend"};
+    "pool",         "node",           "backends",      "leased",    "pinned",   "longest pin",
+    "idle",         "connecting",     "settling",      "closing",   "free",     "clients",
+    "waiting",      "most",           "oldest",        "at once",   "waited",   "refused",
+    "failed",       "wait",           "connect",       "in use",    "connects", "failed connects",
+    "closed",       "tests",          "failed tests",  "recovered", "resets",   "pins",
+    "state probes", "moved in",       "moved out",     "overruns",  "parses",   "server parses",
+    "binds",        "oldest backend", "newest backend"};
 
 std::string text_of(uint64_t number) {
   return std::to_string(number);
@@ -104,6 +105,9 @@ Row row_of(std::string name, std::string node, const std::string& limit,
           text_of(counters.moves_in),
           text_of(counters.moves_out),
           reasons_text(counters.overruns),
+          text_of(counters.client_parses),
+          text_of(counters.server_parses),
+          text_of(counters.binds),
           age_text(gauges.total(), gauges.oldest_backend),
           age_text(gauges.total(), gauges.newest_backend)};
 }
@@ -205,7 +209,10 @@ std::vector<std::string> summary_lines(const Statistics& statistics) {
               " state probes, " + text_of(counters.cancels) + " cancel requests, " +
               text_of(counters.cancels_dropped) + " dropped, " + text_of(counters.violations) +
               " violations, " + text_of(counters.late_ends) + " late ends",
-          "time limits exceeded: " + reasons_text(counters.overruns)};
+          "time limits exceeded: " + reasons_text(counters.overruns),
+          "prepared statements: " + text_of(counters.client_parses) + " parses of clients, " +
+              text_of(counters.server_parses) + " sent to servers, " + text_of(counters.binds) +
+              " binds"};
 }
 
 }  // namespace helios

@@ -55,6 +55,7 @@ ProxyConfig Reload::effective(const ProxyConfig& wanted) const {
   proxy.log_level = wanted.log_level;
   proxy.client_login_timeout = wanted.client_login_timeout;
   proxy.drain_timeout = wanted.drain_timeout;
+  proxy.max_statements_size = wanted.max_statements_size;
   // Sessions have their memory from the start: there may be fewer, not more.
   if (wanted.max_clients <= context_.shared.clients_room) proxy.max_clients = wanted.max_clients;
   return proxy;
@@ -72,6 +73,7 @@ void Reload::apply(Config next) {
   set_log_level(config_.proxy.log_level);
   context_.shared.sessions.clients_max = config_.proxy.max_clients;
   context_.shared.sessions.login_timeout = config_.proxy.client_login_timeout;
+  context_.shared.sessions.statements_size_max = config_.proxy.max_statements_size;
   auto directory = std::make_shared<ConfigDirectory>(config_, context_.catalog, ++epoch_);
   context_.catalog.await_addresses();
   const CoreId cores = context_.mailbox.cores_count();

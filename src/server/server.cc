@@ -192,6 +192,7 @@ Result<bool> run_server(const Config& config, const std::vector<std::string>& io
 
   ServerShared shared(directory, config.proxy.max_clients, config.proxy.client_login_timeout,
                       static_cast<CoreId>(cores_count));
+  shared.sessions.statements_size_max = config.proxy.max_statements_size;
   random_bytes(shared.sessions.login_secret);
   random_bytes(shared.sessions.cancel_secret);
   MailboxSystem mailboxes(static_cast<CoreId>(cores_count));

@@ -7,9 +7,11 @@
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/session/sessions.h"
+#include "helios/wire/backend_messages.h"
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
 #include "session/session_login.h"
+#include "session/session_statements.h"
 #include "session/session_timeouts.h"
 
 namespace helios {
@@ -166,6 +168,7 @@ void Session::on_leased(Backend& backend) noexcept {
   set_state(State::leased);
   // Leaves together with the client's own first message; its replies are swallowed.
   backend.apply_parameters(parameters_);
+  if (statements_ != nullptr) start_statements_lease();
   if (mode() == LeaseMode::statement) backend.hold_ready();
   if (!is_acquiring_) resume();
 }
@@ -216,8 +219,10 @@ void Session::on_command_complete(std::string_view tag) noexcept {
   } else if (tag == "DEALLOCATE") {
     // Of a name that could not be read: one of those that are kept, so all of them are.
     if (sql_name.is_known) names_.remove(sql_name.name);
-  } else if (tag == "DEALLOCATE ALL" || tag == "DISCARD ALL") {
+    if (statements_ != nullptr) on_deallocated();
+  } else if (drops_statements(tag)) {
     names_.clear();
+    if (statements_ != nullptr) statements_->names.forget_settled();
   } else if (tag == "LOAD" && pool_->slice.spec().limits.follows_state() &&
              !session_state_.has_pin(PinReason::library)) {
     session_state_.on_library();
@@ -232,6 +237,7 @@ void Session::on_parameter(std::string_view name, std::string_view value) noexce
 void Session::on_ready(uint8_t status, bool skipped) noexcept {
   if (timeouts_ != nullptr) note_ready(status);
   if (skipped || state_ != State::leased) return;
+  if (statements_ != nullptr) statements_->deallocated.clear();
   if (mode() == LeaseMode::statement && status != transaction_status::idle) {
     // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
     abandon_backend("transaction block in statement mode");
@@ -432,6 +438,7 @@ void Session::end(const char* reason) noexcept {
   forget_login();
   inbox_.clear();
   abandon_backend(reason);
+  statements_.reset();
   stop_counting();
   set_state(State::ending);
   parameters_ = ParameterSetRef();
@@ -541,6 +548,7 @@ void Session::join(PoolEntry& next) noexcept {
   }
   pool_ = &next;
   follow_time_limits();
+  choose_following();
 }
 
 void Session::on_timeout(void* self) noexcept {

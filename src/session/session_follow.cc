@@ -140,6 +140,16 @@ SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
   return effects;
 }
 
+// The same for statements that follow their clients, whose messages do not go to the server as they
+// are (session_statements.cc).
+void Session::note_parsed(std::string_view name, std::string_view text) noexcept {
+  note_statement(hash_name(name), effects_of_text(text));
+}
+
+void Session::note_bound(std::string_view name) noexcept {
+  session_state_.on_bind(hash_name(name));
+}
+
 void Session::note_statement(uint64_t name, const SqlEffects& effects) noexcept {
   if (policy() != StatePolicy::warn && (effects.bits != 0 || session_state_.has_statements()))
     session_state_.add_statement(name, effects);

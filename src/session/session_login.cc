@@ -187,6 +187,7 @@ void Session::on_logged_in() noexcept {
 // Here it stays.
 void Session::enter(PoolEntry& pool) noexcept {
   pool_ = &pool;
+  choose_following();
   if (!count_client()) return;
   follow_time_limits();
   set_state(State::welcome);

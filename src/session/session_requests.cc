@@ -1,5 +1,6 @@
 // What a client sends once it is logged in: from its stream or inbox to the backend.
 #include <cstring>
+#include <utility>
 
 #include "helios/base/assert.h"
 #include "helios/session/session.h"
@@ -13,9 +14,6 @@ namespace {
 
 // Bytes kept for a client that cannot go on; its receive is stopped above this.
 constexpr size_t inbox_size_max = 16 * 1024;
-// Bytes at the beginning of a simple query in which the name of a PREPARE or DEALLOCATE is looked
-// for.
-constexpr size_t query_text_max = 256;
 
 bool begins_work(uint8_t tag) {
   switch (tag) {
@@ -40,14 +38,14 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
   ByteSpan rest = input;
   const uint8_t* run = nullptr;  // Start of bytes that go to the backend in one piece.
   const auto flush = [&](const uint8_t* end) {
-    if (run == nullptr || run == end) return;
-    const ByteSpan piece(run, end);
+    const uint8_t* const begin = std::exchange(run, nullptr);
+    if (begin == nullptr || begin == end) return;
+    const ByteSpan piece(begin, end);
     if (buffer != nullptr) {
       backend_->send_received(piece, *buffer);
     } else {
       backend_->send(piece);
     }
-    run = nullptr;
   };
   const auto used = [&] { return input.size() - rest.size(); };
 
@@ -76,7 +74,10 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
                                !is_client_tag(tag) || backend_->ledger().may_mean_foreign(tag)))
           flush(start);
       }
-      if (!begin_message(rest)) {
+      const Look message = must_look(reader_.header().tag) ? look(rest) : Look::plain;
+      if (message != Look::plain) flush(start);
+      if (message == Look::need_more) return used();
+      if (!(message == Look::named ? begin_named(rest) : begin_message(rest))) {
         if (backend_ != nullptr) flush(start);
         return used();
       }
@@ -84,9 +85,13 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
       in_message_ = true;
       if (!forwarding_) {
         flush(start);
-      } else if (is_split) {
+        drop_collected();
+      } else if (message == Look::named) {
+        run = rest.data();
+      } else if (is_split || has_collected()) {
         flush(start);
         backend_->send(reader_.raw_header());
+        if (has_collected()) pass_on_collected(0);
         run = rest.data();
       } else if (run == nullptr) {
         run = start;
@@ -141,22 +146,36 @@ bool Session::begin_message(ByteSpan rest) noexcept {
     }
     return false;
   }
-  if (skip_ != Skip::none && tag != frontend_tag::sync) return true;
-  if (backend_ == nullptr && (begin_without_backend(tag) || refuse(tag, rest))) return true;
+  const Prepared prepared = prepare(tag, rest);
+  if (prepared == Prepared::yes) announce(tag);
+  return prepared != Prepared::no;
+}
+
+// Whether a message with this body, as far as it is here, can be begun: no: something must be
+// waited for, or the session has ended; drop: it needs no server.
+Session::Prepared Session::prepare(uint8_t tag, ByteSpan rest) noexcept {
+  if (skip_ != Skip::none && tag != frontend_tag::sync) return Prepared::drop;
+  if (backend_ == nullptr && (begin_without_backend(tag) || refuse(tag, rest)))
+    return Prepared::drop;
   if (must_hold(tag)) {
     held_ = true;
-    return false;
+    return Prepared::no;
   }
-  if (backend_ == nullptr && !acquire()) return false;
-  if (state_ != State::leased) return false;
+  if (backend_ == nullptr && !acquire()) return Prepared::no;
+  if (state_ != State::leased) return Prepared::no;
   const bool is_copy_message = tag == frontend_tag::copy_data || tag == frontend_tag::copy_done ||
                                tag == frontend_tag::copy_fail;
   if (is_copy_message && backend_->ledger().empty())
-    return true;  // Left over from a COPY that failed: the server would ignore it.
+    return Prepared::drop;  // Left over from a COPY that failed: the server would ignore it.
   if (backend_->ledger().full()) {
     held_ = true;
-    return false;
+    return Prepared::no;
   }
+  return Prepared::yes;
+}
+
+// A message begins to go to the server as it is.
+void Session::announce(uint8_t tag) noexcept {
   const uint8_t status = backend_->transaction_status();
   if (backend_->ledger().may_mean_foreign(tag)) backend_->drop_foreign_statement();
   backend_->on_request(tag);
@@ -171,7 +190,6 @@ bool Session::begin_message(ByteSpan rest) noexcept {
     name_reader_.start(tag);
   }
   if (begins_work(tag)) sql_name_ = SqlName();
-  return true;
 }
 
 // Messages of a client without a lease that need no server. True: dealt with, its body is dropped.
@@ -215,14 +233,14 @@ bool Session::must_hold(uint8_t tag) noexcept {
 void Session::inspect(ByteSpan body) noexcept {
   if (reader_.header().tag != frontend_tag::query) {
     if (!name_reader_.is_done()) name_reader_.add(body);
+    const size_t name_end = as_text(body).find('\0');
+    if (reader_.header().tag == frontend_tag::parse && name_end != std::string_view::npos)
+      foresee(as_text(body).substr(name_end + 1));
     return;
   }
   // Most queries are told by their first letters.
   if (query_text_.empty() && !body.empty()) {
-    const char first = static_cast<char>(body.front());
-    const bool may_name = first == 'P' || first == 'p' || first == 'D' || first == 'd' ||
-                          first == ' ' || first == '\n' || first == '\t';
-    if (!may_name) {
+    if (!may_be_command(body.front(), 'p') && !may_be_command(body.front(), 'd')) {
       inspecting_ = false;
       return;
     }
@@ -242,11 +260,13 @@ void Session::finish_message() noexcept {
   const uint8_t tag = reader_.header().tag;
   if (tag != frontend_tag::query) {
     backend_->ledger().name_newest(tag, name_reader_.name());
+    if (follows_statements_ && name_reader_.name() != 0) note_pinned();
     return;
   }
+  if (query_text_.empty()) return;
+  foresee(query_text_);
   // With anything else in flight the next tag could belong to that.
-  if (!query_text_.empty() && backend_->ledger().ready_due_count() <= 1)
-    sql_name_ = read_sql_name(query_text_);
+  if (backend_->ledger().ready_due_count() <= 1) sql_name_ = read_sql_name(query_text_);
 }
 
 // Nothing more is taken from the client for now: it waits, its backend takes no more, or it does

@@ -2,6 +2,8 @@
 
 #include <strings.h>
 
+#include <utility>
+
 namespace helios {
 namespace {
 
@@ -88,7 +90,15 @@ void NameReader::add(ByteSpan body) noexcept {
   }
 }
 
-SqlName read_sql_name(std::string_view text) noexcept {
+namespace {
+
+// PREPARE name or DEALLOCATE [PREPARE] name, as far as it can be told for sure.
+struct NamingCommand {
+  bool is_deallocate = false;
+  std::string name;
+};
+
+NamingCommand read_command(std::string_view text) {
   // The text of a Query message ends with a NUL.
   while (!text.empty() && text.back() == '\0') text.remove_suffix(1);
   skip_space(text);
@@ -97,16 +107,42 @@ SqlName read_sql_name(std::string_view text) noexcept {
   if (!is_deallocate && !equals(command, "prepare")) return {};
   if (is_deallocate) {
     std::string_view rest = text;
-    if (equals(take_word(rest), "prepare") && !rest.empty() && rest.front() != ';') text = rest;
+    const std::string_view word = take_word(rest);
+    if (equals(word, "prepare") && !rest.empty() && rest.front() != ';') text = rest;
+    if (equals(word, "all")) return {};
   }
   // Names are cut at 63 bytes by the server, counted in its encoding: longer ones are left to the
   // careful side.
-  const std::string name = take_name(text);
+  std::string name = take_name(text);
   if (name.empty() || name.size() > 63) return {};
   if (is_deallocate && !text.empty() && text != ";") return {};
   // Behind PREPARE follows any text; a second statement in it would end with a tag of its own, and
   // be seen there.
-  return {true, hash_name(name)};
+  return {is_deallocate, std::move(name)};
+}
+
+}  // namespace
+
+SqlName read_sql_name(std::string_view text) noexcept {
+  const NamingCommand command = read_command(text);
+  return command.name.empty() ? SqlName() : SqlName{true, hash_name(command.name)};
+}
+
+std::string read_deallocated_name(std::string_view text) {
+  NamingCommand command = read_command(text);
+  return command.is_deallocate ? std::move(command.name) : std::string();
+}
+
+Dropping read_dropping(std::string_view text) noexcept {
+  skip_space(text);
+  if (text.empty() || (text.front() | 0x20) != 'd') return Dropping::none;
+  const std::string_view command = take_word(text);
+  const bool is_deallocate = equals(command, "deallocate");
+  if (!is_deallocate && !equals(command, "discard")) return Dropping::none;
+  std::string_view what = take_word(text);
+  if (is_deallocate && equals(what, "prepare")) what = take_word(text);
+  if (equals(what, "all")) return Dropping::all;
+  return is_deallocate ? Dropping::one : Dropping::none;
 }
 
 void StatementNames::add(uint64_t name) {

@@ -70,8 +70,12 @@ void MessageWriter::add_bytes(ByteSpan bytes) {
 }
 
 void MessageWriter::end() {
+  end_before(0);
+}
+
+void MessageWriter::end_before(size_t size) {
   ASSERT(length_offset_ != none);
-  const size_t length = target_->size() - length_offset_;
+  const size_t length = target_->size() - length_offset_ + size;
   ASSERT(length <= 0x7fffffff);
   store_be32(target_->data() + length_offset_, static_cast<uint32_t>(length));
   length_offset_ = none;

@@ -71,7 +71,10 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                      IdleTransactionWhen::waited_for,
                                      seconds(10),
                                      seconds(11),
-                                     SessionStateMode::pin};
+                                     SessionStateMode::pin,
+                                     43,
+                                     2048,
+                                     4096};
   const PoolConfig from_database = {PoolMode::session,
                                     3,
                                     13,
@@ -92,7 +95,10 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                     IdleTransactionWhen::waited_for,
                                     seconds(10),
                                     seconds(11),
-                                    SessionStateMode::pin};
+                                    SessionStateMode::pin,
+                                    43,
+                                    2048,
+                                    4096};
   database.pool = of_database;
   CHECK(config.effective_pool(database, user) == from_database);
 
@@ -116,7 +122,10 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                  IdleTransactionWhen::always,
                                  seconds(15),
                                  seconds(16),
-                                 SessionStateMode::warn};
+                                 SessionStateMode::warn,
+                                 44,
+                                 2049,
+                                 4097};
   const PoolConfig from_user = {PoolMode::statement,
                                 4,
                                 14,
@@ -137,7 +146,10 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
                                 IdleTransactionWhen::always,
                                 seconds(15),
                                 seconds(16),
-                                SessionStateMode::warn};
+                                SessionStateMode::warn,
+                                44,
+                                2049,
+                                4097};
   user.pool = of_user;
   CHECK(config.effective_pool(database, user) == from_user);
   database.pool = {};

@@ -88,7 +88,9 @@ TEST_CASE("every key arrives at its place") {
       "reserve_connections = 33\nreserve_after = \"6s\"\nwait_notice = \"7s\"\n"
       "connect_query = \"select '$$'\"\nquery_timeout = \"8s\"\n"
       "idle_transaction_timeout = \"9s\"\nidle_transaction_timeout_when = \"waited_for\"\n"
-      "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\nsession_state = \"strict\"\n";
+      "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\nsession_state = \"strict\"\n"
+      "max_prepared_statements = 43\n"
+      "max_prepared_statement_size = \"2KiB\"\nmax_client_statements_size = 4096\n";
   const PoolConfig pool = {PoolMode::session,
                            3,
                            13,
@@ -109,7 +111,10 @@ TEST_CASE("every key arrives at its place") {
                            IdleTransactionWhen::waited_for,
                            seconds(10),
                            seconds(11),
-                           SessionStateMode::strict};
+                           SessionStateMode::strict,
+                           43,
+                           2048,
+                           4096};
   const PoolOverrides overrides = {PoolMode::session,
                                    3,
                                    13,
@@ -130,12 +135,15 @@ TEST_CASE("every key arrives at its place") {
                                    IdleTransactionWhen::waited_for,
                                    seconds(10),
                                    seconds(11),
-                                   SessionStateMode::strict};
+                                   SessionStateMode::strict,
+                                   43,
+                                   2048,
+                                   4096};
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
       "client_buffer_size = \"1KiB\"\nbackend_buffers = 16\nbackend_buffer_size = 2048\n"
-      "drain_timeout = \"0s\"\ndns_refresh = \"7s\"\n[pool]\n" +
+      "drain_timeout = \"0s\"\ndns_refresh = \"7s\"\nmax_statements_size = \"2MiB\"\n[pool]\n" +
       pool_keys +
       "[[node]]\nname = \"n\"\nhost = \"/run\"\nport = 5433\nmax_connections = 6\n"
       "connecting_max = 3\nscram_rounds_max = 4096\nfail_fast = false\nretry_max = \"6s\"\n"
@@ -157,6 +165,7 @@ TEST_CASE("every key arrives at its place") {
   expected.proxy.backend_buffer_size = 2048;
   expected.proxy.drain_timeout = 0;
   expected.proxy.dns_refresh = seconds(7);
+  expected.proxy.max_statements_size = 2 * 1024 * 1024;
   expected.pool = pool;
   expected.nodes = {{"n", "/run", 5433, 6, 3, 4096, false, seconds(6)}};
   expected.databases = {{"d", "n", "e", "f", "g", 7, 71, overrides}};
@@ -204,7 +213,7 @@ TEST_CASE("all errors are told, in the order of the file") {
         "whole \"${NAME}\" may stand for it)\n"
         "a.toml:10:1: proxy.idle: unknown key; known: listen, cores, max_clients, "
         "client_login_timeout, log_level, client_buffers, client_buffer_size, backend_buffers, "
-        "backend_buffer_size, drain_timeout, dns_refresh");
+        "backend_buffer_size, drain_timeout, dns_refresh, max_statements_size");
 }
 
 TEST_CASE("an unknown key is an error in every section") {
@@ -440,6 +449,26 @@ TEST_CASE("an empty file misses a node, a database and a user") {
         "a.toml:1:1: node: there is no [[node]]: at least one is needed\n"
         "a.toml:1:1: database: there is no [[database]]: at least one is needed\n"
         "a.toml:1:1: user: there is no [[user]]: at least one is needed");
+}
+
+TEST_CASE("the keys of prepared statements have their ranges") {
+  CHECK(one_line("pool", "max_prepared_statements = 0") == "");
+  CHECK(one_line("pool", "max_prepared_statements = 100001") ==
+        "a.toml:2:27: pool.max_prepared_statements: 100001 is out of range: 0 to 100000");
+  CHECK(one_line("pool", "max_prepared_statement_size = \"1KiB\"") == "");
+  CHECK(one_line("pool", "max_prepared_statement_size = 1023") ==
+        "a.toml:2:31: pool.max_prepared_statement_size: 1023 bytes are out of range: 1KiB to 1GiB");
+  CHECK(one_line("pool", "max_client_statements_size = \"2GiB\"") ==
+        "a.toml:2:30: pool.max_client_statements_size: 2147483648 bytes are out of range: 1KiB to "
+        "1GiB");
+  CHECK(one_line("pool", "max_client_statements_size = \"16 MiB\"") ==
+        "a.toml:2:30: pool.max_client_statements_size: \"16 MiB\" is not a size: write a whole "
+        "number of bytes, "
+        "or "
+        "one with KiB, MiB or GiB, such as \"64KiB\"");
+  CHECK(one_line("proxy", "max_statements_size = \"1024GiB\"") == "");
+  CHECK(one_line("proxy", "max_statements_size = 0") ==
+        "a.toml:2:23: proxy.max_statements_size: 0 bytes are out of range: 1MiB to 1024GiB");
 }
 
 TEST_CASE("connect_query may be empty, long or of several lines, within 16 KiB") {

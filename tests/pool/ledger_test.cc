@@ -9,6 +9,9 @@
 namespace helios {
 namespace {
 
+constexpr StatementKey key_a{1, 2};
+constexpr StatementKey key_b{3, 4};
+
 void send(Ledger& ledger, const char* tags) {
   for (const char* tag = tags; *tag != 0; ++tag)
     ledger.on_sent(static_cast<uint8_t>(*tag), LedgerAction::forward);
@@ -208,11 +211,11 @@ TEST_CASE("trap 5: a FAKE entry behind a swallowed reply becomes due when that i
   ledger.on_sent('P', LedgerAction::fake);
   ledger.on_sent('B', LedgerAction::forward);
   ledger.on_sent('S', LedgerAction::forward);
-  CHECK(ledger.take_due_fake() == 0);
+  CHECK_FALSE(ledger.has_due_fake());
   const Reply swallowed = ledger.on_reply('1');
   CHECK(swallowed.verdict == ReplyVerdict::skip);
-  CHECK(ledger.take_due_fake() == 'P');
-  CHECK(ledger.take_due_fake() == 0);
+  CHECK(ledger.take_due_fake().tag == 'P');
+  CHECK_FALSE(ledger.has_due_fake());
   CHECK(ledger.on_reply('2').verdict == ReplyVerdict::forward);
   CHECK(reply(ledger, "Z") == 0);
   CHECK(ledger.empty());
@@ -231,7 +234,7 @@ TEST_CASE("trap 6: FAKE replies behind an error in the same batch are never due,
   sent_before.on_sent('P', LedgerAction::fake);
   sent_before.on_sent('S', LedgerAction::forward);
   CHECK(reply(sent_before, "E") == 0);
-  CHECK(sent_before.take_due_fake() == 0);
+  CHECK_FALSE(sent_before.has_due_fake());
   CHECK(reply(sent_before, "Z") == 0);
   CHECK(sent_before.empty());
 
@@ -239,7 +242,7 @@ TEST_CASE("trap 6: FAKE replies behind an error in the same batch are never due,
   sent_after.on_sent('P', LedgerAction::forward);
   CHECK(reply(sent_after, "E") == 0);
   sent_after.on_sent('C', LedgerAction::fake);
-  CHECK(sent_after.take_due_fake() == 0);
+  CHECK_FALSE(sent_after.has_due_fake());
   sent_after.on_sent('S', LedgerAction::forward);
   CHECK(reply(sent_after, "Z") == 0);
   CHECK(sent_after.empty());
@@ -348,7 +351,86 @@ TEST_CASE("the name of a statement comes back with its completion") {
   send(ledger, "S");
   const Reply done = ledger.on_reply('1');
   CHECK(done.completed);
-  CHECK(done.name == 77);
+  CHECK(done.marks == ledger_mark::pins);
+  CHECK(ledger.marked().key.low == 77);
+}
+
+TEST_CASE("an injected message is swallowed when it succeeds, and its error is the client's") {
+  for (const bool fails : {false, true}) {
+    Ledger ledger;
+    ledger.on_sent({key_a, 'P', LedgerAction::inject, ledger_mark::parses});
+    ledger.on_sent({key_a, 'B', LedgerAction::forward, ledger_mark::uses});
+    send(ledger, "ES");
+    const Reply first = ledger.on_reply(fails ? 'E' : '1');
+    CHECK(first.completed == !fails);
+    CHECK(first.verdict == (fails ? ReplyVerdict::forward : ReplyVerdict::skip));
+    CHECK(first.marks == ledger_mark::parses);
+    CHECK(ledger.marked().key == key_a);
+    if (!fails) CHECK(reply(ledger, "2C") == 0);
+    CHECK(reply(ledger, "Z") == 0);
+    CHECK(ledger.empty());
+  }
+}
+
+TEST_CASE("what an error makes the server skip is told, in its order, up to the Sync") {
+  Ledger ledger;
+  send(ledger, "P");
+  ledger.on_sent({key_a, 'P', LedgerAction::forward, ledger_mark::parses});
+  send(ledger, "BE");
+  ledger.on_sent({{}, 'C', LedgerAction::fake, ledger_mark::renames});
+  send(ledger, "S");
+  ledger.on_sent({key_b, 'P', LedgerAction::forward, ledger_mark::parses});
+  CHECK(ledger.on_reply('E').marks == 0);
+  REQUIRE(ledger.has_dropped());
+  const auto dropped = ledger.take_dropped();
+  REQUIRE(dropped.size() == 2);
+  CHECK(dropped[0].key == key_a);
+  CHECK(dropped[1].tag == 'C');
+  CHECK_FALSE(ledger.has_dropped());
+  CHECK_FALSE(ledger.has_due_fake());
+  CHECK(reply(ledger, "Z1") == 0);
+  CHECK(ledger.marked().key == key_b);
+  CHECK_FALSE(ledger.has_dropped());
+}
+
+TEST_CASE("what a COPY has swallowed is told too") {
+  Ledger ledger;
+  send(ledger, "BE");
+  ledger.on_sent({key_a, 'P', LedgerAction::forward, ledger_mark::parses});
+  send(ledger, "c");
+  CHECK(reply(ledger, "2GC") == 0);
+  const auto dropped = ledger.take_dropped();
+  REQUIRE(dropped.size() == 1);
+  CHECK(dropped[0].key == key_a);
+}
+
+TEST_CASE("batches are counted by their Syncs") {
+  Ledger ledger;
+  const uint64_t first = ledger.batch();
+  send(ledger, "PBEQ");
+  CHECK(ledger.batch() == first);
+  send(ledger, "S");
+  CHECK(ledger.batch() == first + 1);
+}
+
+TEST_CASE("a message that the pooler answers itself does not open a batch") {
+  Ledger ledger;
+  send(ledger, "S");
+  ledger.on_sent({{}, 'C', LedgerAction::fake, 0});
+  CHECK(ledger.ends_with_ready_request());
+  send(ledger, "P");
+  CHECK_FALSE(ledger.ends_with_ready_request());
+}
+
+TEST_CASE("marks are found among what is owed") {
+  Ledger ledger;
+  send(ledger, "P");
+  ledger.name_newest('P', 77);
+  send(ledger, "BES");
+  CHECK(ledger.has_marked(ledger_mark::pins));
+  CHECK_FALSE(ledger.has_marked(ledger_mark::renames));
+  CHECK(reply(ledger, "1") == 0);
+  CHECK_FALSE(ledger.has_marked(ledger_mark::pins));
 }
 
 TEST_CASE("long pipelines grow the ledger and keep the order") {

@@ -187,7 +187,7 @@ TEST_CASE("the summary names every reason that occurred") {
     pool.figures.counters.overruns[static_cast<TimeLimit>(i)] = i + 1;
   statistics.add("a", pool);
   const auto lines = summary_lines(statistics);
-  REQUIRE(lines.size() == 3);
+  REQUIRE(lines.size() == 4);
   CHECK(lines[0].find("5 at once") != std::string::npos);
   CHECK(lines[0].find("21 (1 timed out, 2 node's error, 3 client left, 4 cancelled, 5 removed, 6 "
                       "shutting down)") != std::string::npos);

@@ -256,6 +256,8 @@ class Wisher final : public Lessee {
   void on_reply(ByteSpan, BufferRef, bool) noexcept override {}
   void on_reply_copy(ByteSpan, bool) noexcept override {}
   void on_statement(uint8_t, uint64_t) noexcept override {}
+  void on_name_settled() noexcept override {}
+  void on_names_undone(size_t) noexcept override {}
   void on_command_complete(std::string_view) noexcept override {}
   void on_parameter(std::string_view, std::string_view) noexcept override {}
   void on_ready(uint8_t, bool) noexcept override {}

@@ -396,7 +396,7 @@ void live_at_random(uint64_t seed) {
         client.query("COMMIT");
         break;
       case 7:
-        below(4) == 0 ? client.close() : client.write(parse_message("s", "x") + sync_message());
+        below(4) == 0 ? client.close() : client.query("PREPARE s AS x");
         break;
       case 8:
         bench.advance(seconds(1 + below(8)));

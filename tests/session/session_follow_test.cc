@@ -198,21 +198,20 @@ TEST_CASE("what a prepared statement does counts each time it is bound") {
 }
 
 TEST_CASE("a long statement that is not known to be harmless counts each time it is bound") {
+  // One with a name is read whole, because it has to be kept.
   const std::string text = "SELECT f('" + std::string(70'000, 'x') + "'); -- config";
-  for (const std::string name : {"", "p"}) {
-    SessionBench bench(following());
-    TestClient one(bench, 0, "me");
-    const std::string message = parse_message(name, text);
-    one.write(message.substr(0, 30));
-    one.write(message.substr(30) + sync_message());
-    CHECK(texts_of(bench.server.only()) == Texts(name.empty() ? 0 : 1, question));
-    for (int i = 0; i < 2; ++i) {
-      const uint64_t asked = bench.slice().counters.state_probes;
-      one.write(bind_message("", name) + sync_message());
-      CHECK(bench.slice().counters.state_probes == asked + 1);
-      one.write(sync_message());
-      CHECK(bench.slice().counters.state_probes == asked + 1);
-    }
+  SessionBench bench(following());
+  TestClient one(bench, 0, "me");
+  const std::string message = parse_message("", text);
+  one.write(message.substr(0, 30));
+  one.write(message.substr(30) + sync_message());
+  CHECK(texts_of(bench.server.only()).empty());
+  for (int i = 0; i < 2; ++i) {
+    const uint64_t asked = bench.slice().counters.state_probes;
+    one.write(bind_message("", "") + sync_message());
+    CHECK(bench.slice().counters.state_probes == asked + 1);
+    one.write(sync_message());
+    CHECK(bench.slice().counters.state_probes == asked + 1);
   }
 }
 

@@ -313,22 +313,6 @@ TEST_CASE("CopyData behind a COPY that the server ended takes no backend") {
   CHECK(client.take_tags() == "TDCZ");
 }
 
-TEST_CASE("a named statement keeps its backend until it is closed") {
-  for (const std::string& release :
-       {close_message("s") + sync_message(), query_message("DEALLOCATE s"),
-        query_message("DISCARD ALL"), query_message("DEALLOCATE ALL")}) {
-    SessionBench bench(with_backends(1));
-    TestClient client(bench, 0, "me");
-    client.write(parse_message("s", "x") + sync_message());
-    CHECK_FALSE(is_idle(bench));
-    client.write(bind_message("", "s") + execute_message() + sync_message());
-    CHECK(client.take_tags() == "1Z2DCZ");
-    CHECK_FALSE(is_idle(bench));
-    client.write(release);
-    CHECK(is_idle(bench));
-  }
-}
-
 TEST_CASE("a PREPARE by text keeps its backend, a failed Parse does not") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
@@ -428,7 +412,7 @@ TEST_CASE("an unknown message is refused at once where nothing would be answered
 TEST_CASE("a client that leaves its statements behind costs a DISCARD ALL") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
-  client.write(parse_message("s", "x") + sync_message());
+  client.query("PREPARE s AS x");
   client.write(frame('X', {}));
   CHECK(is_idle(bench));
   const auto& last = bench.server.only().log.back();

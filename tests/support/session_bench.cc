@@ -77,6 +77,9 @@ std::string execute_message(std::string_view portal) {
 std::string close_message(std::string_view statement) {
   return frame('C', 'S' + zero_ended(statement));
 }
+std::string describe_message(std::string_view statement) {
+  return frame('D', 'S' + zero_ended(statement));
+}
 std::string sync_message() {
   return frame('S', {});
 }
@@ -468,6 +471,7 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
       session.state.held.clear();
       session.state.reset("ROLE");
       session.statements_.clear();
+      session.stale_.clear();
     }
     const std::string_view name = text[0] == 'D' ? "ALL" : text.substr(6);
     session.state.reset(std::string(name));
@@ -483,6 +487,7 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   if (const auto answer = session.state.run(text)) return *answer;
   if (text == "DEALLOCATE ALL") {
     session.statements_.clear();
+    session.stale_.clear();
     return complete(text);
   }
   if (begins_with(text, "WHO "))
@@ -498,7 +503,9 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     return complete("PREPARE");
   }
   if (begins_with(text, "DEALLOCATE ")) {
-    session.statements_.erase(std::string(text.substr(11)));
+    const std::string name(text.substr(11));
+    if (session.statements_.erase(name) == 0)
+      return fail_with("26000", "prepared statement \"" + name + "\" does not exist");
     return complete("DEALLOCATE");
   }
   if (begins_with(text, "SET ")) {
@@ -540,19 +547,32 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
       const std::string name = first_text(message.body);
       const std::string text = first_text(std::string_view(message.body).substr(name.size() + 1));
       if (text == "BADPARSE") return fail(session);
+      const bool ends_block = text == "ROLLBACK" || text == "COMMIT";
+      if (session.status_ == 'E' && !text.empty() && !ends_block)
+        return fail(session, "25P02", "current transaction is aborted");
+      if (!name.empty() && session.statements_.contains(name))
+        return fail(session, "42P05", "prepared statement \"" + name + "\" already exists");
       session.statements_[name] = text;
       return session.write(frame('1', {}));
     }
     case 'B': {
       const std::string portal = first_text(message.body);
-      const auto found = session.statements_.find(
-          first_text(std::string_view(message.body).substr(portal.size() + 1)));
-      if (found == session.statements_.end()) return fail(session);
+      const std::string name = first_text(std::string_view(message.body).substr(portal.size() + 1));
+      const auto found = session.statements_.find(name);
+      if (found == session.statements_.end()) return fail_unknown(session, name);
+      if (session.stale_.contains(name))
+        return fail(session, "0A000", "cached plan must not change result type");
+      if (session.status_ == 'E' && found->second != "ROLLBACK" && found->second != "COMMIT")
+        return fail(session, "25P02", "current transaction is aborted");
       session.bound_ = found->second;
       return session.write(frame('2', {}));
     }
-    case 'D':
-      return session.write(frame('n', {}));
+    case 'D': {
+      const std::string name = first_text(std::string_view(message.body).substr(1));
+      if (message.body[0] == 'P') return session.write(frame('n', {}));
+      if (!session.statements_.contains(name)) return fail_unknown(session, name);
+      return session.write(frame('t', std::string(2, '\0')) + frame('n', {}));
+    }
     case 'E': {
       const std::string text = session.bound_;
       if (begins_with(text, "FAIL")) return fail(session);
@@ -565,6 +585,7 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
     }
     case 'C':
       session.statements_.erase(first_text(std::string_view(message.body).substr(1)));
+      session.stale_.erase(first_text(std::string_view(message.body).substr(1)));
       return session.write(frame('3', {}));
     case 'S':
       session.skipping_ = false;
@@ -578,6 +599,10 @@ void ScriptedServer::fail(ServerSession& session, std::string_view code, std::st
   session.skipping_ = true;
   if (session.status_ == 'T') session.status_ = 'E';
   session.write(error_reply("ERROR", code, message));
+}
+
+void ScriptedServer::fail_unknown(ServerSession& session, const std::string& name) {
+  fail(session, "26000", "prepared statement \"" + name + "\" does not exist");
 }
 
 void ScriptedServer::end_copy(ServerSession& session, bool failed) {

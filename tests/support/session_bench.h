@@ -48,6 +48,7 @@ struct WireMessage {
 [[nodiscard]] std::string bind_message(std::string_view portal, std::string_view statement);
 [[nodiscard]] std::string execute_message(std::string_view portal = {});
 [[nodiscard]] std::string close_message(std::string_view statement);
+[[nodiscard]] std::string describe_message(std::string_view statement);
 [[nodiscard]] std::string sync_message();
 [[nodiscard]] std::string flush_message();
 [[nodiscard]] std::string startup_packet(
@@ -93,6 +94,12 @@ class ServerSession {
   [[nodiscard]] char status() const { return status_; }
   [[nodiscard]] bool is_batch_open() const { return batch_open_; }
   [[nodiscard]] const std::map<std::string, std::string>& parameters() const { return parameters_; }
+  // Prepared statements: text by name.
+  [[nodiscard]] const std::map<std::string, std::string>& statements() const { return statements_; }
+  // A table was changed: the plans of all statements are of no use any more.
+  void make_stale() {
+    for (const auto& [name, text] : statements_) stale_.insert(name);
+  }
   // As the start-up packet named them.
   [[nodiscard]] const std::string& user() const { return user_; }
   [[nodiscard]] const std::string& database() const { return database_; }
@@ -145,8 +152,9 @@ class ServerSession {
   uint32_t copied_count_ = 0;
   std::map<std::string, std::string> parameters_;
   std::map<std::string, std::string> defaults_;
-  std::map<std::string, std::string> statements_;
-  std::string bound_;  // Text of the statement bound last.
+  std::map<std::string, std::string> statements_;  // Text by name.
+  std::set<std::string> stale_;                    // Names whose Bind fails with 0A000.
+  std::string bound_;                              // Text of the statement bound last.
   char status_ = 'I';
   bool skipping_ = false;
   bool copying_ = false;
@@ -227,6 +235,7 @@ class ScriptedServer {
   void on_extended(ServerSession& session, const WireMessage& message);
   void fail(ServerSession& session, std::string_view code = "22012",
             std::string_view message = "division by zero");
+  void fail_unknown(ServerSession& session, const std::string& name);
   void end_copy(ServerSession& session, bool failed);
 
   SimNetwork& network_;

@@ -54,10 +54,8 @@ def test_pgbench_with_one_client(protocol, cores):
 def test_pgbench_with_64_clients(protocol, cores):
     """64 clients on ten connections: none too many, and the bank's books are right."""
     bench_tables()
-    # A named statement pins its backend: every client of -M prepared keeps one.
-    limit = 70 if protocol == "prepared" else 10
-    with runner.fresh_proxy(cores=cores, max_connections=limit) as proxy:
-        count = bench(proxy, "-c", 64, "-j", 2, "-M", protocol, limit=limit)
+    with runner.fresh_proxy(cores=cores) as proxy:
+        count = bench(proxy, "-c", 64, "-j", 2, "-M", protocol)
     assert runner.cluster().check_bank() == count
 
 
@@ -75,7 +73,7 @@ def test_statement_mode_with_64_clients_in_two_cores():
     """In statement mode single statements of 64 clients share ten connections."""
     bench_tables()
     with runner.fresh_proxy(mode="statement", cores=2) as proxy:
-        for protocol in ("simple", "extended"):
+        for protocol in PROTOCOLS:
             bench(proxy, "-c", 64, "-j", 2, "-S", "-M", protocol)
 
 

@@ -79,6 +79,8 @@ struct ProxyConfig {
   Nanoseconds drain_timeout = seconds(60);  // 0: running transactions are never cut.
   // How often the names of nodes are looked up again; 0: only after failures.
   Nanoseconds dns_refresh = seconds(15);
+  // Of the texts of prepared statements, on each core.
+  uint64_t max_statements_size = 256 * 1024 * 1024;
 
   friend bool operator==(const ProxyConfig&, const ProxyConfig&) = default;
 };
@@ -111,6 +113,10 @@ struct PoolConfig {
   Nanoseconds transaction_timeout = 0;
   Nanoseconds client_idle_timeout = 0;
   SessionStateMode session_state = SessionStateMode::follow;
+  // Prepared statements that follow their clients: on each backend; 0: they pin instead.
+  uint32_t max_prepared_statements = 200;
+  uint64_t max_prepared_statement_size = 1024 * 1024;      // Larger ones pin.
+  uint64_t max_client_statements_size = 16 * 1024 * 1024;  // Beyond it a client's pin.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -138,6 +144,9 @@ struct PoolOverrides {
   std::optional<Nanoseconds> transaction_timeout;
   std::optional<Nanoseconds> client_idle_timeout;
   std::optional<SessionStateMode> session_state;
+  std::optional<uint32_t> max_prepared_statements;
+  std::optional<uint64_t> max_prepared_statement_size;
+  std::optional<uint64_t> max_client_statements_size;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

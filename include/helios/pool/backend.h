@@ -33,6 +33,7 @@
 #include "helios/net/address.h"
 #include "helios/net/stream.h"
 #include "helios/pool/backend_login.h"
+#include "helios/pool/backend_statements.h"
 #include "helios/pool/ledger.h"
 #include "helios/pool/lessee.h"
 #include "helios/pool/parameters.h"
@@ -64,6 +65,8 @@ struct BackendTransfer {
   std::string cancel_key;
   ParameterList parameters;
   ParameterList settings;
+  BackendStatements::List statements;
+  std::vector<std::string> strays;
   Welcome welcome;  // The other core may not know it yet.
   Nanoseconds created_at = 0;
   Nanoseconds expires_at = never;
@@ -133,6 +136,19 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Makes sure that the client's next message finds no other client's unnamed statement: the server
   // then says that there is none.
   void drop_foreign_statement() noexcept;
+  // The same for a message with marks. What is FAKE is answered by answer_fakes().
+  void on_request(const LedgerEntry& entry) noexcept {
+    ledger_.on_sent(entry);
+    if (entry.action != LedgerAction::fake) transaction_status_ = 0;
+  }
+  // Writes the replies whose turn has come. Behind on_request(), and whenever a reply has passed.
+  void answer_fakes() noexcept;
+  [[nodiscard]] BackendStatements& statements() noexcept { return statements_; }
+  // Nothing of the batch that comes next has been sent: what is sent now is not skipped for
+  // anything that was sent before.
+  [[nodiscard]] bool is_between_batches() const noexcept {
+    return !is_batch_open() && !ledger_.is_skipping_to_sync();
+  }
   void send(ByteSpan bytes) noexcept {
     choose_drained();
     stream_.send(bytes);
@@ -249,6 +265,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void collect(ByteSpan body) noexcept;
   void finish_message(ByteSpan last) noexcept;
   void apply_message(ByteSpan body) noexcept;
+  void note_statements(uint8_t tag, const Reply& reply) noexcept;
+  void judge_statement(std::string_view sqlstate) noexcept;
   void finish_ready(ByteSpan body) noexcept;
   void finish_probe() noexcept;
   void finish_error(ByteSpan body) noexcept;
@@ -281,6 +299,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   Stream stream_;
   FrameReader reader_;
   Ledger ledger_;
+  BackendStatements statements_;
+  LedgerEntry failed_;  // While its ErrorResponse is being read; with marks or none.
   Lessee* lessee_ = nullptr;
   State state_ = State::connecting;
   uint8_t transaction_status_ = 0;  // 0: not known (a message came since the last ReadyForQuery).

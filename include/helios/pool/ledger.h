@@ -2,8 +2,10 @@
 // it was sent.
 //
 // A backend may change hands only when its ledger is empty. Each entry says what happens to the
-// reply: FORWARD (the client asked), SKIP (the pooler asked; the reply is swallowed), FAKE (never
-// sent to the server; the pooler writes the reply when the entry gets to the head).
+// reply: FORWARD (the client asked), SKIP (the pooler asked; the reply is swallowed), INJECT (the
+// pooler sent it ahead of a message of the client, which needs it: swallowed, but an error is the
+// client's), FAKE (never sent to the server; the pooler writes the reply when the entry gets to the
+// head).
 //
 // The ledger follows the server's own rules (PostgreSQL documentation 55.2, "Message Flow"): after
 // an error in an extended batch everything up to the next Sync is ignored; in COPY FROM STDIN, Sync
@@ -18,18 +20,31 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
+
+#include "helios/pool/statement.h"
 
 namespace helios {
 
-enum class LedgerAction : uint8_t { forward, skip, fake };
+enum class LedgerAction : uint8_t { forward, skip, inject, fake };
+
+// What an entry has to do with prepared statements.
+namespace ledger_mark {
+inline constexpr uint8_t pins = 1;      // Parse or Close of a statement that does not follow its
+                                        // client: key.low is the hash of its name.
+inline constexpr uint8_t parses = 2;    // Parse of the statement `key`.
+inline constexpr uint8_t replaces = 4;  // The same behind a Close of it.
+inline constexpr uint8_t uses = 8;      // Bind or Describe of the statement `key`.
+inline constexpr uint8_t renames = 16;  // The client's names change with it.
+}  // namespace ledger_mark
 
 struct LedgerEntry {
-  // A named Parse or Close: hash of the statement's name; 0 otherwise.
-  uint64_t name = 0;
+  StatementKey key;
   uint8_t tag = 0;  // The frontend message: Q F S P B D E C, or c f (the end of a COPY, which has
                     // no reply of its own).
   LedgerAction action = LedgerAction::forward;
+  uint8_t marks = 0;  // ledger_mark.
 };
 
 // What a reply means.
@@ -40,8 +55,8 @@ enum class ReplyVerdict : uint8_t {
 };
 
 struct Reply {
-  uint64_t name = 0;  // Of the entry it belongs to, as is `tag`.
-  uint8_t tag = 0;
+  uint8_t tag = 0;    // Of the entry it belongs to, as are `marks`.
+  uint8_t marks = 0;  // With any, the entry is Ledger::marked().
   ReplyVerdict verdict = ReplyVerdict::forward;
   bool completed = false;  // The entry was completed with success by this reply.
 };
@@ -57,21 +72,39 @@ class Ledger {
   [[nodiscard]] size_t size() const noexcept { return size_; }
   [[nodiscard]] bool full() const noexcept { return size_ >= entries_max; }
 
-  // A message is being sent (FORWARD, SKIP) or was answered without the server (FAKE). Call for
-  // every message that goes to the server; those without a reply (Flush, CopyData) are ignored
-  // here.
+  // A message is being sent (FORWARD, SKIP, INJECT) or will be answered without the server (FAKE).
+  // Call for every message that goes to the server; those without a reply (Flush, CopyData) are
+  // ignored here.
   void on_sent(uint8_t tag, LedgerAction action) noexcept;
-  // The name of the newest entry, known once its body was seen. Does nothing when the entry is gone
-  // already (ignored by the server).
+  // The same for one with marks. Requires: not is_skipping_to_sync(): its effects would be lost.
+  void on_sent(const LedgerEntry& entry) noexcept;
+  // The newest entry pins: the hash of its name, known once its body was seen. Does nothing when
+  // the entry is gone already (ignored by the server).
   void name_newest(uint8_t tag, uint64_t name) noexcept;
 
   // A message of the server begins. Not for NoticeResponse, ParameterStatus and
   // NotificationResponse, which belong to no entry.
   [[nodiscard]] Reply on_reply(uint8_t tag) noexcept;
 
-  // The head is a FAKE entry whose turn has come: takes it out and returns its tag; 0 when there is
-  // none. Call until 0 after each on_sent and on_reply.
-  [[nodiscard]] uint8_t take_due_fake() noexcept;
+  // The head is a FAKE entry: its turn has come. Ask after each on_sent and on_reply.
+  [[nodiscard]] bool has_due_fake() const noexcept {
+    return size_ > 0 && ring_[head_].action == LedgerAction::fake;
+  }
+  [[nodiscard]] LedgerEntry take_due_fake() noexcept;
+
+  // The entry with marks that the last reply belongs to. Valid until the next call.
+  [[nodiscard]] const LedgerEntry& marked() const noexcept { return marked_; }
+  // Entries with marks that the server does not execute any more, in the order of their sending:
+  // they stood behind an error. To be taken after each on_reply.
+  [[nodiscard]] bool has_dropped() const noexcept { return !dropped_.empty(); }
+  [[nodiscard]] std::vector<LedgerEntry> take_dropped() noexcept {
+    return std::exchange(dropped_, {});
+  }
+
+  // An entry with this mark is among those that are owed. Walks over them.
+  [[nodiscard]] bool has_marked(uint8_t mark) const noexcept;
+  // Number of the batch that the next message will be in: they end with Sync.
+  [[nodiscard]] uint64_t batch() const noexcept { return batch_; }
 
   // The newest message is one after which the server answers everything and says ReadyForQuery.
   // Without it the server may keep its replies for ever.
@@ -111,6 +144,7 @@ class Ledger {
   }
   void push(LedgerEntry entry) noexcept;
   void pop() noexcept;
+  void drop(const LedgerEntry& entry) noexcept;
   void erase(size_t first, size_t entries_count) noexcept;
   void grow() noexcept;
   void drop_copy_ends() noexcept;
@@ -122,6 +156,9 @@ class Ledger {
   [[nodiscard]] Reply verdict_of_head() noexcept;
 
   std::vector<LedgerEntry> ring_;  // Size is a power of two.
+  std::vector<LedgerEntry> dropped_;
+  LedgerEntry marked_;
+  uint64_t batch_ = 1;
   size_t head_ = 0;
   size_t size_ = 0;
   size_t ready_due_count_ = 0;

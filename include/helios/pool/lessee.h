@@ -38,8 +38,12 @@ class Lessee : public Waiter {
   virtual void on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept = 0;
 
   // What the replies say. Must not give the backend back.
-  // A named Parse ('P') or Close ('C') has succeeded.
+  // A Parse ('P') or Close ('C') that pins (ledger_mark::pins) has succeeded.
   virtual void on_statement(uint8_t tag, uint64_t name) noexcept = 0;
+  // The oldest change of names that it announced (ledger_mark::renames) has happened; or so many of
+  // the oldest have not, and never will, because the server skips them.
+  virtual void on_name_settled() noexcept = 0;
+  virtual void on_names_undone(size_t count) noexcept = 0;
   // A command of the client has ended with this tag, e.g. "SET".
   virtual void on_command_complete(std::string_view tag) noexcept = 0;
   // A parameter of the client's session has changed.

@@ -75,6 +75,11 @@ struct PoolLimits {
   // tested or replaced.
   bool is_single_use = false;
   StatePolicy session_state = StatePolicy::follow;  // Of pools in other modes than session.
+  // Named prepared statements follow their clients from backend to backend: so many on each. 0: a
+  // client keeps its backend instead.
+  uint32_t max_prepared_statements = 200;
+  uint64_t max_prepared_statement_size = 1024 * 1024;      // Larger ones do not follow.
+  uint64_t max_client_statements_size = 16 * 1024 * 1024;  // Of one client, all together.
 
   // What the session of a backend has set is known.
   [[nodiscard]] bool follows_state() const noexcept {

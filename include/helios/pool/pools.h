@@ -23,6 +23,7 @@
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_source.h"
 #include "helios/pool/slice.h"
+#include "helios/pool/statement.h"
 #include "helios/pool/statistics.h"
 #include "helios/runtime/mailbox.h"
 #include "helios/runtime/timer_wheel.h"
@@ -151,6 +152,7 @@ class Pools final : public SlicePort {
   [[nodiscard]] const PoolsContext& context() noexcept { return context_; }
   [[nodiscard]] Cancels& cancels() noexcept { return cancels_; }
   [[nodiscard]] ParameterStore& parameters() noexcept { return parameters_; }
+  [[nodiscard]] StatementTable& statements() noexcept { return statements_; }
   // For a message of the pooler's own: an empty writer that keeps its memory from one to the next.
   // What is written to it is sent before anybody else asks for it.
   [[nodiscard]] MessageWriter& writer() noexcept {
@@ -257,6 +259,7 @@ class Pools final : public SlicePort {
 
   PoolsContext context_;
   ParameterStore parameters_;
+  StatementTable statements_;
   MessageWriter writer_;
   Slab<Backend> backends_;
   // By PoolSpec::key; generations besides the one that sessions use by generation_key().

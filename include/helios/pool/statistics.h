@@ -76,6 +76,10 @@ struct PoolCounters {
   uint64_t moves_out = 0;        // Backends that went to one.
   uint64_t cancels = 0;          // Cancel requests sent to servers.
   uint64_t cancels_dropped = 0;  // Not sent because too many were on their way.
+  // Prepared statements that follow their clients.
+  uint64_t client_parses = 0;  // That clients asked for.
+  uint64_t server_parses = 0;  // That were sent to servers.
+  uint64_t binds = 0;
   uint64_t violations = 0;
   EnumCounts<TimeLimit, TimeLimit::client_idle> overruns;
   uint64_t late_ends = 0;        // Servers that did not close in time.

@@ -46,7 +46,9 @@ namespace helios {
 class Sessions;
 struct SessionLogin;
 struct SessionTimeouts;
+struct SessionStatements;
 struct SessionTransfer;
+struct StatementHead;
 
 class Session final : public Lessee, private StreamOwner, private KeyClient {
  public:
@@ -98,6 +100,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept override;
   void on_reply_copy(ByteSpan bytes, bool at_boundary) noexcept override;
   void on_statement(uint8_t tag, uint64_t name) noexcept override;
+  void on_name_settled() noexcept override;
+  void on_names_undone(size_t count) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
@@ -148,7 +152,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   // Requests (session_requests.cc).
   [[nodiscard]] size_t consume(ByteSpan input, const BufferRef* buffer) noexcept;
+  enum class Prepared : uint8_t { no, drop, yes };
+  [[nodiscard]] Prepared prepare(uint8_t tag, ByteSpan rest) noexcept;
   [[nodiscard]] bool begin_message(ByteSpan rest) noexcept;
+  void announce(uint8_t tag) noexcept;
   [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
   void inspect(ByteSpan body) noexcept;
   void finish_message() noexcept;
@@ -158,6 +165,54 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void keep(ByteSpan bytes, BufferRef buffer) noexcept;
   void run_inbox() noexcept;
   void resume() noexcept;
+
+  // Prepared statements (session_statements.cc).
+  enum class Look : uint8_t {
+    need_more,
+    plain,  // Goes on as it is.
+    named,  // Names a statement, and can be begun.
+  };
+  enum class Begun : uint8_t {
+    held,      // Not yet.
+    as_it_is,  // To be forwarded as it came.
+    sent,      // What there was to send.
+    dropped,   // Nothing is sent.
+  };
+  [[nodiscard]] SessionStatements& own_statements() noexcept;
+  void choose_following() noexcept;
+  [[nodiscard]] ByteSpan seen_body(ByteSpan rest) const noexcept;
+  [[nodiscard]] bool has_collected() const noexcept;
+  void collect(ByteSpan& rest) noexcept;
+  void drop_collected() noexcept;
+  [[nodiscard]] bool must_look(uint8_t tag) const noexcept;
+  [[nodiscard]] Look look(ByteSpan& rest) noexcept;
+  [[nodiscard]] Look look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
+  [[nodiscard]] bool begin_named(ByteSpan& rest) noexcept;
+  void pass_on_collected(size_t from) noexcept;
+  void note_pinned() noexcept;
+  void close_without_backend(std::string_view name) noexcept;
+  [[nodiscard]] Begun begin_statement(const StatementHead& head, ByteSpan body) noexcept;
+  [[nodiscard]] Begun begin_parse(std::string_view name, ByteSpan content, ByteSpan body) noexcept;
+  [[nodiscard]] Begun begin_close(std::string_view name) noexcept;
+  [[nodiscard]] Begun begin_deallocate(std::string_view name) noexcept;
+  [[nodiscard]] Begun begin_use(const StatementHead& head, std::string_view name) noexcept;
+  [[nodiscard]] const Statement* find_statement(std::string_view name) const noexcept;
+  [[nodiscard]] bool is_provided(const Statement& statement) noexcept;
+  [[nodiscard]] bool is_pinned_name(std::string_view name) const noexcept;
+  [[nodiscard]] StatementRef hold_statement(std::string_view name, ByteSpan content) noexcept;
+  void send_close(std::string_view name) noexcept;
+  void make_room(size_t wanted) noexcept;
+  void send_parse(const Statement& statement, LedgerAction action, uint8_t marks) noexcept;
+  void send_use(const StatementHead& head, std::string_view name,
+                const LedgerEntry& entry) noexcept;
+  void send_unknown(const StatementHead& head) noexcept;
+  void send_empty(std::string_view name) noexcept;
+  void send_duplicate(std::string_view name, ByteSpan body) noexcept;
+  void foresee(std::string_view text) noexcept;
+  [[nodiscard]] bool is_forgetting_here() const noexcept;
+  [[nodiscard]] bool awaits_forgetting() noexcept;
+  void start_statements_lease() noexcept;
+  void on_deallocated() noexcept;
 
   // Leases.
   [[nodiscard]] bool acquire() noexcept;
@@ -192,6 +247,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void read_body(std::string_view body) noexcept;
   [[nodiscard]] SqlEffects effects_of_text(std::string_view text) const noexcept;
   void note_statement(uint64_t name, const SqlEffects& effects) noexcept;
+  void note_parsed(std::string_view name, std::string_view text) noexcept;
+  void note_bound(std::string_view name) noexcept;
   void note_effects(const SqlEffects& effects) noexcept;
   [[nodiscard]] bool refuse(uint8_t tag, ByteSpan rest) noexcept;
   [[nodiscard]] bool ask_state() noexcept;
@@ -238,10 +295,13 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   ParameterSetRef first_parameters_;  // When it was welcome: what RESET leads to.
   Timer timer_;                       // Login; wait for a backend; the last flush.
   NameReader name_reader_;
-  StatementNames names_;
+  StatementNames names_;  // Of statements that pin.
+  std::unique_ptr<SessionStatements>
+      statements_;  // Of those that follow; null until there was one.
   SessionState session_state_;
-  TextScreen screen_;       // Of a text that is being received.
-  std::string query_text_;  // The beginning of a simple query that may be PREPARE or DEALLOCATE.
+  TextScreen screen_;  // Of a text that is being received.
+  // The beginning of a simple query that may be PREPARE, DEALLOCATE or DISCARD.
+  std::string query_text_;
   SqlName sql_name_;
   State state_ = State::login;
   uint8_t cancel_key_size_ = 0;
@@ -251,7 +311,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   Skip skip_ = Skip::none;
   bool in_message_ = false;      // A header was begun (begin_message) and its body is not complete.
   bool header_pending_ = false;  // A header is complete and not begun: no lease yet, or held.
-  bool forwarding_ = false;      // The current message goes to the backend.
+  bool follows_statements_ = false;  // Prepared statements follow this client.
+  bool forwarding_ = false;          // The current message goes to the backend.
   bool inspecting_ = false;
   bool is_reading_text_ = false;  // Of the current message.
   bool is_in_text_ = false;       // A part of it was read.

@@ -27,6 +27,8 @@ struct SessionsShared {
   // Clients that have sent a start-up message, over all cores: touched at login and at the end
   // only.
   std::atomic<uint32_t> clients_count{0};
+  // Of all prepared statements of a core. Relaxed; a new configuration may change it.
+  std::atomic<uint64_t> statements_size_max{256 * 1024 * 1024};
 };
 
 // A client that has logged in, on its way to a core of its pool. Owned by the message that carries

@@ -1,8 +1,9 @@
-// The prepared statements that a client has by name on its backend.
+// The prepared statements that a client has by name on its backend, because they do not follow it
+// (client_statements.h): those of PREPARE in SQL, and what is too large to be held.
 //
-// While there is one, the backend stays with the client (named statements do not follow a client
-// from backend to backend yet). Names are kept as hashes: a collision can only keep a backend
-// longer than needed or, with a chance of 2^-64 per pair, too short. One session's data.
+// While there is one, the backend stays with the client. Names are kept as hashes: a collision can
+// only keep a backend longer than needed or, with a chance of 2^-64 per pair, too short. One
+// session's data.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,13 @@ class NameReader {
   NameHash hash_;
 };
 
+// Bytes at the beginning of a simple query in which commands of the following kinds are looked for.
+inline constexpr size_t query_text_max = 256;
+// A text that begins with this byte may be a command that begins with this letter (a small one).
+[[nodiscard]] constexpr bool may_be_command(uint8_t first, char letter) noexcept {
+  return (first | 0x20) == letter || first == ' ' || first == '\n' || first == '\t';
+}
+
 // What a PREPARE or DEALLOCATE in SQL names.
 struct SqlName {
   bool is_known = false;
@@ -56,10 +64,21 @@ struct SqlName {
 // DEALLOCATE [PREPARE] name.
 [[nodiscard]] SqlName read_sql_name(std::string_view text) noexcept;
 
+// What a text, or its beginning, makes a server forget: nothing that could be told, one prepared
+// statement (DEALLOCATE), or all of them (DEALLOCATE ALL, DISCARD ALL).
+enum class Dropping : uint8_t { none, one, all };
+[[nodiscard]] Dropping read_dropping(std::string_view text) noexcept;
+
+// The name in a text that is one DEALLOCATE of one name; empty when it is something else.
+[[nodiscard]] std::string read_deallocated_name(std::string_view text);
+
 class StatementNames {
  public:
   [[nodiscard]] bool empty() const noexcept { return names_.empty() && !has_unknown_; }
   [[nodiscard]] size_t size() const noexcept { return names_.size(); }
+  [[nodiscard]] bool may_contain(uint64_t name) const noexcept {
+    return has_unknown_ || names_.contains(name);
+  }
   void add(uint64_t name);
   void remove(uint64_t name) noexcept;
   // A statement whose name could not be read: only clear() takes it away.

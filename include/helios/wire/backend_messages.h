@@ -54,6 +54,11 @@ struct BackendKeyData {
 // Tag 'C': the command tag, e.g. "SELECT 1".
 [[nodiscard]] std::optional<std::string_view> read_command_complete(ByteSpan body) noexcept;
 
+// A command with this tag has dropped all prepared statements of its session.
+[[nodiscard]] constexpr bool drops_statements(std::string_view command_tag) noexcept {
+  return command_tag == "DEALLOCATE ALL" || command_tag == "DISCARD ALL";
+}
+
 // Tag 'Z': one of transaction_status.
 [[nodiscard]] std::optional<uint8_t> read_ready_for_query(ByteSpan body) noexcept;
 

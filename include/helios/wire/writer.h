@@ -39,6 +39,8 @@ class MessageWriter {
 
   // Requires: a message is open; its length fits 31 bits.
   void end();
+  // The same for a message whose body goes on with `size` bytes, which the caller sends.
+  void end_before(size_t size);
   // Whole messages that were built before. Requires: none is open.
   void add_messages(ByteSpan messages);
 

@@ -1,0 +1,460 @@
+// Messages that name a prepared statement: how the statements of a client follow it from backend to
+// backend.
+//
+// A client's name stands for a Statement (client_statements.h), which has a name of its own on
+// every server (statement.h). The proxy answers a Parse itself where the backend has the statement,
+// and sends one ahead of a Bind or Describe where it lacks it. A Close never reaches a server:
+// others may use the statement. What a client says of names that it does not have goes to the
+// server as it is, so that the errors are the server's own and come in the right place.
+//
+// Statements that are too large to be held pin instead, as those of SQL PREPARE do: they exist
+// under the client's name on its backend only (statement_names.h).
+#include "session/session_statements.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/base/log.h"
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/statement_messages.h"
+#include "helios/wire/writer.h"
+
+namespace helios {
+
+using Presence = BackendStatements::State;
+
+SessionStatements& Session::own_statements() noexcept {
+  if (statements_ == nullptr) statements_ = std::make_unique<SessionStatements>();
+  return *statements_;
+}
+
+// A client that has names keeps them, whatever a new configuration says.
+void Session::choose_following() noexcept {
+  if (statements_ != nullptr && !statements_->names.empty()) return;
+  follows_statements_ =
+      mode() != LeaseMode::session && pool_->slice.spec().limits.max_prepared_statements > 0;
+}
+
+// --- Taking messages in ---
+
+// The body of the message whose header is pending, as far as it is here.
+ByteSpan Session::seen_body(ByteSpan rest) const noexcept {
+  if (has_collected()) return statements_->collected;
+  return rest.first(std::min<size_t>(rest.size(), reader_.body_left()));
+}
+
+// Only with names of its own a client's queries are looked at.
+bool Session::must_look(uint8_t tag) const noexcept {
+  if (!follows_statements_) return false;
+  if (tag == frontend_tag::query) return statements_ != nullptr && !statements_->names.empty();
+  return may_name_statement(tag);
+}
+
+bool Session::has_collected() const noexcept {
+  return statements_ != nullptr && !statements_->collected.empty();
+}
+
+void Session::collect(ByteSpan& rest) noexcept {
+  const ByteSpan body = reader_.take_body(rest);
+  if (body.empty()) return;
+  std::vector<uint8_t>& collected = own_statements().collected;
+  collected.insert(collected.end(), body.begin(), body.end());
+}
+
+// Keeps no memory that only a large message needed.
+void Session::drop_collected() noexcept {
+  if (statements_ != nullptr) statements_->collected = {};
+}
+
+// A header is complete: does the message name a statement, and is enough of it here to begin it? If
+// not, what is here is taken out of `rest` and kept.
+Session::Look Session::look(ByteSpan& rest) noexcept {
+  const FrameHeader header = reader_.header();
+  if (has_collected()) collect(rest);
+  const ByteSpan seen = seen_body(rest);
+  const bool is_whole = seen.size() == header.body_size;
+  if (header.tag == frontend_tag::query) return look_at_query(rest, seen, is_whole);
+  const bool is_bind = header.tag == frontend_tag::bind;
+  const size_t size_max = pool_->slice.spec().limits.max_prepared_statement_size;
+  const StatementHead head = read_statement_head(header.tag, seen);
+  if (head.kind == StatementHead::Kind::unnamed) return Look::plain;
+  const bool is_named = head.kind == StatementHead::Kind::named;
+  if (is_bind && is_named) return Look::named;
+  // Of a Bind only the names have to be here.
+  const size_t needed_size = is_bind ? seen.size() : header.body_size;
+  if (!seen.empty() && needed_size > size_max) return Look::plain;
+  // What lacks its zero byte is for the server to refuse.
+  if (is_whole) return is_named ? Look::named : Look::plain;
+  if (!has_collected()) collect(rest);
+  return Look::need_more;
+}
+
+// A DEALLOCATE may be of a name that the server does not know.
+Session::Look Session::look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept {
+  if (reader_.header().body_size > query_text_max) return Look::plain;
+  if (!seen.empty() && !may_be_command(seen.front(), 'd')) return Look::plain;
+  if (is_whole) {
+    const std::string name = read_deallocated_name(as_text(seen));
+    return !name.empty() && statements_->names.find(name) != nullptr ? Look::named : Look::plain;
+  }
+  if (!has_collected()) collect(rest);
+  return Look::need_more;
+}
+
+// --- Beginning messages ---
+
+// A message that names a statement (look). False: it cannot be begun now, or the session has ended.
+bool Session::begin_named(ByteSpan& rest) noexcept {
+  const uint8_t tag = reader_.header().tag;
+  const ByteSpan body = seen_body(rest);
+  StatementHead head;
+  if (may_name_statement(tag)) head = read_statement_head(tag, body);
+  forwarding_ = inspecting_ = is_reading_text_ = false;
+  Begun begun = Begun::dropped;
+  if (tag == frontend_tag::close && backend_ == nullptr && skip_ == Skip::none) {
+    close_without_backend(head.name);
+  } else {
+    const Prepared prepared = prepare(tag, body);
+    if (prepared == Prepared::no) return false;
+    if (prepared == Prepared::yes) {
+      const uint8_t status = backend_->transaction_status();
+      begun = begin_statement(head, body);
+      if (state_ != State::leased) return false;
+      if (timeouts_ != nullptr) note_request(status);
+    }
+  }
+  if (begun == Begun::held) {
+    held_ = true;
+    return false;
+  }
+  // Of a Bind the values follow.
+  size_t used_size = body.size();
+  if (begun == Begun::as_it_is) {
+    announce(tag);
+    backend_->send(reader_.raw_header());
+    used_size = 0;
+  } else if (tag == frontend_tag::bind) {
+    used_size = head.size;
+    forwarding_ = begun == Begun::sent;
+  }
+  if (has_collected()) {
+    if (forwarding_) pass_on_collected(used_size);
+  } else {
+    ByteSpan used = rest.first(used_size);
+    (void)reader_.take_body(used);
+    rest = rest.subspan(used_size);
+  }
+  return true;
+}
+
+// The message whose body was collected is being forwarded.
+void Session::pass_on_collected(size_t from) noexcept {
+  const ByteSpan body = ByteSpan(statements_->collected).subspan(from);
+  if (is_reading_text_) read_text(body);
+  if (state_ == State::ending) return drop_collected();
+  if (inspecting_) inspect(body);
+  backend_->send(body);
+  drop_collected();
+}
+
+// A Parse or Close of a statement that does not follow went to the server as it is.
+void Session::note_pinned() noexcept {
+  own_statements().has_pinned = true;
+}
+
+// Without a backend nothing of this client is on its way that the Close could come too early for.
+void Session::close_without_backend(std::string_view name) noexcept {
+  ASSERT(names_.empty());
+  name = name.substr(0, ClientStatements::name_size_max);
+  if (statements_ != nullptr) statements_->names.forget_settled(name);
+  if (timeouts_ != nullptr) note_sign_of_life();
+  MessageWriter& writer = sessions_.pools().writer();
+  writer.begin(backend_tag::close_complete);
+  writer.end();
+  stream_.send(writer.bytes());
+}
+
+Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body) noexcept {
+  ASSERT(state_ == State::leased);
+  // What the server skips changes nothing.
+  if (backend_->ledger().is_skipping_to_sync()) return Begun::as_it_is;
+  const uint8_t tag = reader_.header().tag;
+  const std::string deallocated =
+      tag == frontend_tag::query ? read_deallocated_name(as_text(body)) : std::string();
+  const std::string_view name = tag == frontend_tag::query
+                                    ? std::string_view(deallocated)
+                                    : head.name.substr(0, ClientStatements::name_size_max);
+  SessionStatements& own = own_statements();
+  if (own.names.is_unsettled_before(name, backend_->ledger().batch()) || awaits_forgetting())
+    return Begun::held;
+  sql_name_ = SqlName();
+  switch (tag) {
+    case frontend_tag::query:
+      return begin_deallocate(name);
+    case frontend_tag::parse:
+      return begin_parse(name, body.subspan(head.size), body);
+    case frontend_tag::close:
+      return begin_close(name);
+    default:
+      return begin_use(head, name);
+  }
+}
+
+Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
+                                    ByteSpan body) noexcept {
+  if (is_pinned_name(name)) return Begun::as_it_is;
+  if (find_statement(name) != nullptr) {
+    send_duplicate(name, body);
+    return Begun::sent;
+  }
+  const StatementRef statement = hold_statement(name, content);
+  if (statement.is_null()) return Begun::as_it_is;
+  Ledger& ledger = backend_->ledger();
+  BackendStatements& there = backend_->statements();
+  if (there.is_pending_before(statement->key(), ledger.batch())) return Begun::held;
+  if (reads_text(frontend_tag::parse)) note_parsed(name, statement->text());
+  if (state_ != State::leased) return Begun::dropped;  // It was refused.
+  PoolCounters& counters = pool_->slice.counters;
+  ++counters.client_parses;
+  statements_->names.set(name, statement, ledger.batch());
+  // In a failed transaction the server refuses it, unless it ends the transaction.
+  const bool may_fail = backend_->transaction_status() == transaction_status::failed;
+  if (may_fail || !is_provided(*statement)) {
+    send_parse(*statement, LedgerAction::forward, ledger_mark::renames);
+    return Begun::sent;
+  }
+  there.touch(statement->key());
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::fake, ledger_mark::renames});
+  backend_->answer_fakes();
+  return Begun::sent;
+}
+
+Session::Begun Session::begin_close(std::string_view name) noexcept {
+  const bool is_known = find_statement(name) != nullptr;
+  if (!is_known && is_pinned_name(name)) return Begun::as_it_is;
+  uint8_t marks = 0;
+  if (is_known) {
+    statements_->names.remove(name, backend_->ledger().batch());
+    marks = ledger_mark::renames;
+  }
+  backend_->on_request({{}, frontend_tag::close, LedgerAction::fake, marks});
+  backend_->answer_fakes();
+  return Begun::sent;
+}
+
+// Bind or Describe.
+Session::Begun Session::begin_use(const StatementHead& head, std::string_view name) noexcept {
+  const Statement* statement = find_statement(name);
+  if (statement == nullptr) {
+    if (is_pinned_name(name)) return Begun::as_it_is;
+    send_unknown(head);
+    return Begun::sent;
+  }
+  Ledger& ledger = backend_->ledger();
+  BackendStatements& there = backend_->statements();
+  if (there.is_pending_before(statement->key(), ledger.batch())) return Begun::held;
+  if (is_provided(*statement)) {
+    there.touch(statement->key());
+    make_room(0);
+  } else {
+    send_parse(*statement, LedgerAction::inject, 0);
+  }
+  foresee(statement->text());
+  if (reader_.header().tag == frontend_tag::bind && reads_text(frontend_tag::bind))
+    note_bound(name);
+  send_use(head, statement->name(),
+           {statement->key(), reader_.header().tag, LedgerAction::forward, ledger_mark::uses});
+  return Begun::sent;
+}
+
+// The server gets a statement of this name, so that it can do what it is asked for.
+Session::Begun Session::begin_deallocate(std::string_view name) noexcept {
+  if (is_pinned_name(name) || find_statement(name) == nullptr) return Begun::as_it_is;
+  // So that the next DEALLOCATE that succeeds before a ReadyForQuery is this one.
+  if (backend_->ledger().ready_due_count() > 0) return Begun::held;
+  send_empty(name);
+  statements_->deallocated = name;
+  return Begun::as_it_is;
+}
+
+// --- What there is ---
+
+// The statement behind a client's name, as the server will see it when it comes to the message that
+// is being begun.
+const Statement* Session::find_statement(std::string_view name) const noexcept {
+  const ClientStatements& names = statements_->names;
+  return is_forgetting_here() ? names.find_unsettled(name) : names.find(name);
+}
+
+// The backend has the statement then, as far as we know.
+bool Session::is_provided(const Statement& statement) noexcept {
+  const Presence presence = backend_->statements().state_of(statement.key());
+  return presence == Presence::pending || (presence == Presence::present && !is_forgetting_here());
+}
+
+// Exists on the backend under this very name, or may do so.
+bool Session::is_pinned_name(std::string_view name) const noexcept {
+  if (names_.may_contain(hash_name(name))) return true;
+  return statements_->has_pinned && backend_->ledger().has_marked(ledger_mark::pins);
+}
+
+// Null: there is no room for it.
+StatementRef Session::hold_statement(std::string_view name, ByteSpan content) noexcept {
+  const size_t own_size_max = pool_->slice.spec().limits.max_client_statements_size;
+  const size_t size = ClientStatements::size_of(name, content.size());
+  StatementRef statement;
+  if (statements_->names.bytes() + size <= own_size_max)
+    statement = sessions_.pools().statements().intern(
+        content, sessions_.shared().statements_size_max.load(std::memory_order_relaxed));
+  if (statement.is_null())
+    LOG_LIMITED(warning,
+                "client %u of %s@%s has prepared statements beyond max_client_statements_size or "
+                "max_statements_size: it keeps its server connection",
+                sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(),
+                pool_->slice.spec().database.c_str());
+  return statement;
+}
+
+// --- What is sent ---
+
+void Session::send_close(std::string_view name) noexcept {
+  MessageWriter& writer = sessions_.pools().writer();
+  write_close_statement(writer, name);
+  backend_->on_request({{}, frontend_tag::close, LedgerAction::inject, 0});
+  backend_->send(writer.bytes());
+}
+
+// Closes what is left on the backend and what was not used for longest, until `wanted` more are
+// within the limit. Only between two batches: a Close that an error before it makes the server skip
+// would leave it unknown what is there. So one batch may go beyond the limit.
+void Session::make_room(size_t wanted) noexcept {
+  if (!backend_->is_between_batches()) return;
+  BackendStatements& there = backend_->statements();
+  for (const std::string& stray : std::exchange(there.strays(), {})) send_close(stray);
+  const size_t count_max = std::max(pool_->slice.spec().limits.max_prepared_statements, 1U);
+  StatementKey key;
+  while (there.size() + wanted > count_max && there.evict(key)) {
+    const StatementName name = name_of(key);
+    send_close({name.data(), name.size()});
+  }
+}
+
+void Session::send_parse(const Statement& statement, LedgerAction action, uint8_t marks) noexcept {
+  BackendStatements& there = backend_->statements();
+  marks |= ledger_mark::parses;
+  if (there.state_of(statement.key()) == Presence::absent) {
+    make_room(1);
+  } else {
+    send_close(statement.name());
+    marks |= ledger_mark::replaces;
+  }
+  there.add(statement.key(), backend_->ledger().batch());
+  ++pool_->slice.counters.server_parses;
+  MessageWriter& writer = sessions_.pools().writer();
+  write_parse_head(writer, statement.name(), statement.content().size());
+  backend_->on_request({statement.key(), frontend_tag::parse, action, marks});
+  backend_->send(writer.bytes());
+  backend_->send(statement.content());
+}
+
+// The message that names a statement, under the name that it has on the server.
+void Session::send_use(const StatementHead& head, std::string_view name,
+                       const LedgerEntry& entry) noexcept {
+  MessageWriter& writer = sessions_.pools().writer();
+  if (entry.tag == frontend_tag::bind) {
+    ++pool_->slice.counters.binds;
+    write_bind_head(writer, head.portal, name, reader_.header().body_size - head.size);
+  } else {
+    write_describe_statement(writer, name);
+  }
+  backend_->on_request(entry);
+  backend_->send(writer.bytes());
+}
+
+// The server is to say that there is no such statement.
+void Session::send_unknown(const StatementHead& head) noexcept {
+  std::string name(head.name);
+  if (backend_->statements().has_stray(name)) send_close(name);
+  // Never somebody else's.
+  if (looks_like_ours(name)) name += '_';
+  send_use(head, name, {{}, reader_.header().tag, LedgerAction::forward, 0});
+}
+
+// An empty statement under the client's own name, for what comes next. It is closed before the next
+// batch.
+void Session::send_empty(std::string_view name) noexcept {
+  make_room(0);
+  BackendStatements& there = backend_->statements();
+  if (there.has_stray(name)) {
+    send_close(name);
+  } else {
+    there.strays().emplace_back(name);
+  }
+  MessageWriter& writer = sessions_.pools().writer();
+  static constexpr uint8_t nothing[3] = {};  // Of text, and of types.
+  write_parse_head(writer, name, sizeof(nothing));
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, 0});
+  backend_->send(writer.bytes());
+  backend_->send(nothing);
+}
+
+// The server is to say that the name is taken, or what else is wrong with this Parse.
+void Session::send_duplicate(std::string_view name, ByteSpan body) noexcept {
+  send_empty(name);
+  backend_->on_request(frontend_tag::parse);
+  backend_->send(reader_.raw_header());
+  backend_->send(body);
+}
+
+// --- What the server forgets ---
+
+// `text`: of a query that is being sent, or its beginning.
+void Session::foresee(std::string_view text) noexcept {
+  if (!follows_statements_) return;
+  const bool is_query = reader_.header().tag == frontend_tag::query;
+  const Dropping dropping = read_dropping(text);
+  if (dropping == Dropping::none || (dropping == Dropping::one && !is_query)) return;
+  SessionStatements& own = own_statements();
+  own.forgetting = is_query ? Forgetting::by_query : Forgetting::in_batch;
+  own.forgetting_batch = backend_->ledger().batch();
+}
+
+// The command stands before the message that is being begun, in the same batch: the server will
+// have forgotten everything by then.
+bool Session::is_forgetting_here() const noexcept {
+  return statements_->forgetting == Forgetting::in_batch &&
+         statements_->forgetting_batch == backend_->ledger().batch();
+}
+
+// It stands in a batch before, and its end is not known.
+bool Session::awaits_forgetting() noexcept {
+  if (statements_->forgetting == Forgetting::no || is_forgetting_here()) return false;
+  if (backend_->ledger().ready_due_count() > 0) return true;
+  statements_->forgetting = Forgetting::no;
+  return false;
+}
+
+// --- What the server says ---
+
+void Session::on_deallocated() noexcept {
+  if (!statements_->deallocated.empty())
+    statements_->names.forget_settled(std::exchange(statements_->deallocated, {}));
+}
+
+// Everything is settled when a lease ends, and another backend counts other batches.
+void Session::start_statements_lease() noexcept {
+  ASSERT(!statements_->names.has_unsettled());
+  statements_->forgetting = Forgetting::no;
+}
+
+void Session::on_name_settled() noexcept {
+  statements_->names.settle();
+}
+
+void Session::on_names_undone(size_t count) noexcept {
+  statements_->names.undo(count);
+}
+
+}  // namespace helios
