@@ -62,6 +62,7 @@ void Backend::judge_statement(std::string_view code) noexcept {
   } else if ((entry.marks & ledger_mark::parses) != 0) {
     // Somebody has made one of this name behind our back.
     if (code != sqlstate::duplicate_prepared_statement) return;
+    if (statements_.state_of(entry.key) != BackendStatements::State::absent) return;
     statements_.add(entry.key, ledger_.batch());
     statements_.doubt(entry.key);
   }

@@ -326,6 +326,7 @@ void Session::try_release() noexcept {
     return;
   }
   const Cleaning cleaning = cleaning_needed();
+  if (is_pinned()) names_.clear();
   if (session_state_.has_pin(PinReason::library)) {
     drop_backend("a library was loaded");
   } else {

@@ -76,14 +76,14 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   const ByteSpan seen = seen_body(rest);
   const bool is_whole = seen.size() == header.body_size;
   if (header.tag == frontend_tag::query) return look_at_query(rest, seen, is_whole);
-  const bool is_bind = header.tag == frontend_tag::bind;
-  const size_t size_max = pool_->slice.spec().limits.max_prepared_statement_size;
   const StatementHead head = read_statement_head(header.tag, seen);
   if (head.kind == StatementHead::Kind::unnamed) return Look::plain;
+  const bool is_bind = header.tag == frontend_tag::bind;
   const bool is_named = head.kind == StatementHead::Kind::named;
   if (is_bind && is_named) return Look::named;
   // Of a Bind only the names have to be here.
   const size_t needed_size = is_bind ? seen.size() : header.body_size;
+  const size_t size_max = pool_->slice.spec().limits.max_prepared_statement_size;
   if (!seen.empty() && needed_size > size_max) return Look::plain;
   // What lacks its zero byte is for the server to refuse.
   if (is_whole) return is_named ? Look::named : Look::plain;
@@ -166,7 +166,6 @@ void Session::note_pinned() noexcept {
 
 // Without a backend nothing of this client is on its way that the Close could come too early for.
 void Session::close_without_backend(std::string_view name) noexcept {
-  ASSERT(names_.empty());
   name = name.substr(0, ClientStatements::name_size_max);
   if (statements_ != nullptr) statements_->names.forget_settled(name);
   if (timeouts_ != nullptr) note_sign_of_life();
@@ -204,11 +203,11 @@ Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body
 
 Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
                                     ByteSpan body) noexcept {
-  if (is_pinned_name(name)) return Begun::as_it_is;
   if (find_statement(name) != nullptr) {
     send_duplicate(name, body);
     return Begun::sent;
   }
+  if (is_pinned_name(name)) return Begun::as_it_is;
   const StatementRef statement = hold_statement(name, content);
   if (statement.is_null()) return Begun::as_it_is;
   Ledger& ledger = backend_->ledger();
@@ -271,7 +270,7 @@ Session::Begun Session::begin_use(const StatementHead& head, std::string_view na
 
 // The server gets a statement of this name, so that it can do what it is asked for.
 Session::Begun Session::begin_deallocate(std::string_view name) noexcept {
-  if (is_pinned_name(name) || find_statement(name) == nullptr) return Begun::as_it_is;
+  if (find_statement(name) == nullptr) return Begun::as_it_is;
   // So that the next DEALLOCATE that succeeds before a ReadyForQuery is this one.
   if (backend_->ledger().ready_due_count() > 0) return Begun::held;
   send_empty(name);

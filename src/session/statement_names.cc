@@ -107,9 +107,9 @@ NamingCommand read_command(std::string_view text) {
   if (!is_deallocate && !equals(command, "prepare")) return {};
   if (is_deallocate) {
     std::string_view rest = text;
-    const std::string_view word = take_word(rest);
-    if (equals(word, "prepare") && !rest.empty() && rest.front() != ';') text = rest;
-    if (equals(word, "all")) return {};
+    if (equals(take_word(rest), "prepare") && !rest.empty() && rest.front() != ';') text = rest;
+    rest = text;
+    if (equals(take_word(rest), "all")) return {};
   }
   // Names are cut at 63 bytes by the server, counted in its encoding: longer ones are left to the
   // careful side.

@@ -48,6 +48,16 @@ TEST_CASE("each entry that differs is one line, with every key") {
   CHECK(lines == wanted);
 }
 
+TEST_CASE("sizes are told with their unit") {
+  Config after = some_config();
+  after.pool.max_prepared_statement_size = 2 * 1024 * 1024;
+  after.users[0].pool.max_client_statements_size = 3000;
+  const std::vector<std::string> wanted = {
+      "[pool]: max_prepared_statement_size \"1MiB\" -> \"2MiB\"",
+      "user \"app\": max_client_statements_size unset -> \"3000\""};
+  CHECK(entry_changes(some_config(), after) == wanted);
+}
+
 TEST_CASE("secrets are not told") {
   const Config before = some_config();
   Config after = some_config();

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "helios/session/client_statements.h"
+#include "helios/session/statement_names.h"
 #include "tests/support/session_bench.h"
 
 namespace helios {
@@ -501,6 +502,27 @@ TEST_CASE("a batch may need more than the limit, with an error in it too") {
 }
 
 // --- What the server forgets
+
+TEST_CASE("commands that take statements away are told by their text") {
+  for (const char* const text : {"DISCARD ALL", "discard  all;", " \n Deallocate ALL",
+                                 "deallocate prepare all", "DISCARD ALL; select 1"})
+    CHECK(read_dropping(text) == Dropping::all);
+  for (const char* const text : {"DEALLOCATE a", "deallocate prepare \"A\"", "DEALLOCATE"})
+    CHECK(read_dropping(text) == Dropping::one);
+  for (const char* const text :
+       {"", "delete from t", "DISCARD PLANS", "discard", "select 'DISCARD ALL'", "discardall"})
+    CHECK(read_dropping(text) == Dropping::none);
+}
+
+TEST_CASE("the name of a DEALLOCATE is read where it stands alone") {
+  CHECK(read_deallocated_name(std::string_view("DEALLOCATE a\0", 13)) == "a");
+  CHECK(read_deallocated_name("deallocate PREPARE My_Name;") == "my_name");
+  CHECK(read_deallocated_name("DEALLOCATE \"My \"\"Name\"\"\"") == "My \"Name\"");
+  for (const char* const text :
+       {"DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DEALLOCATE a; select 1",
+        "PREPARE a AS select 1", "DEALLOCATE", "DEALLOCATE \"a"})
+    CHECK(read_deallocated_name(text).empty());
+}
 
 TEST_CASE("DISCARD ALL and DEALLOCATE ALL drop the client's statements, and only those") {
   for (const char* const command : {"DISCARD ALL", "DEALLOCATE ALL"}) {

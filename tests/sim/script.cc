@@ -199,7 +199,7 @@ Step Scriptwriter::who(const SessionFacts& facts) {
 // A statement that this client has not made: whoever had the backend before must have left none.
 Step Scriptwriter::ghost() {
   const std::string bytes = bind_message("", "s") + execute_message() + sync_message();
-  return {bytes, {{{}, "22012", Effect::none, {}}}, false};
+  return {bytes, {{{}, "26000", Effect::none, {}}}, false};
 }
 
 // Makes the statement "s", uses it or closes it.
@@ -210,12 +210,19 @@ Step Scriptwriter::named(const SessionFacts& facts) {
     return step;
   }
   if (facts.statement.empty()) {
-    const std::string text = next_text();
+    // Some are the same for all clients.
+    const std::string text =
+        random_.percent(50) ? next_text() : "shared" + std::to_string(random_.below(4));
+    if (random_.percent(20)) {
+      // Skipped behind an error: it is not there afterwards.
+      const std::string bytes = parse_message("", "BADPARSE") + parse_message("s", text);
+      return {bytes + sync_message(), {{{}, "22012", Effect::none, {}}}, false};
+    }
     return {parse_message("s", text) + sync_message(),
             {{messages_of(parse_complete()), {}, Effect::prepare, text}},
             false};
   }
-  if (facts.is_by_query) return command("DEALLOCATE s", Effect::deallocate);
+  if (facts.is_by_query || random_.percent(15)) return command("DEALLOCATE s", Effect::deallocate);
   if (random_.percent(50))
     return {close_message("s") + sync_message(),
             {{messages_of(frame('3', {})), {}, Effect::deallocate, {}}},

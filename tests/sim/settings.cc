@@ -135,7 +135,10 @@ uint32_t Settings::draw_clients_max(SimRandom& random) const {
 void Settings::draw_more() {
   SimRandom random(seed ^ 0x6d6f7265);
   for (size_t i = 0; i < first.node_max.size(); ++i) node_asks_scram.push_back(random.percent(25));
-  for (PoolLimits& limits : first.limits) draw_more_limits(random, limits);
+  for (PoolLimits& limits : first.limits) {
+    draw_more_limits(random, limits);
+    limits.max_prepared_statements = static_cast<uint32_t>(one_of(random, {200, 200, 2, 1, 0}));
+  }
   for (size_t i = 0; i < first.database_max.size(); ++i)
     first.database_clients_max.push_back(rare_limit(random, clients_count));
   for (size_t i = 0; i < first.user_max.size(); ++i)
@@ -297,6 +300,7 @@ std::string Settings::describe(const Configuration& one) const {
               in_ms(limits.reserve_after);
     if (limits.wait_notice > 0) text += ", notice " + in_ms(limits.wait_notice);
     if (!limits.connect_query.empty()) text += ", connect_query " + limits.connect_query;
+    text += ", statements " + number(limits.max_prepared_statements);
   }
   return text;
 }
