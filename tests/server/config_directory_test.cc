@@ -42,9 +42,26 @@ TEST_CASE("a pool has the defaults of its keys") {
 
 TEST_CASE("every key of a pool reaches it") {
   Config config = some_config();
-  config.pool = {PoolMode::session, 3,          13, seconds(1), seconds(2), seconds(3), true,
-                 seconds(4),        seconds(5), 6,  23,         33,         seconds(6), seconds(7),
-                 "select 1"};
+  config.pool.mode = PoolMode::session;
+  config.pool.min_connections = 3;
+  config.pool.max_connections = 13;
+  config.pool.idle_timeout = seconds(1);
+  config.pool.max_lifetime = seconds(2);
+  config.pool.acquire_timeout = seconds(3);
+  config.pool.test_after = seconds(4);
+  config.pool.connect_timeout = seconds(5);
+  config.pool.weight = 6;
+  config.pool.max_waiters = 23;
+  config.pool.reserve_connections = 33;
+  config.pool.reserve_after = seconds(6);
+  config.pool.wait_notice = seconds(7);
+  config.pool.connect_query = "select 1";
+  config.pool.query_timeout = seconds(8);
+  config.pool.idle_transaction_timeout = seconds(9);
+  config.pool.idle_transaction_timeout_when = IdleTransactionWhen::waited_for;
+  config.pool.transaction_timeout = seconds(10);
+  config.pool.client_idle_timeout = seconds(11);
+  config.pool.session_state = SessionStateMode::warn;
   PoolLimits expected;
   expected.mode = LeaseMode::session;
   expected.min_connections = 3;
@@ -60,6 +77,12 @@ TEST_CASE("every key of a pool reaches it") {
   expected.reserve_after = seconds(6);
   expected.wait_notice = seconds(7);
   expected.connect_query = "select 1";
+  expected.time_limits.query = seconds(8);
+  expected.time_limits.idle_transaction = seconds(9);
+  expected.time_limits.idle_transaction_if_waited_for = true;
+  expected.time_limits.transaction = seconds(10);
+  expected.time_limits.client_idle = seconds(11);
+  expected.session_state = StatePolicy::warn;
   CHECK(limits_of(config) == expected);
 }
 
