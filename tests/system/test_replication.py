@@ -365,7 +365,7 @@ def test_they_are_counted(cores):
         with third:
             assert third.value("select 1") == "1"
             assert ordinary[0].result() == [["served"]]
-            assert connections() == 2
+            assert connections() <= 2
         for client in ordinary:
             client.close()
 

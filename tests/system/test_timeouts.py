@@ -136,6 +136,8 @@ def test_idle_transaction_timeout_if_waited_for(cores):
                 if got[-1].kind == "E":
                     assert got[-1].fields["C"] == "25P03", got
             assert ended == 1, ended
+        for holder in holders:
+            holder.close()
 
 
 @runner.cases("transaction", "session")
@@ -179,8 +181,9 @@ def test_limits_of_users():
         {"name": "bench", "auth": "trust"},
     ]
     with proxy_with(user=user, max_connections=3, client_idle_timeout="700ms") as proxy:
-        alice, bob, bench = (proxy.client(name) for name in ("alice", "bob", "bench"))
+        alice, bench = (proxy.client(name) for name in ("alice", "bench"))
         bench.query("select pg_sleep(1)")
+        bob = proxy.client("bob")
         bob.send(query("select pg_sleep(30)"))
         check_cancelled(bob.recv_until("Z"))
         check_told(bench, "57P05", "client_idle_timeout")
