@@ -45,14 +45,13 @@ SessionState::Details& SessionState::details() {
 }
 
 void SessionState::add(const SqlEffects& effects) {
-  uint16_t bits = effects.bits;
-  if (effects.has(sql_effect::prepares)) details().prepared_effects |= bits;
-  if (effects.has(sql_effect::executes) && details_ != nullptr) bits |= details_->prepared_effects;
+  if (effects.has(sql_effect::prepares)) details().prepared_effects |= effects.bits;
   add_names(effects);
-  add_bits(bits);
+  add_bits(effects.bits);
 }
 
 void SessionState::add_bits(uint16_t bits) noexcept {
+  if ((bits & sql_effect::executes) != 0 && details_ != nullptr) bits |= details_->prepared_effects;
   if ((bits & sql_effect::unseen) != 0) is_dirty_ = true;
   pending_ |= bits & asked_effects;
   // Without anything that is held nothing can end.
@@ -75,17 +74,25 @@ void SessionState::add_names(const SqlEffects& effects) {
 void SessionState::add_statement(uint64_t name, const SqlEffects& effects) {
   const auto is_it = [&](const auto& statement) { return statement.first == name; };
   if (details_ != nullptr) std::erase_if(details_->statements, is_it);
-  if (effects.bits != 0) details().statements.emplace_back(name, effects.bits);
+  if (effects.bits == 0) return;
+  auto& statements = details().statements;
+  if (statements.size() == statements_max) {
+    for (const auto& [other, bits] : statements) details_->any_effects |= bits;
+    statements.clear();
+  }
+  statements.emplace_back(name, effects.bits);
 }
 
 void SessionState::on_bind(uint64_t name) noexcept {
   ASSERT(details_ != nullptr);
+  add_bits(details_->any_effects);
   for (const auto& [statement, bits] : details_->statements)
     if (statement == name) add_bits(bits);
 }
 
 void SessionState::on_unknown_bind() noexcept {
   ASSERT(details_ != nullptr);
+  add_bits(details_->any_effects);
   for (const auto& [statement, bits] : details_->statements) add_bits(bits);
 }
 

@@ -28,7 +28,7 @@ class SessionState {
   // again and again.
   void add_statement(uint64_t name, const SqlEffects& effects);
   [[nodiscard]] bool has_statements() const noexcept {
-    return details_ != nullptr && !details_->statements.empty();
+    return details_ != nullptr && (!details_->statements.empty() || details_->any_effects != 0);
   }
   void on_bind(uint64_t name) noexcept;
   // One that could not be read.
@@ -69,6 +69,8 @@ class SessionState {
  private:
   // Custom parameters that are asked for again and again.
   static constexpr size_t names_max = 64;
+  // Statements with effects that are told apart. (That one was closed is not noticed.)
+  static constexpr size_t statements_max = 256;
   // A question that the server does not answer is put again so many times.
   static constexpr uint8_t attempts_max = 3;
 
@@ -76,6 +78,7 @@ class SessionState {
     std::string text;
     std::vector<std::string> custom_names;
     std::vector<std::pair<uint64_t, uint16_t>> statements;  // With effects. 0: the unnamed one.
+    uint16_t any_effects = 0;                               // Of others, whatever their names.
     uint16_t prepared_effects = 0;                          // Of PREPARE in SQL.
   };
   [[nodiscard]] Details& details();
