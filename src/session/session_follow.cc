@@ -82,9 +82,10 @@ void Session::read_text(ByteSpan piece) noexcept {
 
 // Of a text that is too long to be kept.
 void Session::screen_text(std::string_view piece, bool is_first, bool is_last) noexcept {
-  if (is_first) screen_.start();
+  TextScreen& screen = session_state_.screen();
+  if (is_first) screen.start();
   std::string begin;
-  if (!screen_.has_begun()) {
+  if (!screen.has_begun()) {
     // Its first word has to be seen whole, behind the name in a Parse: as a rule it is.
     if (session_state_.text_size() > 0 || piece.size() < text_begin_min) {
       session_state_.keep_text(piece);
@@ -95,8 +96,8 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
     if (reader_.header().tag == frontend_tag::parse)
       piece.remove_prefix(std::min(piece.find('\0') + 1, piece.size()));
   }
-  screen_.add(piece, is_last);
-  if (!is_last || screen_.is_harmless()) return;
+  screen.add(piece, is_last);
+  if (!is_last || screen.is_harmless()) return;
   if (reader_.header().tag == frontend_tag::parse)
     return note_statement(name_reader_.name(), unknown_effects());
   note_effects(unknown_effects());

@@ -50,12 +50,15 @@ void SessionState::add(const SqlEffects& effects) {
   add_bits(effects.bits);
 }
 
-void SessionState::add_bits(uint16_t bits) noexcept {
-  if ((bits & sql_effect::executes) != 0 && details_ != nullptr) bits |= details_->prepared_effects;
-  if ((bits & sql_effect::unseen) != 0) is_dirty_ = true;
-  pending_ |= bits & asked_effects;
+void SessionState::add_bits(uint16_t bits) {
+  if (bits == 0) return;
+  Details& own = details();
+  if ((bits & sql_effect::executes) != 0) bits |= own.prepared_effects;
+  if ((bits & sql_effect::unseen) != 0) own.is_dirty = true;
+  own.pending |= bits & asked_effects;
   // Without anything that is held nothing can end.
-  if ((bits & sql_effect::ends) != 0 && (pins_ & held_reasons) != 0) pending_ |= sql_effect::ends;
+  if ((bits & sql_effect::ends) != 0 && (own.pins & held_reasons) != 0)
+    own.pending |= sql_effect::ends;
 }
 
 void SessionState::add_names(const SqlEffects& effects) {
@@ -64,7 +67,7 @@ void SessionState::add_names(const SqlEffects& effects) {
     std::string name = lower_case(effects.names[i]);
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     if (names.size() == names_max) {
-      is_dirty_ = true;  // It is cleaned away instead.
+      details().is_dirty = true;  // It is cleaned away instead.
       return;
     }
     names.push_back(std::move(name));
@@ -83,14 +86,14 @@ void SessionState::add_statement(uint64_t name, const SqlEffects& effects) {
   statements.emplace_back(name, effects.bits);
 }
 
-void SessionState::on_bind(uint64_t name) noexcept {
+void SessionState::on_bind(uint64_t name) {
   ASSERT(details_ != nullptr);
   add_bits(details_->any_effects);
   for (const auto& [statement, bits] : details_->statements)
     if (statement == name) add_bits(bits);
 }
 
-void SessionState::on_unknown_bind() noexcept {
+void SessionState::on_unknown_bind() {
   ASSERT(details_ != nullptr);
   add_bits(details_->any_effects);
   for (const auto& [statement, bits] : details_->statements) add_bits(bits);
@@ -98,44 +101,47 @@ void SessionState::on_unknown_bind() noexcept {
 
 std::unique_ptr<StateProbe> SessionState::ask() {
   ASSERT(must_ask());
-  ASSERT(!is_asking_);
-  asked_ = std::exchange(pending_, uint16_t{0});
-  is_asking_ = true;
+  ASSERT(!is_asking());
+  Details& own = *details_;
+  own.asked = std::exchange(own.pending, uint16_t{0});
+  own.is_asking = true;
   auto probe = std::make_unique<StateProbe>();
-  if (details_ != nullptr) probe->custom_names = details_->custom_names;
-  probe->asks_role = (asked_ & (sql_effect::role | sql_effect::unseen)) != 0;
-  probe->asks_holdings = (asked_ & holding_effects) != 0 || (pins_ & held_reasons) != 0;
-  probe->has_reset = (asked_ & sql_effect::reset) != 0;
+  probe->custom_names = own.custom_names;
+  probe->asks_role = (own.asked & (sql_effect::role | sql_effect::unseen)) != 0;
+  probe->asks_holdings = (own.asked & holding_effects) != 0 || (own.pins & held_reasons) != 0;
+  probe->has_reset = (own.asked & sql_effect::reset) != 0;
   return probe;
 }
 
 PinReasons SessionState::on_answer(const StateProbe& probe, bool has_settings) noexcept {
-  ASSERT(is_asking_);
-  is_asking_ = false;
-  if (probe.has_failed() && ++attempts_count_ < attempts_max) {
-    pending_ |= asked_;
+  ASSERT(is_asking());
+  Details& own = *details_;
+  own.is_asking = false;
+  if (probe.has_failed() && ++own.attempts_count < attempts_max) {
+    own.pending |= own.asked;
     return 0;
   }
-  attempts_count_ = 0;
-  PinReasons pins = pins_ & static_cast<PinReasons>(~pin_bit(PinReason::setting));
+  own.attempts_count = 0;
+  PinReasons pins = own.pins & static_cast<PinReasons>(~pin_bit(PinReason::setting));
   if (probe.has_failed()) {
-    is_dirty_ = true;
-    pins |= pins_of(asked_);
+    own.is_dirty = true;
+    pins |= pins_of(own.asked);
   } else if (probe.asks_holdings) {
     pins = static_cast<PinReasons>((pins & ~held_reasons) | probe.holdings());
   }
   if (has_settings) pins |= pin_bit(PinReason::setting);
-  const PinReasons begun = static_cast<PinReasons>(pins & ~pins_);
-  pins_ = pins;
+  const PinReasons begun = static_cast<PinReasons>(pins & ~own.pins);
+  own.pins = pins;
   return begun;
 }
 
 void SessionState::on_released() noexcept {
-  pending_ = 0;
-  pins_ = 0;
-  attempts_count_ = 0;
-  is_asking_ = false;
-  is_dirty_ = false;
+  if (details_ == nullptr) return;
+  details_->pending = 0;
+  details_->pins = 0;
+  details_->attempts_count = 0;
+  details_->is_asking = false;
+  details_->is_dirty = false;
 }
 
 }  // namespace helios

@@ -62,6 +62,9 @@ TEST_CASE("every key of a pool reaches it") {
   config.pool.transaction_timeout = seconds(10);
   config.pool.client_idle_timeout = seconds(11);
   config.pool.session_state = SessionStateMode::warn;
+  config.pool.max_prepared_statements = 43;
+  config.pool.max_prepared_statement_size = 2048;
+  config.pool.max_client_statements_size = 4096;
   PoolLimits expected;
   expected.mode = LeaseMode::session;
   expected.min_connections = 3;
@@ -83,6 +86,9 @@ TEST_CASE("every key of a pool reaches it") {
   expected.time_limits.transaction = seconds(10);
   expected.time_limits.client_idle = seconds(11);
   expected.session_state = StatePolicy::warn;
+  expected.max_prepared_statements = 43;
+  expected.max_prepared_statement_size = 2048;
+  expected.max_client_statements_size = 4096;
   CHECK(limits_of(config) == expected);
 }
 

@@ -299,7 +299,6 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   std::unique_ptr<SessionStatements>
       statements_;  // Of those that follow; null until there was one.
   SessionState session_state_;
-  TextScreen screen_;  // Of a text that is being received.
   // The beginning of a simple query that may be PREPARE, DEALLOCATE or DISCARD.
   std::string query_text_;
   SqlName sql_name_;

@@ -28,43 +28,45 @@ class SessionState {
   // again and again.
   void add_statement(uint64_t name, const SqlEffects& effects);
   [[nodiscard]] bool has_statements() const noexcept {
-    return details_ != nullptr && (!details_->statements.empty() || details_->any_effects != 0);
+    return details_ && (!details_->statements.empty() || details_->any_effects != 0);
   }
-  void on_bind(uint64_t name) noexcept;
+  void on_bind(uint64_t name);
   // One that could not be read.
-  void on_unknown_bind() noexcept;
+  void on_unknown_bind();
 
   // The backend may not change hands before the server was asked.
-  [[nodiscard]] bool must_ask() const noexcept { return pending_ != 0; }
-  [[nodiscard]] bool is_asking() const noexcept { return is_asking_; }
+  [[nodiscard]] bool must_ask() const noexcept { return details_ && details_->pending != 0; }
+  [[nodiscard]] bool is_asking() const noexcept { return details_ && details_->is_asking; }
   // The question that is due now. Requires: must_ask().
   [[nodiscard]] std::unique_ptr<StateProbe> ask();
-  // The question that is not answered yet was for a RESET of parameters that servers report.
+  // The question that is not answered yet is for a RESET of parameters that servers report.
   [[nodiscard]] bool has_reset_reported() const noexcept {
-    return (asked_ & sql_effect::reported) != 0;
+    return details_ && (details_->asked & sql_effect::reported) != 0;
   }
   // Its answer; `has_settings`: parameters are set that pin by themselves. Returns the reasons to
   // keep the backend that are new.
   PinReasons on_answer(const StateProbe& probe, bool has_settings) noexcept;
 
   // LOAD has succeeded: nothing undoes it.
-  void on_library() noexcept { pins_ |= pin_bit(PinReason::library); }
-  [[nodiscard]] PinReasons pins() const noexcept { return pins_; }
+  void on_library() { details().pins |= pin_bit(PinReason::library); }
+  [[nodiscard]] PinReasons pins() const noexcept { return details_ ? details_->pins : 0; }
   [[nodiscard]] bool has_pin(PinReason reason) const noexcept {
-    return (pins_ & pin_bit(reason)) != 0;
+    return (pins() & pin_bit(reason)) != 0;
   }
   // Something may be left that the server was not, or could not be, asked about.
-  [[nodiscard]] bool is_dirty() const noexcept { return is_dirty_ || is_asking_ || must_ask(); }
+  [[nodiscard]] bool is_dirty() const noexcept {
+    return details_ && (details_->is_dirty || details_->is_asking || details_->pending != 0);
+  }
   // The backend is another session's now, or nobody's.
   void on_released() noexcept;
 
   // The body of a message that comes in pieces, as long as it is at most text_size_max.
   static constexpr size_t text_size_max = 64 * 1024;
   void keep_text(std::string_view piece) { details().text += piece; }
-  [[nodiscard]] size_t text_size() const noexcept {
-    return details_ == nullptr ? 0 : details_->text.size();
-  }
+  [[nodiscard]] size_t text_size() const noexcept { return details_ ? details_->text.size() : 0; }
   [[nodiscard]] std::string take_text() { return std::exchange(details().text, {}); }
+  // Of one that is longer.
+  [[nodiscard]] TextScreen& screen() { return details().screen; }
 
  private:
   // Custom parameters that are asked for again and again.
@@ -76,22 +78,24 @@ class SessionState {
 
   struct Details {
     std::string text;
+    TextScreen screen;
     std::vector<std::string> custom_names;
     std::vector<std::pair<uint64_t, uint16_t>> statements;  // With effects. 0: the unnamed one.
     uint16_t any_effects = 0;                               // Of others, whatever their names.
     uint16_t prepared_effects = 0;                          // Of PREPARE in SQL.
+    uint16_t pending = 0;  // sql_effect bits since the last question.
+    uint16_t asked = 0;    // Those of the question that is not answered yet.
+    PinReasons pins = 0;
+    uint8_t attempts_count = 0;
+    bool is_asking = false;
+    bool is_dirty = false;
   };
   [[nodiscard]] Details& details();
-  void add_bits(uint16_t bits) noexcept;
+  void add_bits(uint16_t bits);
   void add_names(const SqlEffects& effects);
 
+  // Most clients never need it.
   std::unique_ptr<Details> details_;
-  uint16_t pending_ = 0;  // sql_effect bits since the last question.
-  uint16_t asked_ = 0;    // Those of the question that is not answered yet.
-  PinReasons pins_ = 0;
-  uint8_t attempts_count_ = 0;
-  bool is_asking_ = false;
-  bool is_dirty_ = false;
 };
 
 }  // namespace helios
