@@ -92,6 +92,20 @@ TEST_CASE("every key of a pool reaches it") {
   CHECK(limits_of(config) == expected);
 }
 
+TEST_CASE("each session_state of the configuration is one of the pool") {
+  constexpr std::pair<SessionStateMode, StatePolicy> all[] = {
+      {SessionStateMode::follow, StatePolicy::follow},
+      {SessionStateMode::strict, StatePolicy::strict},
+      {SessionStateMode::pin, StatePolicy::pin},
+      {SessionStateMode::warn, StatePolicy::warn},
+      {SessionStateMode::refuse, StatePolicy::refuse}};
+  for (const auto& [mode, policy] : all) {
+    Config config = some_config();
+    config.pool.session_state = mode;
+    CHECK(limits_of(config).session_state == policy);
+  }
+}
+
 TEST_CASE("test_on_acquire decides whether backends are tested") {
   Config config = some_config();
   for (const bool is_on : {true, false}) {
