@@ -257,7 +257,7 @@ def test_startup_parameters():
             assert one.value("show lock_timeout") == "3s"
             assert two.value("select coalesce(current_setting('app.tenant', true), '')") == ""
             assert two.value("show statement_timeout") == "1111ms"
-            one.query("set statement_timeout = 1")
+            one.query("set statement_timeout = 2222")
             one.query("set app.tenant = 't2'")
             assert one.value("show app.tenant") == "t2"
             one.query("reset all")
