@@ -146,15 +146,18 @@ Dropping read_dropping(std::string_view text) noexcept {
 }
 
 void StatementNames::add(uint64_t name) {
-  names_.insert(name);
+  if (names_ == nullptr) names_ = std::make_unique<std::unordered_set<uint64_t>>();
+  names_->insert(name);
 }
 
 void StatementNames::remove(uint64_t name) noexcept {
-  names_.erase(name);
+  if (names_ == nullptr) return;
+  names_->erase(name);
+  if (names_->empty()) names_.reset();
 }
 
 void StatementNames::clear() noexcept {
-  names_.clear();
+  names_.reset();
   has_unknown_ = false;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -74,10 +75,10 @@ enum class Dropping : uint8_t { none, one, all };
 
 class StatementNames {
  public:
-  [[nodiscard]] bool empty() const noexcept { return names_.empty() && !has_unknown_; }
-  [[nodiscard]] size_t size() const noexcept { return names_.size(); }
+  [[nodiscard]] bool empty() const noexcept { return names_ == nullptr && !has_unknown_; }
+  [[nodiscard]] size_t size() const noexcept { return names_ == nullptr ? 0 : names_->size(); }
   [[nodiscard]] bool may_contain(uint64_t name) const noexcept {
-    return has_unknown_ || names_.contains(name);
+    return has_unknown_ || (names_ != nullptr && names_->contains(name));
   }
   void add(uint64_t name);
   void remove(uint64_t name) noexcept;
@@ -86,7 +87,7 @@ class StatementNames {
   void clear() noexcept;
 
  private:
-  std::unordered_set<uint64_t> names_;
+  std::unique_ptr<std::unordered_set<uint64_t>> names_;  // Null: none, as with nearly all clients.
   bool has_unknown_ = false;
 };
 
