@@ -196,7 +196,9 @@ void Session::announce(uint8_t tag) noexcept {
 bool Session::begin_without_backend(uint8_t tag) noexcept {
   switch (tag) {
     case frontend_tag::sync:
-      // Outside of a transaction, and of a batch but one that is skipped: the answer is known.
+      // Outside of a transaction, and of a batch but one that is skipped: the answer is known. One
+      // with a body is refused by the server.
+      if (skip_ == Skip::none && reader_.header().body_size > 0) return false;
       end_skip();
       return true;
     case frontend_tag::flush:

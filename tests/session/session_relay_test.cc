@@ -384,6 +384,17 @@ TEST_CASE("an unnamed statement that failed, or is gone by a simple query, keeps
   CHECK(is_idle(bench));
 }
 
+TEST_CASE("a Sync that is none is the server's to refuse") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  client.write(sync_message());
+  CHECK(client.take_tags() == "Z");
+  CHECK(bench.server.only().tags().empty());
+  client.write(frame('S', "body"));
+  CHECK(client.take_tags() == "Z");
+  CHECK(bench.server.only().tags() == "S");
+}
+
 TEST_CASE("an unknown message is refused when what was asked before is answered") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
