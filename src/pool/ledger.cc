@@ -127,6 +127,7 @@ LedgerEntry Ledger::take_due_fake() noexcept {
   ASSERT(has_due_fake());
   const LedgerEntry entry = at(0);
   pop();
+  if (copy_ends_count_ > 0) drop_copy_ends();
   return entry;
 }
 
@@ -163,6 +164,7 @@ Reply Ledger::complete(uint8_t tag) noexcept {
   if (replaces_unnamed(at(0))) is_unnamed_own_ = has_unbound_ = true;
   if (tag == 'B' && reply.marks == 0) has_unbound_ = false;
   pop();
+  if (copy_ends_count_ > 0) drop_copy_ends();  // A FAKE behind them is due now.
   return reply;
 }
 

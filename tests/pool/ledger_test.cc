@@ -44,6 +44,23 @@ TEST_CASE("each extended message is completed by its own reply") {
   CHECK(ledger.empty());
 }
 
+TEST_CASE("a reply of the pooler's own is not held up by a CopyDone that ends no COPY") {
+  Ledger ledger;
+  send(ledger, "Cc");
+  ledger.on_sent({{}, 'C', LedgerAction::fake, 0});
+  send(ledger, "c");
+  ledger.on_sent({{}, 'C', LedgerAction::fake, 0});
+  send(ledger, "ES");
+  CHECK_FALSE(ledger.has_due_fake());
+  CHECK(reply(ledger, "3") == 0);
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(ledger.has_due_fake());
+    CHECK(ledger.take_due_fake().tag == 'C');
+  }
+  CHECK(reply(ledger, "EZ") == 0);
+  CHECK(ledger.empty());
+}
+
 TEST_CASE("two Syncs in flight need two ReadyForQuery") {
   Ledger ledger;
   send(ledger, "PBESPBES");

@@ -7,7 +7,7 @@ own (see TABLE).
 Left out, because the pooler differs by decision or does not follow yet; a place to add to as it learns:
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
 - RESET of what the start-up packet named;
-- PREPARE with other than a plain name, ALTER TABLE between two uses of a named statement;
+- PREPARE with other than a plain name, or one that a Parse uses (the proxy may not know yet), ALTER TABLE between two uses of a named statement;
 - the unnamed statement after the batch that binds it;
 - lengths that are out of range: PostgreSQL closes without a word, the pooler says what is wrong;
 - Terminate with replies under way: the pooler drops them;
@@ -432,7 +432,7 @@ class Script:
             elif kind < 8:
                 self._send(wire.describe("S", name))
             else:
-                self._query(self._pick("prepare s1 as select 1", "execute s1", "deallocate s1", "deallocate all"))
+                self._query(self._pick("prepare sql as select 1", "execute sql", "deallocate sql", "deallocate all"))
                 continue
             self._sync()
         if self._one_in_hundred(70):
