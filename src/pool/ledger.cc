@@ -140,6 +140,16 @@ bool Ledger::ends_with_ready_request() const noexcept {
   return false;
 }
 
+bool Ledger::may_skip_next() const noexcept {
+  if (skipping_ || copying_in_ || ambiguous_) return true;
+  for (size_t i = size_; i > 0; --i) {
+    const LedgerEntry& entry = ring_[(head_ + i - 1) & (ring_.size() - 1)];
+    if (entry.tag == 'S') return false;
+    if (!is_ready_request(entry.tag) && entry.action != LedgerAction::fake) return true;
+  }
+  return false;
+}
+
 bool Ledger::has_marked(uint8_t mark) const noexcept {
   for (size_t i = 0; i < size_; ++i)
     if ((ring_[(head_ + i) & (ring_.size() - 1)].marks & mark) != 0) return true;

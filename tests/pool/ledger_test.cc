@@ -61,6 +61,24 @@ TEST_CASE("a reply of the pooler's own is not held up by a CopyDone that ends no
   CHECK(ledger.empty());
 }
 
+TEST_CASE("what stands behind a simple query may be skipped for what stands before it") {
+  Ledger ledger;
+  CHECK_FALSE(ledger.may_skip_next());
+  send(ledger, "Q");
+  CHECK_FALSE(ledger.may_skip_next());
+  send(ledger, "PQ");
+  CHECK(ledger.may_skip_next());
+  send(ledger, "S");
+  CHECK_FALSE(ledger.may_skip_next());
+  send(ledger, "P");
+  CHECK(reply(ledger, "CZ") == 0);
+  CHECK(reply(ledger, "E") == 0);  // The query is skipped, too.
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.may_skip_next());
+  CHECK(reply(ledger, "1") == 0);
+  CHECK_FALSE(ledger.may_skip_next());
+}
+
 TEST_CASE("two Syncs in flight need two ReadyForQuery") {
   Ledger ledger;
   send(ledger, "PBESPBES");

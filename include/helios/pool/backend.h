@@ -146,9 +146,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] BackendStatements& statements() noexcept { return statements_; }
   // Nothing of the batch that comes next has been sent: what is sent now is not skipped for
   // anything that was sent before.
-  [[nodiscard]] bool is_between_batches() const noexcept {
-    return !is_batch_open() && !ledger_.is_skipping_to_sync();
-  }
+  [[nodiscard]] bool is_between_batches() const noexcept { return !ledger_.may_skip_next(); }
   void send(ByteSpan bytes) noexcept {
     choose_drained();
     stream_.send(bytes);

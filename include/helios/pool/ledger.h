@@ -109,6 +109,10 @@ class Ledger {
   // The newest message is one after which the server answers everything and says ReadyForQuery.
   // Without it the server may keep its replies for ever.
   [[nodiscard]] bool ends_with_ready_request() const noexcept;
+  // What is sent next may be skipped by the server, for an error in what was sent before: there is
+  // an extended message behind the last Sync (a simple query does not end a batch) that is not
+  // answered yet, or a COPY. Walks back to that Sync.
+  [[nodiscard]] bool may_skip_next() const noexcept;
   // The server works on a statement of the pooler's own.
   [[nodiscard]] bool is_head_skipped() const noexcept {
     return size_ > 0 && ring_[head_].action == LedgerAction::skip;
