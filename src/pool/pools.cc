@@ -284,7 +284,11 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
   context_.transfers_count.fetch_sub(1);
   // Nobody waits any more: what the cores knew of each other's waiters is void.
   if (draining_) slice.forget_wishes();
-  slice.on_arrived(*backend, message.from, transfer->permit_home, now());
+  slice.on_arrived(message.from, transfer->permit_home);
+  // It may have been idle there for long: as in acquire().
+  const bool is_stale = now() - backend->idle_since >= slice.spec().limits.test_after;
+  if (is_stale && !draining_ && !slice.is_superseded()) return backend->start_test();
+  slice.release(*backend, now());
   close_if_superfluous(*backend);
 }
 

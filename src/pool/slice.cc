@@ -216,11 +216,10 @@ void Slice::supersede() noexcept {
   port_.activate(*this);
 }
 
-void Slice::on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept {
+void Slice::on_arrived(CoreId from, CoreId home) noexcept {
   ++held_count_of(home);
   ++backends_count_;
   receive_grants(peers_[from], 1);
-  place(backend, now);
 }
 
 void Slice::on_use(CoreId from, bool uses) noexcept {

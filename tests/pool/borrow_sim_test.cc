@@ -349,8 +349,9 @@ class Simulation {
       auto& backend = *reinterpret_cast<FakeBackend*>(message.words[0]);
       backend.core = id;
       backend.state = FakeBackend::State::idle;
-      return slice_of(id, backend.pool)
-          .on_arrived(backend, message.from, static_cast<CoreId>(message.words[1]), now_);
+      Slice& slice = slice_of(id, backend.pool);
+      slice.on_arrived(message.from, static_cast<CoreId>(message.words[1]));
+      return slice.release(backend, now_);
     }
     const PoolSpecRef spec = PoolSpecRef::take_word(message.words[0]);
     Slice& slice = slice_of(id, static_cast<uint32_t>(std::stoul(spec->key)));

@@ -177,8 +177,8 @@ class TestCores {
     TestCore& to = *cores_[id];
     const auto kind = static_cast<MessageKind>(message.kind);
     if (kind == MessageKind::backend) {
-      to->on_arrived(*reinterpret_cast<PooledBackend*>(message.words[0]), message.from,
-                     static_cast<CoreId>(message.words[1]), now);
+      to->on_arrived(message.from, static_cast<CoreId>(message.words[1]));
+      to->release(*reinterpret_cast<PooledBackend*>(message.words[0]), now);
       return kind;
     }
     static_cast<void>(PoolSpecRef::take_word(message.words[0]));

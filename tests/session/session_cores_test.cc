@@ -57,6 +57,29 @@ TEST_CASE("one connection serves both cores, with its parameters, process and ca
   CHECK(bench.server.cancels()[0]->cancelled_key == server.cancel_key());
 }
 
+TEST_CASE("a backend that was idle for long is tested on the core that borrows it, too") {
+  BenchOptions options = on_two_cores(1);
+  options.limits.test_after = seconds(30);
+  options.limits.idle_timeout = 0;
+  SessionBench bench(options);
+  TestClient here(bench, 0, "me");
+  TestClient there(bench, 1, "me");
+  here.query("a");
+  CHECK(here.take_tags() == "TDCZ");
+  ServerSession& server = bench.server.only();
+  bench.advance(seconds(10));
+  server.log.clear();
+  there.query("b");
+  CHECK(there.take_tags() == "TDCZ");
+  CHECK(server.tags() == "Q");
+  bench.advance(seconds(40));
+  server.log.clear();
+  here.query("c");
+  CHECK(here.take_tags() == "TDCZ");
+  CHECK(server.tags() == "QQ");
+  CHECK(server.queries() == std::vector<std::string>{"c"});
+}
+
 TEST_CASE("a wrong key for another core's session reaches nobody") {
   SessionBench bench(on_two_cores(2));
   TestClient client(bench, 1);

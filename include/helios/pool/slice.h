@@ -178,8 +178,9 @@ class Slice : public ListNode<ActiveSliceTag> {
   void on_promise(CoreId from, uint32_t count, uint32_t late_count = 0) noexcept;
   void on_unpromise(CoreId from) noexcept;
   void on_permits(CoreId from, uint32_t count, CoreId home) noexcept;
-  // A backend came from another core, with a permit of `home`.
-  void on_arrived(PooledBackend& backend, CoreId from, CoreId home, Nanoseconds now) noexcept;
+  // A backend came from another core, with a permit of `home`. Its owner releases it, at once or
+  // when it was tested.
+  void on_arrived(CoreId from, CoreId home) noexcept;
   void on_use(CoreId from, bool uses) noexcept;
   void on_limit_freed() noexcept;
   // For an owner that shuts down: nobody elsewhere waits.
