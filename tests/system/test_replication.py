@@ -175,7 +175,7 @@ def test_receive_wal(cores):
                 cluster.run("create table if not exists wal (t text)")
                 cluster.run("insert into wal select repeat('x', 100) from generate_series(1, 1000)")
                 # Behind the insert: at the beginning of a segment this would name the one before.
-                name = cluster.value("select pg_walfile_name(pg_current_wal_lsn())")
+                name = cluster.value("select pg_walfile_name(pg_current_wal_insert_lsn())")
                 cluster.run("select pg_switch_wal()")
                 runner.eventually(
                     lambda n=name: os.path.exists(f"{directory}/{n}"), what=f"segment {name}"
