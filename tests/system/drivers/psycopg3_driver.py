@@ -101,18 +101,18 @@ def pipeline(table):
             with conn.pipeline():
                 cursors = [conn.execute("select %s::int", (i,)) for i in range(50)]
             assert [c.fetchone() for c in cursors] == [(i,) for i in range(50)]
+
+        def batch():
+            # The error is raised where it is seen: by the insert, or at the end of the block.
+            with conn.pipeline():
+                conn.execute("select 1 / %s", (0,))
+                conn.execute(f"insert into {table} values (700, 'skipped')")
+
         with conn.pipeline() as pipe:
             good = conn.execute("select 1")
             pipe.sync()
-
-            def batch():
-                # The error is raised wherever it is seen: by the insert, or by the sync behind it.
-                conn.execute("select 1 / %s", (0,))
-                conn.execute(f"insert into {table} values (700, 'skipped')")
-                pipe.sync()
-
-            common.must_fail(batch, psycopg.errors.DivisionByZero)
-            pipe.sync()
+        common.must_fail(batch, psycopg.errors.DivisionByZero)
+        with conn.pipeline():
             later = conn.execute("select 2")
         assert good.fetchone() == (1,) and later.fetchone() == (2,)
         assert conn.execute(f"select count(*) from {table} where id = 700").fetchone() == (0,)
