@@ -148,8 +148,8 @@ class BorrowCore final : public SlicePort, public MessageHandler {
   void on_message(const Message& message) noexcept override {
     const auto kind = static_cast<MessageKind>(message.kind);
     if (kind == MessageKind::backend) {
-      slice_.on_arrived(*reinterpret_cast<PooledBackend*>(message.words[0]), message.from,
-                        static_cast<CoreId>(message.words[1]), now_);
+      slice_.on_arrived(message.from, static_cast<CoreId>(message.words[1]));
+      slice_.release(*reinterpret_cast<PooledBackend*>(message.words[0]), now_);
       return;
     }
     (void)PoolSpecRef::take_word(message.words[0]);
