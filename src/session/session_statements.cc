@@ -402,7 +402,7 @@ void Session::send_empty(std::string_view name) noexcept {
 // The server is to say that the name is taken, or what else is wrong with this Parse.
 void Session::send_duplicate(std::string_view name, ByteSpan body) noexcept {
   send_empty(name);
-  backend_->on_request(frontend_tag::parse);
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::forward, ledger_mark::taken});
   backend_->send(reader_.raw_header());
   backend_->send(body);
 }

@@ -475,6 +475,18 @@ TEST_CASE("long pipelines grow the ledger and keep the order") {
   CHECK(ledger.empty());
 }
 
+TEST_CASE("a Parse of a name that is taken says nothing of the unnamed statement") {
+  Ledger ledger;
+  ledger.on_sent({{}, 'P', LedgerAction::inject, 0});
+  ledger.on_sent({{}, 'P', LedgerAction::forward, ledger_mark::taken});
+  CHECK(ledger.may_mean_foreign('B'));
+  send(ledger, "S");
+  CHECK(ledger.may_mean_foreign('B'));
+  CHECK(reply(ledger, "1EZ") == 0);
+  CHECK(ledger.may_mean_foreign('B'));
+  CHECK_FALSE(ledger.has_unbound());
+}
+
 TEST_CASE("whose the unnamed statement is") {
   Ledger ledger;
   CHECK(ledger.may_mean_foreign('B'));

@@ -37,6 +37,7 @@ inline constexpr uint8_t parses = 2;    // Parse of the statement `key`.
 inline constexpr uint8_t replaces = 4;  // The same behind a Close of it.
 inline constexpr uint8_t uses = 8;      // Bind or Describe of the statement `key`.
 inline constexpr uint8_t renames = 16;  // The client's names change with it.
+inline constexpr uint8_t taken = 32;    // Parse of a name that is taken: it fails.
 }  // namespace ledger_mark
 
 struct LedgerEntry {
