@@ -172,14 +172,14 @@ void Session::note_effects(const SqlEffects& effects) noexcept {
   session_state_.add(effects);
 }
 
-// A message of a client without a backend that is answered with an error, and dropped. `rest`: what
-// has come behind its header.
-bool Session::refuse(uint8_t tag, ByteSpan rest) noexcept {
+// A message of a client without a backend that is answered with an error, and dropped. `seen`: what
+// has come of its body.
+bool Session::refuse(uint8_t tag, ByteSpan seen) noexcept {
   ASSERT(backend_ == nullptr);
   if (policy() != StatePolicy::refuse || mode() == LeaseMode::session) return false;
   if (tag != frontend_tag::query && tag != frontend_tag::parse) return false;
-  if (rest.size() < reader_.body_left()) return false;  // note_effects sees all of it.
-  std::string_view text = as_text(rest.first(reader_.body_left()));
+  if (seen.size() < reader_.header().body_size) return false;  // note_effects sees all of it.
+  std::string_view text = as_text(seen);
   if (tag == frontend_tag::parse) text.remove_prefix(std::min(text.find('\0') + 1, text.size()));
   const char* what = name_of(effects_of_text(text), false);
   if (what == nullptr) return false;

@@ -77,7 +77,7 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
       const Look message = must_look(reader_.header().tag) ? look(rest) : Look::plain;
       if (message != Look::plain) flush(start);
       if (message == Look::need_more) return used();
-      if (!(message == Look::named ? begin_named(rest) : begin_message(rest))) {
+      if (!(message == Look::named ? begin_named(rest) : begin_message(seen_body(rest)))) {
         if (backend_ != nullptr) flush(start);
         return used();
       }
@@ -92,6 +92,7 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
         flush(start);
         backend_->send(reader_.raw_header());
         if (has_collected()) pass_on_collected(0);
+        if (state_ == State::ending) return used();
         run = rest.data();
       } else if (run == nullptr) {
         run = start;
@@ -119,9 +120,9 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
   return used();
 }
 
-// A header is complete, and `rest` is what has come behind it. False: it cannot be begun now, or
+// A header is complete, and `seen` is what has come of the body. False: it cannot be begun now, or
 // the session has ended.
-bool Session::begin_message(ByteSpan rest) noexcept {
+bool Session::begin_message(ByteSpan seen) noexcept {
   const uint8_t tag = reader_.header().tag;
   forwarding_ = false;
   inspecting_ = false;
@@ -146,16 +147,16 @@ bool Session::begin_message(ByteSpan rest) noexcept {
     }
     return false;
   }
-  const Prepared prepared = prepare(tag, rest);
+  const Prepared prepared = prepare(tag, seen);
   if (prepared == Prepared::yes) announce(tag);
   return prepared != Prepared::no;
 }
 
 // Whether a message with this body, as far as it is here, can be begun: no: something must be
 // waited for, or the session has ended; drop: it needs no server.
-Session::Prepared Session::prepare(uint8_t tag, ByteSpan rest) noexcept {
+Session::Prepared Session::prepare(uint8_t tag, ByteSpan seen) noexcept {
   if (skip_ != Skip::none && tag != frontend_tag::sync) return Prepared::drop;
-  if (backend_ == nullptr && (begin_without_backend(tag) || refuse(tag, rest)))
+  if (backend_ == nullptr && (begin_without_backend(tag) || refuse(tag, seen)))
     return Prepared::drop;
   if (must_hold(tag)) {
     held_ = true;

@@ -154,6 +154,7 @@ void Session::pass_on_collected(size_t from) noexcept {
   const ByteSpan body = ByteSpan(statements_->collected).subspan(from);
   if (is_reading_text_) read_text(body);
   if (state_ == State::ending) return drop_collected();
+  if (reader_.body_left() == 0) is_reading_text_ = false;  // All of it was read.
   if (inspecting_) inspect(body);
   backend_->send(body);
   drop_collected();

@@ -538,6 +538,22 @@ TEST_CASE("refuse answers what would keep a backend with an error, and the clien
   }
 }
 
+TEST_CASE("refuse answers a named statement that comes in pieces as one that comes whole") {
+  const std::string batch =
+      parse_message("s", "LISTEN a") + bind_message("", "s") + execute_message() + sync_message();
+  SessionBench bench(with_policy(StatePolicy::refuse));
+  TestClient one(bench, 0, "me");
+  for (const size_t cut : {size_t{0}, size_t{5}, size_t{7}}) {
+    one.write(batch.substr(0, cut));
+    one.write(batch.substr(cut));
+    const std::vector<WireMessage> answer = one.take();
+    CAPTURE(cut);
+    REQUIRE(tags_of(answer) == "EZ");
+    CHECK(field_of(answer[0], 'S') == "ERROR");
+  }
+  CHECK(bench.server.only().log.empty());
+}
+
 TEST_CASE("refuse ends a client that asks for it within a transaction") {
   SessionBench bench(with_policy(StatePolicy::refuse));
   TestClient one(bench, 0, "me");

@@ -153,8 +153,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   // Requests (session_requests.cc).
   [[nodiscard]] size_t consume(ByteSpan input, const BufferRef* buffer) noexcept;
   enum class Prepared : uint8_t { no, drop, yes };
-  [[nodiscard]] Prepared prepare(uint8_t tag, ByteSpan rest) noexcept;
-  [[nodiscard]] bool begin_message(ByteSpan rest) noexcept;
+  [[nodiscard]] Prepared prepare(uint8_t tag, ByteSpan seen) noexcept;
+  [[nodiscard]] bool begin_message(ByteSpan seen) noexcept;
   void announce(uint8_t tag) noexcept;
   [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
   void inspect(ByteSpan body) noexcept;
@@ -250,7 +250,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void note_parsed(std::string_view name, std::string_view text) noexcept;
   void note_bound(std::string_view name) noexcept;
   void note_effects(const SqlEffects& effects) noexcept;
-  [[nodiscard]] bool refuse(uint8_t tag, ByteSpan rest) noexcept;
+  [[nodiscard]] bool refuse(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool ask_state() noexcept;
   void restore_first(const StateProbe& probe) noexcept;
   void note_pin(PinReason reason) noexcept;
