@@ -185,6 +185,9 @@ TEST_CASE("the summary names every reason that occurred") {
     pool.figures.counters.closes[static_cast<CloseReason>(i)] = i + 1;
   for (size_t i = 0; i < EnumCounts<TimeLimit, TimeLimit::client_idle>::size; ++i)
     pool.figures.counters.overruns[static_cast<TimeLimit>(i)] = i + 1;
+  pool.figures.counters.client_parses = 7;
+  pool.figures.counters.server_parses = 2;
+  pool.figures.counters.binds = 30;
   statistics.add("a", pool);
   const auto lines = summary_lines(statistics);
   REQUIRE(lines.size() == 4);
@@ -195,6 +198,7 @@ TEST_CASE("the summary names every reason that occurred") {
                       "made room, 7 reconfigured, 8 shutting down)") != std::string::npos);
   CHECK(lines[2] ==
         "time limits exceeded: 10 (1 query, 2 idle transaction, 3 transaction, 4 client idle)");
+  CHECK(lines[3] == "prepared statements: 7 parses of clients, 2 sent to servers, 30 binds");
 }
 
 }  // namespace

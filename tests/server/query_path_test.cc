@@ -217,6 +217,23 @@ TEST_CASE("transaction mode") {
   }
 }
 
+TEST_CASE("prepared statements of many clients on few backends") {
+  Scene scene(PoolMode::transaction, 2, 16);
+  for (size_t i = 0; i < scene.clients.size(); ++i) {
+    MessageWriter preparation;
+    write_parse(preparation, "mine", "select " + std::to_string(i % 3));
+    write_sync(preparation);
+    scene.clients[i].write(preparation);
+    CHECK(scene.clients[i].read().tags == "1Z");
+  }
+  MessageWriter execution;
+  write_execution(execution, "mine");
+  check_takes_nothing([&] {
+    for (Client& client : scene.clients) client.write(execution);
+    for (Client& client : scene.clients) CHECK(client.read().tags == "2TDCZ");
+  });
+}
+
 TEST_CASE("statement mode") {
   Scene scene(PoolMode::statement, 4, 4);
   check_common(scene);

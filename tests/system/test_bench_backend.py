@@ -81,8 +81,7 @@ def test_pgbench_writes():
 @runner.cases("simple", "extended", "prepared")
 def test_pgbench_through_the_proxy(mode):
     """pgbench with more clients than server connections finds no error behind the proxy."""
-    # A prepared statement keeps its server connection.
-    most = 16 if mode == "prepared" else 4
+    most = 4
     with Backend() as backend, proxy_before(backend, max_connections=most) as proxy:
         out = pgbench(proxy.address[1], "-n", "-S", "-M", mode, "-c", 16, "-t", 100)
         assert "number of transactions actually processed: 1600/1600" in out, out
