@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "helios/base/assert.h"
+#include "helios/base/hex.h"
 
 namespace helios {
 namespace {
@@ -66,7 +67,7 @@ bool is_scram_verifier(std::string_view text) noexcept {
 bool is_md5_hash(std::string_view text) noexcept {
   constexpr size_t hash_text_size = 3 + 32;
   if (text.size() != hash_text_size || !text.starts_with("md5")) return false;
-  return text.find_first_not_of("0123456789abcdef", 3) == std::string_view::npos;
+  return text.find_first_not_of(hex_digits, 3) == std::string_view::npos;
 }
 
 }  // namespace

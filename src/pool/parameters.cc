@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "helios/base/assert.h"
+#include "helios/base/hex.h"
 
 namespace helios {
 namespace {
@@ -62,15 +63,6 @@ const std::string* find_value(const ParameterSet& set, std::string_view name) no
 // Who the session acts as decides what it may set.
 bool is_identity(std::string_view name) noexcept {
   return equal_names(name, "session_authorization") || equal_names(name, "role");
-}
-
-void append_hex(std::string& out, std::string_view bytes) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    out += digits[byte >> 4];
-    out += digits[byte & 15];
-  }
 }
 
 void append_separator(std::string& out) {

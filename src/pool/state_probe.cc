@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "helios/base/assert.h"
+#include "helios/base/hex.h"
 
 namespace helios {
 namespace {
@@ -48,22 +49,6 @@ void append_role(std::string& out, char kind) {
   out += hex_begin;
   out += "pg_catalog.current_setting('role')";
   out += hex_end;
-}
-
-int digit_of(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-std::optional<std::string> from_hex(std::string_view digits) {
-  std::string bytes;
-  if (digits.size() % 2 != 0) return std::nullopt;
-  for (size_t i = 0; i < digits.size(); i += 2) {
-    const int high = digit_of(digits[i]), low = digit_of(digits[i + 1]);
-    if (high < 0 || low < 0) return std::nullopt;
-    bytes += static_cast<char>(high * 16 + low);
-  }
-  return bytes;
 }
 
 // A column of a DataRow, taken off its front; nothing: the row is malformed. NULL is `is_null`.

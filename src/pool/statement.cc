@@ -4,11 +4,10 @@
 #include <cstring>
 
 #include "helios/base/assert.h"
+#include "helios/base/hex.h"
 
 namespace helios {
 namespace {
-
-constexpr std::string_view hex_digits = "0123456789abcdef";
 
 // Nothing that anybody sees depends on it.
 HashKey random_key() {

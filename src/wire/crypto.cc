@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "helios/base/assert.h"
+#include "helios/base/hex.h"
 #include "wire/wolfcrypt.h"
 // wolfcrypt.h comes first: it chooses the configuration.
 #include <wolfssl/wolfcrypt/md5.h>
@@ -152,11 +153,7 @@ std::string md5_hex(std::initializer_list<ByteSpan> parts) {
   wc_Md5Free(&hash);
 
   std::string text;
-  text.reserve(2 * digest.size());
-  for (uint8_t byte : digest) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
+  append_hex(text, as_text(digest));
   return text;
 }
 

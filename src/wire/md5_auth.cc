@@ -1,8 +1,7 @@
 #include "helios/wire/md5_auth.h"
 
-#include <algorithm>
-
 #include "helios/base/assert.h"
+#include "helios/base/hex.h"
 #include "helios/wire/crypto.h"
 
 namespace helios {
@@ -12,10 +11,6 @@ namespace {
 constexpr std::string_view prefix = "md5";
 constexpr size_t hash_size = 35;
 
-bool is_hex_digit(char c) noexcept {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
-
 std::string with_prefix(std::initializer_list<ByteSpan> parts) {
   return std::string(prefix) + md5_hex(parts);
 }
@@ -24,7 +19,7 @@ std::string with_prefix(std::initializer_list<ByteSpan> parts) {
 
 bool is_md5_hash(std::string_view stored) noexcept {
   return stored.size() == hash_size && stored.starts_with(prefix) &&
-         std::all_of(stored.begin() + prefix.size(), stored.end(), is_hex_digit);
+         stored.find_first_not_of(hex_digits, prefix.size()) == std::string_view::npos;
 }
 
 std::string md5_hash(std::string_view password, std::string_view user) {
