@@ -44,6 +44,63 @@ TEST_CASE("without a name of its own a database is asked for on the node as by t
   CHECK(database.name_on_node("app") == "app_2");
 }
 
+// Every key, in the same order in both: what is written (PoolOverrides) and what holds
+// (PoolConfig).
+template <typename Pool>
+Pool pool_of_database() {
+  return {PoolMode::session,
+          3,
+          13,
+          seconds(1),
+          seconds(2),
+          seconds(3),
+          false,
+          seconds(4),
+          seconds(5),
+          6,
+          23,
+          33,
+          seconds(6),
+          seconds(7),
+          "a",
+          seconds(8),
+          seconds(9),
+          IdleTransactionWhen::waited_for,
+          seconds(10),
+          seconds(11),
+          SessionStateMode::pin,
+          43,
+          2048,
+          4096};
+}
+template <typename Pool>
+Pool pool_of_user() {
+  return {PoolMode::statement,
+          4,
+          14,
+          seconds(6),
+          seconds(7),
+          seconds(8),
+          true,
+          seconds(9),
+          seconds(10),
+          7,
+          24,
+          34,
+          seconds(11),
+          seconds(12),
+          "",
+          seconds(13),
+          seconds(14),
+          IdleTransactionWhen::always,
+          seconds(15),
+          seconds(16),
+          SessionStateMode::warn,
+          44,
+          2049,
+          4097};
+}
+
 TEST_CASE("each key of a pool is taken from the user before the database before [pool]") {
   Config config;
   DatabaseConfig database;
@@ -51,109 +108,13 @@ TEST_CASE("each key of a pool is taken from the user before the database before 
   database.name = user.name = "app";
   CHECK(config.effective_pool(database, user) == PoolConfig());
 
-  const PoolOverrides of_database = {PoolMode::session,
-                                     3,
-                                     13,
-                                     seconds(1),
-                                     seconds(2),
-                                     seconds(3),
-                                     false,
-                                     seconds(4),
-                                     seconds(5),
-                                     6,
-                                     23,
-                                     33,
-                                     seconds(6),
-                                     seconds(7),
-                                     "a",
-                                     seconds(8),
-                                     seconds(9),
-                                     IdleTransactionWhen::waited_for,
-                                     seconds(10),
-                                     seconds(11),
-                                     SessionStateMode::pin,
-                                     43,
-                                     2048,
-                                     4096};
-  const PoolConfig from_database = {PoolMode::session,
-                                    3,
-                                    13,
-                                    seconds(1),
-                                    seconds(2),
-                                    seconds(3),
-                                    false,
-                                    seconds(4),
-                                    seconds(5),
-                                    6,
-                                    23,
-                                    33,
-                                    seconds(6),
-                                    seconds(7),
-                                    "a",
-                                    seconds(8),
-                                    seconds(9),
-                                    IdleTransactionWhen::waited_for,
-                                    seconds(10),
-                                    seconds(11),
-                                    SessionStateMode::pin,
-                                    43,
-                                    2048,
-                                    4096};
-  database.pool = of_database;
-  CHECK(config.effective_pool(database, user) == from_database);
+  database.pool = pool_of_database<PoolOverrides>();
+  CHECK(config.effective_pool(database, user) == pool_of_database<PoolConfig>());
 
-  const PoolOverrides of_user = {PoolMode::statement,
-                                 4,
-                                 14,
-                                 seconds(6),
-                                 seconds(7),
-                                 seconds(8),
-                                 true,
-                                 seconds(9),
-                                 seconds(10),
-                                 7,
-                                 24,
-                                 34,
-                                 seconds(11),
-                                 seconds(12),
-                                 "",
-                                 seconds(13),
-                                 seconds(14),
-                                 IdleTransactionWhen::always,
-                                 seconds(15),
-                                 seconds(16),
-                                 SessionStateMode::warn,
-                                 44,
-                                 2049,
-                                 4097};
-  const PoolConfig from_user = {PoolMode::statement,
-                                4,
-                                14,
-                                seconds(6),
-                                seconds(7),
-                                seconds(8),
-                                true,
-                                seconds(9),
-                                seconds(10),
-                                7,
-                                24,
-                                34,
-                                seconds(11),
-                                seconds(12),
-                                "",
-                                seconds(13),
-                                seconds(14),
-                                IdleTransactionWhen::always,
-                                seconds(15),
-                                seconds(16),
-                                SessionStateMode::warn,
-                                44,
-                                2049,
-                                4097};
-  user.pool = of_user;
-  CHECK(config.effective_pool(database, user) == from_user);
+  user.pool = pool_of_user<PoolOverrides>();
+  CHECK(config.effective_pool(database, user) == pool_of_user<PoolConfig>());
   database.pool = {};
-  CHECK(config.effective_pool(database, user) == from_user);
+  CHECK(config.effective_pool(database, user) == pool_of_user<PoolConfig>());
 }
 
 TEST_CASE("keys are overridden one by one") {

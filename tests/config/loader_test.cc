@@ -80,6 +80,36 @@ TEST_CASE("what is left out has its default") {
   CHECK(load(least).warnings.empty());
 }
 
+// Every key, in the same order in both: what holds (PoolConfig) and what is written
+// (PoolOverrides).
+template <typename Pool>
+Pool pool_of_keys() {
+  return {PoolMode::session,
+          3,
+          13,
+          seconds(1),
+          seconds(2),
+          seconds(3),
+          false,
+          seconds(4),
+          seconds(5),
+          6,
+          23,
+          33,
+          seconds(6),
+          seconds(7),
+          "select '$'",
+          seconds(8),
+          seconds(9),
+          IdleTransactionWhen::waited_for,
+          seconds(10),
+          seconds(11),
+          SessionStateMode::strict,
+          43,
+          2048,
+          4096};
+}
+
 TEST_CASE("every key arrives at its place") {
   const std::string pool_keys =
       "mode = \"session\"\nmin_connections = 3\nmax_connections = 13\nidle_timeout = \"1s\"\n"
@@ -91,54 +121,8 @@ TEST_CASE("every key arrives at its place") {
       "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\nsession_state = \"strict\"\n"
       "max_prepared_statements = 43\n"
       "max_prepared_statement_size = \"2KiB\"\nmax_client_statements_size = 4096\n";
-  const PoolConfig pool = {PoolMode::session,
-                           3,
-                           13,
-                           seconds(1),
-                           seconds(2),
-                           seconds(3),
-                           false,
-                           seconds(4),
-                           seconds(5),
-                           6,
-                           23,
-                           33,
-                           seconds(6),
-                           seconds(7),
-                           "select '$'",
-                           seconds(8),
-                           seconds(9),
-                           IdleTransactionWhen::waited_for,
-                           seconds(10),
-                           seconds(11),
-                           SessionStateMode::strict,
-                           43,
-                           2048,
-                           4096};
-  const PoolOverrides overrides = {PoolMode::session,
-                                   3,
-                                   13,
-                                   seconds(1),
-                                   seconds(2),
-                                   seconds(3),
-                                   false,
-                                   seconds(4),
-                                   seconds(5),
-                                   6,
-                                   23,
-                                   33,
-                                   seconds(6),
-                                   seconds(7),
-                                   "select '$'",
-                                   seconds(8),
-                                   seconds(9),
-                                   IdleTransactionWhen::waited_for,
-                                   seconds(10),
-                                   seconds(11),
-                                   SessionStateMode::strict,
-                                   43,
-                                   2048,
-                                   4096};
+  const auto pool = pool_of_keys<PoolConfig>();
+  const auto overrides = pool_of_keys<PoolOverrides>();
   const Config config = config_of(
       "[proxy]\nlisten = [\"0.0.0.0:1\", \"unix:/run\"]\ncores = 3\nmax_clients = 4\n"
       "client_login_timeout = \"5s\"\nlog_level = \"debug\"\nclient_buffers = 8\n"
