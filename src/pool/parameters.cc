@@ -162,11 +162,16 @@ ParameterSetRef ParameterStore::intern(const ParameterList& list, const Paramete
   std::sort(sorted.begin(), sorted.end());
   ParameterList sorted_settings = settings;
   std::sort(sorted_settings.begin(), sorted_settings.end());
+  return intern_sorted(sorted, sorted_settings);
+}
+
+ParameterSetRef ParameterStore::intern_sorted(const ParameterList& list,
+                                              const ParameterList& settings) {
   key_.clear();
-  for (const auto& [name, value] : sorted) append_to_key(key_, name, value);
-  append_settings_to_key(key_, sorted_settings);
+  for (const auto& [name, value] : list) append_to_key(key_, name, value);
+  append_settings_to_key(key_, settings);
   if (ParameterSetRef known = find_key(); !known.is_null()) return known;
-  return add(std::move(sorted), std::move(sorted_settings));
+  return add(list, settings);
 }
 
 // The set with key_; null when there is none.
@@ -209,12 +214,7 @@ ParameterSetRef ParameterStore::with(const ParameterSetRef& base, std::string_vi
 ParameterSetRef ParameterStore::with_settings(const ParameterSetRef& base,
                                               const ParameterList& settings) {
   ASSERT(!base.is_null());
-  if (base->settings() == settings) return base;
-  key_.clear();
-  for (const auto& [name, value] : base->list()) append_to_key(key_, name, value);
-  append_settings_to_key(key_, settings);
-  if (ParameterSetRef known = find_key(); !known.is_null()) return known;
-  return add(base->list(), settings);
+  return base->settings() == settings ? base : intern_sorted(base->list(), settings);
 }
 
 // The key of the set that differs from `base` (sorted) in this one value. Names keep their

@@ -126,6 +126,8 @@ class ParameterStore {
   void write_key(const ParameterList& base, std::string_view name, std::string_view value);
   void add_reported(const ParameterSet& from, const ParameterSet& to);
   void add_settings(const ParameterSet& from, const ParameterSet& to);
+  [[nodiscard]] ParameterSetRef intern_sorted(const ParameterList& list,
+                                              const ParameterList& settings);
   [[nodiscard]] ParameterSetRef find_key() noexcept;
   [[nodiscard]] ParameterSetRef add(ParameterList list, ParameterList settings);
 
