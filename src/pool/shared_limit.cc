@@ -36,15 +36,11 @@ bool SharedLimit::withdraw(uint64_t pool, CoreId core) {
   Member& member = found->second;
   if (std::erase_if(member.wants, [&](const Want& want) { return want.core == core; }) == 0)
     return false;
-  const std::vector<Want> others = std::move(member.wants);
-  const Nanoseconds since = member.wants_since;
-  clear_wants(member);
-  for (const Want& want : others) add_want(member, want.core, want.until);
-  if (!others.empty()) {
-    member.wants_since = since;
-  } else if (member.held == 0) {
-    members_.erase(found);
-  }
+  member.wants_until = 0;
+  for (const Want& want : member.wants)
+    member.wants_until = std::max(member.wants_until, want.until);
+  if (member.wants.empty()) clear_wants(member);
+  if (member.wants.empty() && member.held == 0) members_.erase(found);
   return has_room() && starved_.exchange(0, std::memory_order_relaxed) != 0;
 }
 
