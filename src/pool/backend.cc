@@ -709,9 +709,7 @@ void Backend::end() noexcept {
 
 void Backend::on_drained(Stream&) noexcept {
   if (state_ == State::leased && lessee_ != nullptr) lessee_->on_backend_drained();
-  if (state_ == State::preparing || state_ == State::idle || state_ == State::recovering ||
-      state_ == State::cleaning || state_ == State::testing || state_ == State::held)
-    on_end_of_input();
+  if (state_ == State::preparing || state_ == State::idle || is_settling()) on_end_of_input();
 }
 
 }  // namespace helios

@@ -133,7 +133,7 @@ LedgerEntry Ledger::take_due_fake() noexcept {
 
 bool Ledger::ends_with_ready_request() const noexcept {
   for (size_t i = size_; i > 0; --i) {
-    const LedgerEntry& entry = ring_[(head_ + i - 1) & (ring_.size() - 1)];
+    const LedgerEntry& entry = at(i - 1);
     if (!is_copy_end(entry.tag) && entry.action != LedgerAction::fake)
       return is_ready_request(entry.tag);
   }
@@ -143,7 +143,7 @@ bool Ledger::ends_with_ready_request() const noexcept {
 bool Ledger::may_skip_next() const noexcept {
   if (skipping_ || copying_in_ || ambiguous_) return true;
   for (size_t i = size_; i > 0; --i) {
-    const LedgerEntry& entry = ring_[(head_ + i - 1) & (ring_.size() - 1)];
+    const LedgerEntry& entry = at(i - 1);
     if (entry.tag == 'S') return false;
     if (!is_ready_request(entry.tag) && entry.action != LedgerAction::fake) return true;
   }
@@ -152,7 +152,7 @@ bool Ledger::may_skip_next() const noexcept {
 
 bool Ledger::has_marked(uint8_t mark) const noexcept {
   for (size_t i = 0; i < size_; ++i)
-    if ((ring_[(head_ + i) & (ring_.size() - 1)].marks & mark) != 0) return true;
+    if ((at(i).marks & mark) != 0) return true;
   return false;
 }
 

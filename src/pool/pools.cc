@@ -63,7 +63,7 @@ bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
     } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
                slice.backends_count() > slice.minimum()) {
       backend.close("idle for too long", CloseReason::idle);
-    } else if (time - backend.idle_since >= limits.test_after) {
+    } else if (backend.is_stale(time)) {
       // It comes back through release, which serves the queue.
       backend.start_test();
     } else {
@@ -285,9 +285,9 @@ void Pools::on_backend_arrived(const Message& message) noexcept {
   // Nobody waits any more: what the cores knew of each other's waiters is void.
   if (draining_) slice.forget_wishes();
   slice.on_arrived(message.from, transfer->permit_home);
-  // It may have been idle there for long: as in acquire().
-  const bool is_stale = now() - backend->idle_since >= slice.spec().limits.test_after;
-  if (is_stale && !draining_ && !slice.is_superseded()) return backend->start_test();
+  // As in acquire(): it may have been idle there for long.
+  if (backend->is_stale(now()) && !draining_ && !slice.is_superseded())
+    return backend->start_test();
   slice.release(*backend, now());
   close_if_superfluous(*backend);
 }

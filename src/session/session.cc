@@ -348,7 +348,7 @@ void Session::after_lease() noexcept {
 // What ends for others behind a transaction goes on for ever in a stream of replication: it ends
 // behind the next message.
 void Session::end_stream() noexcept {
-  if (!backend_->ledger().is_streaming() || !client_at_boundary_) return;
+  if (!is_streaming() || !client_at_boundary_) return;
   abandon_backend("its stream has to end");
   set_state(State::ready);
   after_lease();

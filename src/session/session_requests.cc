@@ -276,8 +276,7 @@ void Session::finish_message() noexcept {
 // not read its answers. (What it sends in a stream of replication makes no answers.)
 bool Session::is_blocked() const noexcept {
   return state_ == State::moving || state_ == State::welcome || state_ == State::waiting || held_ ||
-         (stream_.is_above_high_mark() &&
-          !(backend_ != nullptr && backend_->ledger().is_streaming())) ||
+         (stream_.is_above_high_mark() && !is_streaming()) ||
          (backend_ != nullptr && backend_->is_above_high_mark());
 }
 

@@ -133,14 +133,14 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     ledger_.on_sent(tag, LedgerAction::forward);
     transaction_status_ = 0;
   }
-  // Makes sure that the client's next message finds no other client's unnamed statement: the server
-  // then says that there is none.
-  void drop_foreign_statement() noexcept;
   // The same for a message with marks. What is FAKE is answered by answer_fakes().
   void on_request(const LedgerEntry& entry) noexcept {
     ledger_.on_sent(entry);
     if (entry.action != LedgerAction::fake) transaction_status_ = 0;
   }
+  // Makes sure that the client's next message finds no other client's unnamed statement: the server
+  // then says that there is none.
+  void drop_foreign_statement() noexcept;
   // Writes the replies whose turn has come. Behind on_request(), and whenever a reply has passed.
   void answer_fakes() noexcept;
   [[nodiscard]] BackendStatements& statements() noexcept { return statements_; }
@@ -221,6 +221,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
     if (!is_single_use()) expires_at_ = std::min(expires_at_, time);
   }
   [[nodiscard]] bool is_expired(Nanoseconds now) const noexcept { return now >= expires_at_; }
+  // It was idle for so long that it is tested before it is used (test_after).
+  [[nodiscard]] bool is_stale(Nanoseconds now) const noexcept {
+    return now - idle_since >= slice_->spec().limits.test_after;
+  }
   // The end of its lifetime is so near that its successor should come: ready, in use or idle, and
   // without one.
   [[nodiscard]] bool is_near_its_end(Nanoseconds now) const noexcept;

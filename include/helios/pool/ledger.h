@@ -147,6 +147,9 @@ class Ledger {
   [[nodiscard]] LedgerEntry& at(size_t index) noexcept {
     return ring_[(head_ + index) & (ring_.size() - 1)];
   }
+  [[nodiscard]] const LedgerEntry& at(size_t index) const noexcept {
+    return ring_[(head_ + index) & (ring_.size() - 1)];
+  }
   void push(LedgerEntry entry) noexcept;
   void pop() noexcept;
   void drop(const LedgerEntry& entry) noexcept;

@@ -234,6 +234,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool has_own_backend() const noexcept {
     return pool_->slice.spec().limits.is_single_use;
   }
+  [[nodiscard]] bool is_streaming() const noexcept {
+    return backend_ != nullptr && backend_->ledger().is_streaming();
+  }
   void end_stream() noexcept;
   void leave_pool() noexcept;
   void join(PoolEntry& next) noexcept;
