@@ -61,6 +61,20 @@ std::string read_option(Peer& peer, const std::string& option) {
          "and pkt_buf=N (pgbouncer)";
 }
 
+// "PgBouncer 1.25.2". A version that cannot be read is taken for a new one.
+bool pgbouncer_is_at_least(const Peer& peer, uint32_t major, uint32_t minor) {
+  const size_t space = peer.version.find(' ');
+  const size_t dot = peer.version.find('.', space == std::string::npos ? 0 : space);
+  if (space == std::string::npos || dot == std::string::npos) return true;
+  const char* const end = peer.version.data() + peer.version.size();
+  uint32_t has_major = 0;
+  uint32_t has_minor = 0;
+  if (std::from_chars(peer.version.data() + space + 1, end, has_major).ec != std::errc() ||
+      std::from_chars(peer.version.data() + dot + 1, end, has_minor).ec != std::errc())
+    return true;
+  return has_major > major || (has_major == major && has_minor >= minor);
+}
+
 // Some more than there are: connections of the last measurement may still be closing.
 uint32_t connections_max(const PeerPlace& place) {
   return 2 * place.clients + 100;
@@ -122,6 +136,8 @@ PeerSetup pgbouncer_setup(const Peer& peer, const PeerPlace& place) {
       "/pgbouncer.log\nlog_connections = 0\nlog_disconnections = 0\nlog_stats = 0\n"
       "server_idle_timeout = 0\nserver_lifetime = 36000\n"
       "ignore_startup_parameters = extra_float_digits\n";
+  // Statements by name are handed on since 1.21, and by default only since 1.24.
+  if (pgbouncer_is_at_least(peer, 1, 21)) text += "max_prepared_statements = 200\n";
   if (peer.pkt_buf > 0) text += "pkt_buf = " + std::to_string(peer.pkt_buf) + "\n";
   const std::string& secret = place.scram ? place.scram_verifier : place.login.password;
   return {{peer.program, "-q", place.directory + "/pgbouncer.ini"},
@@ -259,6 +275,9 @@ std::string obstacle_of(const Peer& peer, const Row& row) {
     return "does not check passwords itself";
   if (row.scram && peer.kind == PeerKind::custom)
     return "peers from a file are measured without passwords";
+  if (row.mode == QueryMode::prepared && peer.kind == PeerKind::pgbouncer &&
+      !pgbouncer_is_at_least(peer, 1, 21))
+    return "knows no prepared statements by name before its version 1.21";
   if (peer.kind == PeerKind::pgpool2 && row.clients > pgpool_clients_max)
     return "has a process for each client; not run above " + std::to_string(pgpool_clients_max);
   const uint32_t clients_max = peer.custom.clients_max;

@@ -12,11 +12,21 @@ std::string clients_text(uint32_t clients) {
   return std::to_string(clients) + (clients == 1 ? " client" : " clients");
 }
 
+// As rows are named; as their titles begin.
+const char* mode_name(QueryMode mode) {
+  if (mode == QueryMode::simple) return "simple";
+  return mode == QueryMode::prepared ? "prepared" : "extended";
+}
+
+const char* mode_title(QueryMode mode) {
+  if (mode == QueryMode::simple) return "simple query, ";
+  return mode == QueryMode::prepared ? "prepared statement, " : "extended query, ";
+}
+
 Row query_row(QueryMode mode, uint32_t clients) {
-  const bool is_simple = mode == QueryMode::simple;
   Row row;
-  row.name = (is_simple ? "simple-" : "extended-") + std::to_string(clients);
-  row.title = (is_simple ? "simple query, " : "extended query, ") + clients_text(clients);
+  row.name = mode_name(mode) + ("-" + std::to_string(clients));
+  row.title = mode_title(mode) + clients_text(clients);
   row.mode = mode;
   row.clients = clients;
   return row;
@@ -76,6 +86,8 @@ std::vector<Row> all_rows() {
     rows.push_back(query_row(QueryMode::simple, clients));
   for (const uint32_t clients : {16U, 64U, 256U})
     rows.push_back(query_row(QueryMode::extended, clients));
+  for (const uint32_t clients : {1U, 16U, 64U, 256U, 1000U})
+    rows.push_back(query_row(QueryMode::prepared, clients));
   for (const uint32_t clients : {16U, 64U, 256U}) rows.push_back(unix_row(clients));
   rows.push_back(big_row());
   rows.push_back(script_row("connect", "connect, query, disconnect", "connect", 8));

@@ -161,6 +161,27 @@ TEST_CASE("rows that a peer cannot do are left out with the reason") {
   CHECK_FALSE(obstacle_of(peer_of("direct"), row).empty());
 }
 
+TEST_CASE("PgBouncer takes part in prepared statements from the version that knows them") {
+  Row row;
+  row.mode = QueryMode::prepared;
+  Peer peer = peer_of("pgbouncer");
+  for (const char* version : {"PgBouncer 1.18.0", "PgBouncer 1.20.1", "PgBouncer 0.99"}) {
+    peer.version = version;
+    CHECK(has(obstacle_of(peer, row), "before its version 1.21"));
+    const PeerSetup setup = make_setup(peer, place_of("127.0.0.1"));
+    CHECK_FALSE(has(file_of(setup, "pgbouncer.ini"), "max_prepared_statements"));
+  }
+  for (const char* version : {"PgBouncer 1.21.0", "PgBouncer 1.25.2", "PgBouncer 2.0", "", "odd"}) {
+    peer.version = version;
+    CHECK(obstacle_of(peer, row).empty());
+    const PeerSetup setup = make_setup(peer, place_of("127.0.0.1"));
+    CHECK(has(file_of(setup, "pgbouncer.ini"), "max_prepared_statements = 200\n"));
+  }
+  row.mode = QueryMode::extended;
+  peer.version = "PgBouncer 1.18.0";
+  CHECK(obstacle_of(peer, row).empty());
+}
+
 // ---------------------------------------------------------------- files of peers
 
 constexpr const char* good_file = R"(
