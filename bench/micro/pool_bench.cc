@@ -64,6 +64,7 @@ class FakeCore final : public SlicePort, public Postbox {
   void send(CoreId, const Message&) noexcept override {}
   bool connect(Slice&) noexcept override { return true; }
   void withdraw(Slice&) noexcept override {}
+  bool screen(Slice&, PooledBackend&) noexcept override { return true; }
   void hand_over(Slice&, PooledBackend&, Waiter&) noexcept override {}
   void move(Slice&, PooledBackend&, CoreId) noexcept override {}
   void close(Slice&, PooledBackend&) noexcept override {}
@@ -135,6 +136,7 @@ class BorrowCore final : public SlicePort, public MessageHandler {
 
   bool connect(Slice&) noexcept override { return true; }
   void withdraw(Slice&) noexcept override {}
+  bool screen(Slice&, PooledBackend&) noexcept override { return true; }
   void hand_over(Slice&, PooledBackend& backend, Waiter&) noexcept override { lease_ = &backend; }
   void move(Slice&, PooledBackend& backend, CoreId to) noexcept override {
     leaving_ = &backend;

@@ -108,6 +108,8 @@ void compare_pools(Comparison& to, const Pool& before, const Pool& after) {
              after.max_prepared_statement_size);
   to.compare("max_client_statements_size", before.max_client_statements_size,
              after.max_client_statements_size);
+  to.compare("max_client_notifications_size", before.max_client_notifications_size,
+             after.max_client_notifications_size);
 }
 
 void compare_entries(Comparison& to, const NodeConfig& before, const NodeConfig& after) {

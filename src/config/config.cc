@@ -179,6 +179,8 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
       overrides.max_prepared_statement_size.value_or(pool.max_prepared_statement_size);
   pool.max_client_statements_size =
       overrides.max_client_statements_size.value_or(pool.max_client_statements_size);
+  pool.max_client_notifications_size =
+      overrides.max_client_notifications_size.value_or(pool.max_client_notifications_size);
 }
 
 const DatabaseConfig* Config::find_database(std::string_view name) const noexcept {

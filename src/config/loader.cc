@@ -315,6 +315,8 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.max_prepared_statements = section.number("max_prepared_statements", min_range);
   pool.max_prepared_statement_size = section.byte_count("max_prepared_statement_size", size_range);
   pool.max_client_statements_size = section.byte_count("max_client_statements_size", size_range);
+  pool.max_client_notifications_size =
+      section.byte_count("max_client_notifications_size", size_range);
   return pool;
 }
 

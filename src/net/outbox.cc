@@ -14,7 +14,7 @@ size_t index_of(BufferGroup group) noexcept {
 
 }  // namespace
 
-void Outbox::append(ByteSpan bytes) noexcept {
+[[gnu::hot]] void Outbox::append(ByteSpan bytes) noexcept {
   size_ += bytes.size();
   bytes = bytes.subspan(fill_tail(bytes));
   while (!bytes.empty()) {
@@ -23,7 +23,7 @@ void Outbox::append(ByteSpan bytes) noexcept {
   }
 }
 
-void Outbox::append_received(ByteSpan bytes, BufferRef buffer) noexcept {
+[[gnu::hot]] void Outbox::append_received(ByteSpan bytes, BufferRef buffer) noexcept {
   if (bytes.empty()) return;
   if (extends_tail(bytes, buffer)) {
     tail_->size += static_cast<uint32_t>(bytes.size());
@@ -116,7 +116,7 @@ void Outbox::push(Chunk* chunk) noexcept {
   tail_ = chunk;
 }
 
-void Outbox::drop_head() noexcept {
+[[gnu::hot]] void Outbox::drop_head() noexcept {
   Chunk* chunk = head_;
   head_ = chunk->next;
   if (head_ == nullptr) tail_ = nullptr;

@@ -157,7 +157,7 @@ void Stream::end(StreamEnd reason, int error) noexcept {
 
 // ---------------------------------------------------------------- events
 
-void Stream::on_io(const IoEvent& event) noexcept {
+[[gnu::hot]] void Stream::on_io(const IoEvent& event) noexcept {
   switch (event.kind) {
     case OpKind::recv:
       return on_recv_event(event);
@@ -243,7 +243,7 @@ void Stream::on_recv_event(const IoEvent& event) noexcept {
 }
 
 // Arms the receive if it is wanted and not armed.
-void Stream::arm_receive(bool expect_idle) noexcept {
+[[gnu::hot]] void Stream::arm_receive(bool expect_idle) noexcept {
   if (state_ != State::open || receive_in_flight_ || receive_over_) return;
   if (paused_ || detaching_ || ended_) return;
   net_.io.start_recv(target_, fd_, group_, expect_idle);
@@ -279,7 +279,7 @@ bool Stream::wants_hangup_poll() const noexcept {
 }
 
 // Called whenever what it depends on has changed. A poll that is being cancelled ends first.
-void Stream::update_hangup_poll() noexcept {
+[[gnu::hot]] void Stream::update_hangup_poll() noexcept {
   if (wants_hangup_poll() == poll_in_flight_ || poll_cancelling_) return;
   if (poll_in_flight_) {
     poll_cancelling_ = true;
@@ -305,7 +305,7 @@ bool Stream::can_send() const noexcept {
   return is_open() && !send_over_ && !finish_sending_ && !terminate_after_flush_;
 }
 
-void Stream::send(ByteSpan bytes) noexcept {
+[[gnu::hot]] void Stream::send(ByteSpan bytes) noexcept {
   if (!can_send() || bytes.empty()) return;
   outbox_.append(bytes);
   after_append();
@@ -330,7 +330,7 @@ void Stream::after_append() noexcept {
   if (!send_in_flight_) want_flush();
 }
 
-void Stream::start_send() noexcept {
+[[gnu::hot]] void Stream::start_send() noexcept {
   ASSERT(!send_in_flight_);
   std::array<iovec, send_parts_max> parts;
   size_t count = outbox_.gather(parts);

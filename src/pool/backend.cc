@@ -30,6 +30,11 @@ constexpr Nanoseconds cancel_interval = milliseconds(500);
 // How long cleaning may take before the backend is closed instead.
 constexpr Nanoseconds cleaning_timeout = seconds(30);
 
+// Stands for the name among those that one session has.
+StatementKey name_key(const SqlStatement& statement) {
+  return {0, std::hash<std::string>()(statement.name)};
+}
+
 }  // namespace
 
 struct Backend::Login {
@@ -107,7 +112,8 @@ void Backend::start(BackendTransfer& transfer) noexcept {
   address_ = transfer.address;
   process_id_ = transfer.process_id;
   cancel_key_ = std::move(transfer.cancel_key);
-  parameters_ = pools_.parameters().intern(transfer.parameters, transfer.settings);
+  parameters_ =
+      pools_.parameters().intern(transfer.parameters, transfer.settings, transfer.sql_statements);
   statements_.restore(transfer.statements);
   statements_.strays() = std::move(transfer.strays);
   created_at = transfer.created_at;
@@ -120,7 +126,7 @@ void Backend::start(BackendTransfer& transfer) noexcept {
 }
 
 // Every change of state passes here.
-void Backend::set_state(State next) noexcept {
+[[gnu::hot]] void Backend::set_state(State next) noexcept {
   ASSERT(state_ != State::ended);
   ASSERT(next != State::leased || state_ == State::idle);
   ASSERT(next != State::moving || state_ == State::idle);
@@ -275,7 +281,7 @@ void Backend::fail_login(PoolError error) noexcept {
 
 // --- Leases ---
 
-void Backend::lease_to(Lessee& lessee) noexcept {
+[[gnu::hot]] void Backend::lease_to(Lessee& lessee) noexcept {
   ASSERT(lessee_ == nullptr);
   ASSERT(ledger_.empty());
   ASSERT(transaction_status_ == 'I');
@@ -290,17 +296,50 @@ void Backend::lease_to(Lessee& lessee) noexcept {
   lessee.on_leased(*this);
 }
 
-bool Backend::apply_parameters(const ParameterSetRef& wanted) noexcept {
+[[gnu::hot]] bool Backend::apply_parameters(const ParameterSetRef& wanted) noexcept {
   ASSERT(state_ == State::leased);
   if (wanted == parameters_ || wanted.is_null()) return false;
   ParameterStore& store = pools_.parameters();
   const std::string_view statement =
       store.set_statement(*parameters_, *wanted, slice_->spec().login.user);
-  if (statement.empty()) return false;
-  start_statement(statement);
+  if (!statement.empty()) start_statement(statement);
   // The others are reported. When the server refuses one, nobody uses this backend any more.
   parameters_ = store.with_settings(parameters_, wanted->settings());
-  return true;
+  const bool prepares = parameters_->statements() != wanted->statements();
+  if (prepares) prepare_as(wanted->statements());
+  return !statement.empty() || prepares;
+}
+
+// What PREPARE has made here becomes what it has made of `wanted`.
+void Backend::prepare_as(const SqlStatements& wanted) noexcept {
+  const SqlStatements& here = parameters_->statements();
+  const auto contains = [](const SqlStatements& all, const SqlStatement& one) {
+    return std::find(all.begin(), all.end(), one) != all.end();
+  };
+  for (const SqlStatement& statement : here) {
+    if (contains(wanted, statement)) continue;
+    std::string text = "DEALLOCATE ";
+    append_quoted_name(text, statement.name);
+    start_statement(text);
+  }
+  for (const SqlStatement& statement : wanted) {
+    if (contains(here, statement)) continue;
+    ledger_.on_sent({name_key(statement), 'Q', LedgerAction::skip, ledger_mark::prepares});
+    send_query(statement.text);
+  }
+  set_sql_statements(wanted);
+}
+
+void Backend::set_sql_statements(const SqlStatements& statements) noexcept {
+  parameters_ = pools_.parameters().with_statements(parameters_, statements);
+}
+
+// A server may not take again what it took once: the table is gone, say. Whoever uses the statement
+// is told that it does not exist.
+void Backend::on_not_prepared(const StatementKey& key) noexcept {
+  SqlStatements left = parameters_->statements();
+  std::erase_if(left, [&](const SqlStatement& one) { return name_key(one) == key; });
+  set_sql_statements(left);
 }
 
 void Backend::ask_state(std::unique_ptr<StateProbe> probe) noexcept {
@@ -333,11 +372,21 @@ void Backend::forget_settings() noexcept {
 }
 
 void Backend::start_statement(std::string_view text) noexcept {
+  ledger_.on_sent('Q', LedgerAction::skip);
+  send_query(text);
+}
+
+void Backend::send_query(std::string_view text) noexcept {
   MessageWriter& writer = pools_.writer();
   write_query(writer, text);
-  ledger_.on_sent('Q', LedgerAction::skip);
   transaction_status_ = 0;
-  send(writer.bytes());
+  send_own(writer.bytes());
+}
+
+// What no client has sent: it is no part of a batch that could be sent again.
+void Backend::send_own(ByteSpan bytes) noexcept {
+  batch_.forget();
+  send(bytes);
 }
 
 void Backend::start_sync() noexcept {
@@ -345,23 +394,23 @@ void Backend::start_sync() noexcept {
   write_sync(writer);
   ledger_.on_sent('S', LedgerAction::skip);
   transaction_status_ = 0;
-  send(writer.bytes());
+  send_own(writer.bytes());
 }
 
 void Backend::drop_foreign_statement() noexcept {
   constexpr uint8_t close_unnamed[] = {'C', 0, 0, 0, 6, 'S', 0};
   ledger_.on_sent('C', LedgerAction::skip);
   ledger_.on_unnamed_dropped();
-  send(close_unnamed);
+  send_own(close_unnamed);
 }
 
-bool Backend::is_quiet() const noexcept {
+[[gnu::hot]] bool Backend::is_quiet() const noexcept {
   return ledger_.empty() && !ledger_.is_copying_in() && !ledger_.is_skipping_to_sync() &&
          !ledger_.is_ambiguous() && transaction_status_ != 0 && reader_.at_boundary() &&
          stream_.unsent_size() == 0 && !fatal_seen_;
 }
 
-void Backend::give_back(Cleaning cleaning) noexcept {
+[[gnu::hot]] void Backend::give_back(Cleaning cleaning) noexcept {
   ASSERT(state_ == State::leased);
   ASSERT(is_quiet());
   ASSERT(transaction_status_ == 'I');
@@ -420,7 +469,7 @@ bool Backend::is_recoverable() const noexcept {
 
 // The Sync is missing that ends what the client began.
 bool Backend::is_batch_open() const noexcept {
-  if (ledger_.empty()) return transaction_status_ == 0 && !ledger_.is_skipping_to_sync();
+  if (ledger_.empty()) return is_batch_waiting();
   return !ledger_.ends_with_ready_request();
 }
 
@@ -439,7 +488,8 @@ void Backend::go_on_recovering() noexcept {
 }
 
 // Nobody holds it any more. Returns who did, if anybody.
-Lessee* Backend::end_lease() noexcept {
+[[gnu::hot]] Lessee* Backend::end_lease() noexcept {
+  batch_.forget();
   pinned_since = 0;
   if (lessee_ != nullptr)
     slice_->counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
@@ -447,7 +497,7 @@ Lessee* Backend::end_lease() noexcept {
 }
 
 // A lease has ended and the backend is quiet (or unsafe); makes it fit for the next.
-void Backend::settle() noexcept {
+[[gnu::hot]] void Backend::settle() noexcept {
   if (is_single_use()) return close("its client has left", CloseReason::single_use);
   if (is_unsafe_) return close("a cancel request may still arrive", CloseReason::dropped);
   // A cancel request in flight could hit the next lessee's query.
@@ -463,6 +513,7 @@ void Backend::clean() noexcept {
   if (cleaning_ == Cleaning::all) {
     start_statement("DISCARD ALL");
     statements_.clear();
+    set_sql_statements({});
     // It leaves no role, even where the session began with one.
     if (find_parameter(slice_->spec().login.parameters, "role") != nullptr)
       start_statement("RESET ROLE");
@@ -551,6 +602,7 @@ void Backend::on_detachable(Stream& stream) noexcept {
   transfer->cancel_key = cancel_key_;
   transfer->parameters = parameters_->list();
   transfer->settings = parameters_->settings();
+  transfer->sql_statements = parameters_->statements();
   transfer->statements = statements_.list();
   transfer->strays = std::move(statements_.strays());
   transfer->created_at = created_at;
@@ -604,7 +656,8 @@ void Backend::count_end(CloseReason reason) noexcept {
 void Backend::start_closing(CloseReason reason, bool mid_message) noexcept {
   count_end(reason);
   // In a stream of replication the server reads, and ends on Terminate.
-  const bool is_busy = !ledger_.empty() && !ledger_.is_streaming() && stream_.is_open();
+  const bool is_busy =
+      !ledger_.empty() && !ledger_.is_streaming() && stream_.is_open() && !fatal_seen_;
   set_state(State::closing);
   // A busy server reads nothing until its query has ended.
   if (is_busy && process_id_ != 0 && !pools_.is_draining())
@@ -626,7 +679,7 @@ void Backend::cut() noexcept {
     close("stopped", CloseReason::shutting_down);
   if (lessee != nullptr)
     lessee->on_backend_lost({std::string(sqlstate::admin_shutdown), "the pooler is shutting down"},
-                            false);
+                            Loss::connection);
   stream_.terminate();
 }
 
@@ -688,7 +741,7 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
     if (lessee != nullptr)
       lessee->on_backend_lost(
           {std::string(sqlstate::connection_failure), "server closed the connection unexpectedly"},
-          fatal_seen_);
+          Loss::connection);
   }
   stream.terminate();
 }

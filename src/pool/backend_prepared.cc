@@ -17,8 +17,8 @@ void Backend::answer_fakes() noexcept {
     if (lessee_ == nullptr) continue;
     const bool is_parse = entry.tag == frontend_tag::parse;
     MessageWriter& writer = pools_.writer();
-    writer.begin(is_parse ? backend_tag::parse_complete : backend_tag::close_complete);
-    writer.end();
+    write_empty_message(writer,
+                        is_parse ? backend_tag::parse_complete : backend_tag::close_complete);
     lessee_->on_reply_copy(writer.bytes(), true);
     if ((entry.marks & ledger_mark::renames) != 0) lessee_->on_name_settled();
   }
@@ -29,7 +29,10 @@ void Backend::note_statements(uint8_t tag, const Reply& reply) noexcept {
   const LedgerEntry& entry = ledger_.marked();
   size_t undone_count = 0;
   if (reply.marks != 0 && reply.completed) {
-    if ((reply.marks & ledger_mark::parses) != 0) statements_.settle(entry.key);
+    if ((reply.marks & ledger_mark::parses) != 0) {
+      statements_.settle(entry.key);
+      slice_->accepted_statements.add(entry.key);
+    }
     if ((reply.marks & ledger_mark::renames) != 0 && lessee_ != nullptr) lessee_->on_name_settled();
     if ((reply.marks & ledger_mark::pins) != 0 && forwarding_)
       lessee_->on_statement(reply.tag, entry.key.low);
@@ -54,12 +57,17 @@ void Backend::note_statements(uint8_t tag, const Reply& reply) noexcept {
 // Why an entry has failed tells whether the server has what we believe.
 void Backend::judge_statement(std::string_view code) noexcept {
   const LedgerEntry entry = std::exchange(failed_, {});
-  if ((entry.marks & ledger_mark::uses) != 0) {
+  if ((entry.marks & ledger_mark::prepares) != 0) {
+    on_not_prepared(entry.key);
+  } else if ((entry.marks & ledger_mark::uses) != 0) {
     // It is not there, or its plan is out of date (a table was changed): the next one who needs it
     // gets it anew.
-    if (code == sqlstate::invalid_sql_statement_name || code == sqlstate::feature_not_supported)
-      statements_.doubt(entry.key);
+    if (code != sqlstate::invalid_sql_statement_name && code != sqlstate::feature_not_supported)
+      return;
+    statements_.doubt(entry.key);
+    slice_->accepted_statements.remove(entry.key);
   } else if ((entry.marks & ledger_mark::parses) != 0) {
+    slice_->accepted_statements.remove(entry.key);
     // Somebody has made one of this name behind our back.
     if (code != sqlstate::duplicate_prepared_statement) return;
     if (statements_.state_of(entry.key) != BackendStatements::State::absent) return;

@@ -13,9 +13,12 @@
 namespace helios {
 namespace {
 
-// Bytes that are kept of a body that comes in pieces. ErrorResponses may be longer: their first
-// fields tell enough.
-constexpr size_t collected_size_max = 16 * 1024;
+// Bytes that are kept of a body that comes in pieces: of a notification all (its payload has up to
+// 8000 in the encoding of the database).
+constexpr size_t collected_size_max = 40 * 1024;
+// ErrorResponses may be longer than this: their first fields tell enough, and one that is not FATAL
+// is passed on from there.
+constexpr size_t held_error_size_max = 16 * 1024;
 
 // What a kind of message means here.
 namespace trait {
@@ -25,17 +28,19 @@ constexpr uint8_t decisive = 4;  // Its effect may be a word of ours to the clie
                                  // the lease: what came so far is delivered before.
 constexpr uint8_t repeated = 8;  // Comes in long runs, and changes nothing: what the ledger said of
                                  // the first holds for all.
+constexpr uint8_t part = 16;     // As a rule a part of an answer, and the client's.
 }  // namespace trait
 
 constexpr std::array<uint8_t, 256> traits_of_tags() {
   std::array<uint8_t, 256> traits{};
   traits[backend_tag::notice_response] = trait::unasked;
-  traits[backend_tag::notification_response] = trait::unasked;
+  traits[backend_tag::notification_response] = trait::unasked | trait::effect;
   traits[backend_tag::parameter_status] = trait::unasked | trait::effect;
   traits[backend_tag::ready_for_query] = trait::effect | trait::decisive;
   traits[backend_tag::command_complete] = trait::effect;
   traits[backend_tag::error_response] = trait::effect | trait::decisive;
-  traits[backend_tag::data_row] = trait::repeated;
+  traits[backend_tag::row_description] = trait::part;
+  traits[backend_tag::data_row] = trait::repeated | trait::part;
   traits[backend_tag::copy_data] = trait::repeated;
   return traits;
 }
@@ -43,7 +48,7 @@ constexpr std::array<uint8_t, 256> tag_traits = traits_of_tags();
 
 }  // namespace
 
-void Backend::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
+[[gnu::hot]] void Backend::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
   if (state_ == State::closing || state_ == State::ended) return;
   if (state_ == State::connecting || state_ == State::login) return on_login_bytes(bytes);
   relay(bytes, buffer);
@@ -51,7 +56,7 @@ void Backend::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
 
 // Walks the messages of `input`. Bytes of neighbouring messages that go to the lessee are handed
 // over in one run.
-void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
+[[gnu::hot]] void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
   const uint8_t* run = nullptr;  // Start of the run; null when there is none.
   const auto flush = [&](const uint8_t* end, bool at_boundary) {
     if (run != nullptr && run != end && lessee_ != nullptr)
@@ -86,6 +91,13 @@ void Backend::relay(ByteSpan input, BufferRef buffer) noexcept {
       }
     }
     const ByteSpan body = reader_.take_body(input);
+    if (is_held_) [[unlikely]] {
+      take_held(body);
+      if (state_ == State::closing || state_ == State::ended) return;
+      if (reader_.body_left() > 0) break;
+      if (ledger_.has_due_fake()) answer_fakes();
+      continue;
+    }
     if (reader_.body_left() > 0) {
       if ((traits_ & trait::effect) != 0) collect(body);
       break;
@@ -112,17 +124,40 @@ void Backend::begin_message() noexcept {
   forwarding_ = false;
   traits_ = tag_traits[tag];
   if ((traits_ & trait::unasked) != 0) {
-    // During a statement of our own, its notices and parameters are ours; notifications never are.
-    const bool is_own =
-        !ledger_.empty() && ledger_.is_head_skipped() && tag != backend_tag::notification_response;
+    // The lessee hears of a notification when all of it is here.
+    if (tag == backend_tag::notification_response) return;
+    // During a statement of our own, its notices and parameters are ours.
+    const bool is_own = !ledger_.empty() && ledger_.is_head_skipped();
     forwarding_ = lessee_ != nullptr && !is_own;
     skipping_ = is_own;
     return;
   }
+  if ((traits_ & trait::part) != 0 && ledger_.is_part_of_answer(tag) && lessee_ != nullptr &&
+      !batch_.is_kept()) {
+    // What begin_reply would find, for most messages of most answers.
+    transaction_status_ = 0;
+    forwarding_ = true;
+    return;
+  }
+  is_held_ = is_held_back(tag);
+  if (!is_held_) begin_reply(tag);
+}
+
+// Until all of it is here nothing of it is answered, nor goes to the client: an error may be FATAL,
+// and a ReadyForQuery may be one that the lessee wants to see first.
+bool Backend::is_held_back(uint8_t tag) const noexcept {
+  if (lessee_ == nullptr) return false;
+  return tag == backend_tag::error_response ||
+         (tag == backend_tag::ready_for_query && is_ready_held_);
+}
+
+// It belongs to what is owed.
+[[gnu::hot]] void Backend::begin_reply(uint8_t tag) noexcept {
   const Reply reply = ledger_.on_reply(tag);
   if (reply.verdict == ReplyVerdict::violation) return violate("a message that nothing asked for");
   skipping_ = reply.verdict == ReplyVerdict::skip;
   forwarding_ = !skipping_ && lessee_ != nullptr;
+  if (batch_.is_kept() && !skipping_) forwarding_ = note_answer(tag);
   if (skipping_ && probe_ != nullptr && tag == backend_tag::data_row) traits_ = trait::effect;
   if (tag != backend_tag::ready_for_query) {
     transaction_status_ = 0;
@@ -131,6 +166,71 @@ void Backend::begin_message() noexcept {
   }
   if (reply.marks != 0 || ledger_.has_dropped()) [[unlikely]]
     note_statements(tag, reply);
+}
+
+// A reply to the client while a batch is kept: with the first the client has seen something of it.
+// False: it is the end of one that is sent again.
+bool Backend::note_answer(uint8_t tag) noexcept {
+  if (batch_.is_due()) return false;
+  if (tag != backend_tag::error_response) batch_.forget();
+  return true;
+}
+
+// The next piece of such a message.
+void Backend::take_held(ByteSpan body) noexcept {
+  const uint8_t tag = reader_.header().tag;
+  if (tag == backend_tag::error_response) return take_error(body);
+  if (reader_.body_left() > 0) return collect(body);
+  is_held_ = false;
+  begin_reply(tag);
+  if (state_ != State::closing) finish_message(body);
+}
+
+// The next piece of an error, while there is a lessee. It is held back until it is known whether it
+// is FATAL, which no client gets to see as such: its session may go on. As a rule all of it is
+// here.
+void Backend::take_error(ByteSpan body) noexcept {
+  const bool is_whole = reader_.body_left() == 0;
+  const size_t held_size = collected_.size();
+  if (!is_whole && held_size + body.size() <= held_error_size_max) return collect(body);
+  is_held_ = false;
+  if (held_size > 0 || !is_whole) collect(body);
+  const ByteSpan known = collected_.empty() ? body : ByteSpan(collected_);
+  const ErrorFields fields = read_error(known);
+  if (fields.is_fatal() && lessee_ != nullptr) return lose_to(fields);
+  begin_reply(backend_tag::error_response);
+  if (state_ == State::closing) return;
+  if (is_whole && is_worth_another_try(fields.sqlstate)) {
+    judge_statement(fields.sqlstate);
+    collected_.clear();
+    forwarding_ = false;
+    return batch_.wait();
+  }
+  batch_.forget();
+  if (forwarding_) {
+    lessee_->on_reply_copy(reader_.raw_header(), reader_.header().body_size == 0);
+    if (held_size > 0) lessee_->on_reply_copy(ByteSpan(collected_).first(held_size), false);
+    lessee_->on_reply_copy(body, is_whole);
+  }
+  if (!is_whole) return;
+  finish_error(known);
+  collected_.clear();
+}
+
+// The server has said that it ends. Nothing of what it owes will come.
+void Backend::lose_to(const ErrorFields& fields) noexcept {
+  fatal_seen_ = true;
+  LOG_LIMITED(warning, "server process %u on %s while %s: %.*s: %.*s", process_id_,
+              address_.text().c_str(), to_text(state_), static_cast<int>(fields.severity.size()),
+              fields.severity.data(), static_cast<int>(fields.message.size()),
+              fields.message.data());
+  const bool is_plain = fields.sqlstate.size() == 5;
+  const PoolError error{std::string(is_plain ? fields.sqlstate : sqlstate::connection_failure),
+                        std::string(fields.message)};
+  Lessee* lessee = lessee_;
+  // It reads no Terminate any more.
+  close("the server has said that it ends", CloseReason::failed, true);
+  lessee->on_backend_lost(error, Loss::connection);
 }
 
 void Backend::collect(ByteSpan body) noexcept {
@@ -147,7 +247,7 @@ void Backend::finish_message(ByteSpan last) noexcept {
   collected_.clear();
 }
 
-void Backend::apply_message(ByteSpan body) noexcept {
+[[gnu::hot]] void Backend::apply_message(ByteSpan body) noexcept {
   switch (reader_.header().tag) {
     case backend_tag::ready_for_query:
       return finish_ready(body);
@@ -157,20 +257,26 @@ void Backend::apply_message(ByteSpan body) noexcept {
       return finish_parameter(body);
     case backend_tag::data_row:
       return probe_->add_row(body);
+    case backend_tag::notification_response:
+      return finish_notification(body);
     default:
       break;
   }
-  if (!forwarding_) return;
+  if (!forwarding_ || body.empty() || !may_change_session(body.front())) return;
   const auto tag = read_command_complete(body);
   if (!tag) return;
-  if (statements_.size() > 0 && drops_statements(*tag)) statements_.drop_settled();
+  if (drops_statements(*tag)) {
+    statements_.drop_settled();
+    set_sql_statements({});
+  }
   lessee_->on_command_complete(*tag);
 }
 
 void Backend::finish_ready(ByteSpan body) noexcept {
   const auto status = read_ready_for_query(body);
   if (!status) return violate("a malformed ReadyForQuery");
-  transaction_status_ = *status;
+  transaction_status_ = last_status_ = *status;
+  if (batch_.is_due()) return send_again();
   if (cancels_in_flight_ > 0 && !skipping_) pools_.cancels().on_request_ended(*this);
   if (skipping_ && probe_ != nullptr) finish_probe();
   if (lessee_ == nullptr) return;
@@ -181,11 +287,17 @@ void Backend::finish_ready(ByteSpan body) noexcept {
   lessee_->on_reply_copy(writer.bytes(), true);
 }
 
+void Backend::finish_notification(ByteSpan body) noexcept {
+  const auto notification = read_notification(body);
+  if (!notification) return violate("a malformed NotificationResponse");
+  if (lessee_ != nullptr) lessee_->on_notification(*notification);
+}
+
 // It is asked while nothing else is due: the first answer to a statement of our own is its answer.
 void Backend::finish_probe() noexcept {
   const std::unique_ptr<StateProbe> probe = std::move(probe_);
-  is_state_known_ = true;  // As far as it can be.
-  if (!probe->has_failed())
+  if (probe->asks_settings) is_state_known_ = true;  // As far as it can be.
+  if (!probe->has_failed() && probe->asks_settings)
     parameters_ =
         pools_.parameters().with_settings(parameters_, probe->settings(parameters_->list()));
   if (lessee_ != nullptr) lessee_->on_state(*probe);
@@ -194,7 +306,9 @@ void Backend::finish_probe() noexcept {
 void Backend::finish_error(ByteSpan body) noexcept {
   const ErrorFields fields = read_error(body);
   if (fields.is_fatal()) fatal_seen_ = true;
+  const bool is_prepare = (failed_.marks & ledger_mark::prepares) != 0;
   if (failed_.marks != 0) judge_statement(fields.sqlstate);
+  if (is_prepare && !fatal_seen_) return;
   if (is_being_made()) return fail_after_login(fields);
   if (lessee_ == nullptr) {
     // Of something that a client asked for which has gone; an error that nobody asked for is the
@@ -231,7 +345,7 @@ void Backend::finish_parameter(ByteSpan body) noexcept {
   if (forwarding_) lessee_->on_parameter(parameter->name, parameter->value);
 }
 
-void Backend::on_end_of_input() noexcept {
+[[gnu::hot]] void Backend::on_end_of_input() noexcept {
   choose_drained();
   switch (state_) {
     case State::leased:
@@ -277,7 +391,8 @@ void Backend::violate(const char* what) noexcept {
   close("protocol violation");
   if (lessee != nullptr)
     lessee->on_backend_lost(
-        {std::string(sqlstate::protocol_violation), "the server violated the protocol"}, false);
+        {std::string(sqlstate::protocol_violation), "the server violated the protocol"},
+        Loss::protocol);
 }
 
 }  // namespace helios

@@ -11,7 +11,8 @@ BackendStatements::Entry* BackendStatements::find(const StatementKey& key) noexc
   return found == entries_.end() ? nullptr : &found->second;
 }
 
-BackendStatements::State BackendStatements::state_of(const StatementKey& key) const noexcept {
+[[gnu::hot]] BackendStatements::State BackendStatements::state_of(
+    const StatementKey& key) const noexcept {
   const auto found = entries_.find(key);
   return found == entries_.end() ? State::absent : found->second.state;
 }
@@ -46,7 +47,7 @@ void BackendStatements::doubt(const StatementKey& key) noexcept {
   if (Entry* entry = find(key)) entry->state = State::doubtful;
 }
 
-void BackendStatements::touch(const StatementKey& key) noexcept {
+[[gnu::hot]] void BackendStatements::touch(const StatementKey& key) noexcept {
   Entry* entry = find(key);
   ASSERT(entry != nullptr);
   if (entry == used_.back()) return;

@@ -44,20 +44,21 @@ constexpr Reply violation{0, 0, ReplyVerdict::violation, false};
 
 Ledger::Ledger() : ring_(16) {}
 
-void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
+[[gnu::hot]] void Ledger::on_sent(uint8_t tag, LedgerAction action) noexcept {
   if (!has_entry(tag)) return;
   if (skipping_) {
     // Sync ends the skipping; everything before it is ignored by the server, a simple Query
     // included.
     if (tag != 'S') return;
     skipping_ = false;
+    is_head_failed_ = true;
   }
   // Without a COPY that it could end, the message is ignored by the server.
   if (is_copy_end(tag) && size_ == 0) return;
   push({{}, tag, action, 0});
 }
 
-void Ledger::on_sent(const LedgerEntry& entry) noexcept {
+[[gnu::hot]] void Ledger::on_sent(const LedgerEntry& entry) noexcept {
   ASSERT(has_entry(entry.tag));
   ASSERT(!is_copy_end(entry.tag));
   ASSERT(!skipping_);
@@ -145,9 +146,19 @@ bool Ledger::may_skip_next() const noexcept {
   for (size_t i = size_; i > 0; --i) {
     const LedgerEntry& entry = at(i - 1);
     if (entry.tag == 'S') return false;
-    if (!is_ready_request(entry.tag) && entry.action != LedgerAction::fake) return true;
+    // A Close that the pooler has put in front does not fail.
+    const bool is_harmless = entry.tag == 'C' && entry.action == LedgerAction::inject;
+    if (!is_ready_request(entry.tag) && entry.action != LedgerAction::fake && !is_harmless)
+      return true;
   }
   return false;
+}
+
+bool Ledger::has_only_own() const noexcept {
+  if (skipping_ || copying_in_ || ambiguous_) return false;
+  for (size_t i = 0; i < size_; ++i)
+    if (at(i).action != LedgerAction::skip && at(i).action != LedgerAction::fake) return false;
+  return true;
 }
 
 bool Ledger::has_marked(uint8_t mark) const noexcept {
@@ -156,7 +167,7 @@ bool Ledger::has_marked(uint8_t mark) const noexcept {
   return false;
 }
 
-Reply Ledger::verdict_of_head() noexcept {
+[[gnu::hot]] Reply Ledger::verdict_of_head() noexcept {
   if (size_ == 0) return violation;
   const LedgerEntry& head = at(0);
   if (head.action == LedgerAction::fake) return violation;
@@ -166,7 +177,7 @@ Reply Ledger::verdict_of_head() noexcept {
 }
 
 // The reply that ends an extended message.
-Reply Ledger::complete(uint8_t tag) noexcept {
+[[gnu::hot]] Reply Ledger::complete(uint8_t tag) noexcept {
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (reply.tag != tag) return violation;
@@ -188,6 +199,7 @@ Reply Ledger::on_error() noexcept {
   // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence
   // until Sync.
   if (!is_ready_request(at(0).tag)) skip_to_sync();
+  is_head_failed_ = size_ > 0;
   return reply;
 }
 
@@ -204,6 +216,7 @@ Reply Ledger::on_ready() noexcept {
   }
   copying_in_ = false;
   is_streaming_ = false;
+  is_head_failed_ = false;
   pop();
   if (copy_ends_count_ > 0) drop_copy_ends();
   return reply;
@@ -249,7 +262,7 @@ void Ledger::count(const LedgerEntry& entry, int change) noexcept {
   if (replaces_unnamed(entry)) unnamed_replaced_count_ += change;
 }
 
-void Ledger::push(LedgerEntry entry) noexcept {
+[[gnu::hot]] void Ledger::push(LedgerEntry entry) noexcept {
   if (size_ == ring_.size()) grow();
   at(size_) = entry;
   ++size_;
@@ -257,7 +270,7 @@ void Ledger::push(LedgerEntry entry) noexcept {
   count(entry, 1);
 }
 
-void Ledger::pop() noexcept {
+[[gnu::hot]] void Ledger::pop() noexcept {
   ASSERT(size_ > 0);
   count(at(0), -1);
   head_ = (head_ + 1) & (ring_.size() - 1);

@@ -35,6 +35,26 @@ constexpr std::string_view settable_later[] = {
     "TimeZone",
 };
 
+// Input functions and the lexer look at these. What a literal means is fixed when the text is
+// parsed: a date stays what DateStyle made of it then.
+constexpr std::string_view literal_parameters[] = {
+    "array_nulls",
+    "backslash_quote",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "lc_monetary",
+    "standard_conforming_strings",
+    "TimeZone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+};
+
+// Where names are looked up, and what for. A server looks again when these change, but refuses a
+// statement whose columns are other ones by that.
+constexpr std::string_view name_parameters[] = {"role", "search_path", "session_authorization"};
+
 template <size_t count>
 bool contains(const std::string_view (&names)[count], std::string_view name) noexcept {
   for (std::string_view candidate : names)
@@ -49,15 +69,32 @@ void append_to_key(std::string& key, std::string_view name, std::string_view val
   key += '\0';
 }
 
-void append_settings_to_key(std::string& key, const ParameterList& settings) {
+// What is not reported: settings and statements.
+void append_rest_to_key(std::string& key, const ParameterList& settings,
+                        const SqlStatements& statements) {
   if (!settings.empty()) key += '\0';  // No name is empty.
   for (const auto& [name, value] : settings) append_to_key(key, name, value);
+  if (!statements.empty()) key += std::string(2, '\0');
+  for (const SqlStatement& statement : statements) {
+    append_to_key(key, statement.name, statement.text);
+    key += as_text(statement.context);
+  }
 }
 
 // The value of one that is followed, reported or not.
 const std::string* find_value(const ParameterSet& set, std::string_view name) noexcept {
   const std::string* value = find_parameter(set.list(), name);
   return value != nullptr ? value : find_parameter(set.settings(), name);
+}
+
+ParseContext parse_context_of(const ParameterSet& set) {
+  std::string text;
+  const auto add = [&](std::string_view name) {
+    if (const std::string* value = find_value(set, name)) append_to_key(text, name, *value);
+  };
+  for (const std::string_view name : literal_parameters) add(name);
+  for (const std::string_view name : name_parameters) add(name);
+  return sha256(as_bytes(text));
 }
 
 // Who the session acts as decides what it may set.
@@ -99,15 +136,20 @@ void append_set_config(std::string& out, std::string_view name, std::string_view
 // In quotes a name may have any letters; these names are compared without case.
 void append_reset(std::string& out, std::string_view name) {
   append_separator(out);
-  out += "RESET \"";
+  out += "RESET ";
+  append_quoted_name(out, name);
+}
+
+}  // namespace
+
+void append_quoted_name(std::string& out, std::string_view name) {
+  out += '"';
   for (const char c : name) {
     if (c == '"') out += c;
     out += c;
   }
   out += '"';
 }
-
-}  // namespace
 
 // A literal that means the same whatever standard_conforming_strings is. The escapes are ASCII in
 // every client encoding that a server accepts for its literals.
@@ -129,21 +171,26 @@ bool is_followed_parameter(std::string_view name) noexcept {
   return contains(followed, name);
 }
 
+bool decides_literals(std::string_view name) noexcept {
+  return contains(literal_parameters, name);
+}
+
 bool is_settable_later(std::string_view name) noexcept {
   return contains(settable_later, name);
 }
 
-const std::string* find_parameter(const ParameterList& list, std::string_view name) noexcept {
+[[gnu::hot]] const std::string* find_parameter(const ParameterList& list,
+                                               std::string_view name) noexcept {
   for (const auto& [candidate, value] : list)
     if (equal_names(candidate, name)) return &value;
   return nullptr;
 }
 
-void ParameterSetRef::take() noexcept {
+[[gnu::hot]] void ParameterSetRef::take() noexcept {
   if (set_ != nullptr && set_->references_++ == 0) set_->store_->on_used(*set_);
 }
 
-void ParameterSetRef::drop() noexcept {
+[[gnu::hot]] void ParameterSetRef::drop() noexcept {
   if (set_ == nullptr) return;
   ASSERT(set_->references_ > 0);
   if (--set_->references_ == 0) set_->store_->on_unused(*set_);
@@ -151,27 +198,29 @@ void ParameterSetRef::drop() noexcept {
 }
 
 ParameterStore::~ParameterStore() {
-  while (!unused_.empty()) forget_oldest();
+  while (ParameterSet* set = unused_.pop_front()) forget(*set);
   ASSERT(sets_.empty());
 }
 
-ParameterSetRef ParameterStore::intern(const ParameterList& list, const ParameterList& settings) {
+ParameterSetRef ParameterStore::intern(const ParameterList& list, const ParameterList& settings,
+                                       const SqlStatements& statements) {
   ParameterList sorted;
   for (const auto& parameter : list)
     if (is_followed_parameter(parameter.first)) sorted.push_back(parameter);
   std::sort(sorted.begin(), sorted.end());
   ParameterList sorted_settings = settings;
   std::sort(sorted_settings.begin(), sorted_settings.end());
-  return intern_sorted(sorted, sorted_settings);
+  return intern_sorted(sorted, sorted_settings, statements);
 }
 
 ParameterSetRef ParameterStore::intern_sorted(const ParameterList& list,
-                                              const ParameterList& settings) {
+                                              const ParameterList& settings,
+                                              const SqlStatements& statements) {
   key_.clear();
   for (const auto& [name, value] : list) append_to_key(key_, name, value);
-  append_settings_to_key(key_, settings);
+  append_rest_to_key(key_, settings, statements);
   if (ParameterSetRef known = find_key(); !known.is_null()) return known;
-  return add(list, settings);
+  return add(list, settings, statements);
 }
 
 // The set with key_; null when there is none.
@@ -180,11 +229,14 @@ ParameterSetRef ParameterStore::find_key() noexcept {
   return found == sets_.end() ? ParameterSetRef() : ParameterSetRef(found->second.get());
 }
 
-// Requires: both are sorted, and key_ is theirs.
-ParameterSetRef ParameterStore::add(ParameterList list, ParameterList settings) {
+// Requires: all are sorted, and key_ is theirs.
+ParameterSetRef ParameterStore::add(ParameterList list, ParameterList settings,
+                                    SqlStatements statements) {
   auto set = std::make_unique<ParameterSet>();
   set->list_ = std::move(list);
   set->settings_ = std::move(settings);
+  set->statements_ = std::move(statements);
+  set->parse_context_ = parse_context_of(*set);
   set->key_ = key_;
   set->store_ = this;
   ParameterSet* made = set.get();
@@ -195,26 +247,44 @@ ParameterSetRef ParameterStore::add(ParameterList list, ParameterList settings) 
 ParameterSetRef ParameterStore::with(const ParameterSetRef& base, std::string_view name,
                                      std::string_view value) {
   if (!is_followed_parameter(name)) return base;
-  static const ParameterList nothing;
-  const ParameterList& list = base.is_null() ? nothing : base->list();
-  const ParameterList& settings = base.is_null() ? nothing : base->settings();
+  static const ParameterSet nothing;
+  const ParameterSet& old = base.is_null() ? nothing : *base;
+  const ParameterList& list = old.list();
   const std::string* current = find_parameter(list, name);
   if (current != nullptr && *current == value) return base;
   write_key(list, name, value);
-  append_settings_to_key(key_, settings);
+  append_rest_to_key(key_, old.settings(), old.statements());
   if (ParameterSetRef known = find_key(); !known.is_null()) return known;
 
   ParameterList changed = list;
   if (current == nullptr) changed.emplace_back(name, value);
   for (auto& [candidate, old_value] : changed)
     if (equal_names(candidate, name)) old_value = value;
-  return intern(changed, settings);
+  return intern(changed, old.settings(), old.statements());
 }
 
 ParameterSetRef ParameterStore::with_settings(const ParameterSetRef& base,
                                               const ParameterList& settings) {
   ASSERT(!base.is_null());
-  return base->settings() == settings ? base : intern_sorted(base->list(), settings);
+  if (base->settings() == settings) return base;
+  return intern_sorted(base->list(), settings, base->statements());
+}
+
+ParameterSetRef ParameterStore::with_statements(const ParameterSetRef& base,
+                                                const SqlStatements& statements) {
+  ASSERT(!base.is_null());
+  if (base->statements() == statements) return base;
+  return intern_sorted(base->list(), base->settings(), statements);
+}
+
+ParameterSetRef ParameterStore::in_own_context(const ParameterSetRef& base) {
+  const auto is_own = [&](const SqlStatement& statement) {
+    return statement.context == base->parse_context();
+  };
+  if (std::all_of(base->statements().begin(), base->statements().end(), is_own)) return base;
+  SqlStatements statements = base->statements();
+  for (SqlStatement& statement : statements) statement.context = base->parse_context();
+  return with_statements(base, statements);
 }
 
 // The key of the set that differs from `base` (sorted) in this one value. Names keep their
@@ -238,12 +308,14 @@ void ParameterStore::on_used(ParameterSet& set) noexcept {
 }
 
 void ParameterStore::on_unused(ParameterSet& set) noexcept {
+  // Texts may take much memory.
+  if (!set.statements_.empty()) return forget(set);
   unused_.push_back(set);
-  if (unused_.size() > unused_max) forget_oldest();
+  if (unused_.size() > unused_max) forget(*unused_.pop_front());
 }
 
-void ParameterStore::forget_oldest() noexcept {
-  const size_t erased = sets_.erase(unused_.pop_front()->key_);
+void ParameterStore::forget(ParameterSet& set) noexcept {
+  const size_t erased = sets_.erase(set.key_);
   ASSERT(erased == 1);
 }
 

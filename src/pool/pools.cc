@@ -53,26 +53,15 @@ PoolEntry* Pools::find_pool(const std::string& key) noexcept {
 
 // --- Sessions ---
 
-bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
+[[gnu::hot]] bool Pools::acquire(Slice& slice, Lessee& lessee) noexcept {
   const PoolLimits& limits = slice.spec().limits;
-  const Nanoseconds time = now();
-  while (PooledBackend* pooled = slice.try_acquire()) {
-    Backend& backend = static_cast<Backend&>(*pooled);
-    if (backend.is_expired(time)) {
-      backend.close("lifetime over", CloseReason::lifetime);
-    } else if (limits.idle_timeout > 0 && time - backend.idle_since > limits.idle_timeout &&
-               slice.backends_count() > slice.minimum()) {
-      backend.close("idle for too long", CloseReason::idle);
-    } else if (backend.is_stale(time)) {
-      // It comes back through release, which serves the queue.
-      backend.start_test();
-    } else {
-      ++slice.counters.at_once;
-      backend.lease_to(lessee);
-      return true;
-    }
+  while (PooledBackend* backend = slice.try_acquire()) {
+    if (!screen(slice, *backend)) continue;
+    ++slice.counters.at_once;
+    static_cast<Backend&>(*backend).lease_to(lessee);
+    return true;
   }
-  if (!slice.enqueue(lessee, time))
+  if (!slice.enqueue(lessee, now()))
     lessee.on_wait_failed({std::string(sqlstate::too_many_connections),
                            "too many clients wait for a server connection of this pool "
                            "(max_waiters = " +
@@ -105,7 +94,24 @@ bool Pools::connect(Slice& slice) noexcept {
   return true;
 }
 
-void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept {
+[[gnu::hot]] bool Pools::screen(Slice& slice, PooledBackend& pooled) noexcept {
+  Backend& backend = static_cast<Backend&>(pooled);
+  const Nanoseconds idle_timeout = slice.spec().limits.idle_timeout;
+  const Nanoseconds time = now();
+  if (backend.is_expired(time)) {
+    backend.close("lifetime over", CloseReason::lifetime);
+  } else if (idle_timeout > 0 && time - backend.idle_since > idle_timeout &&
+             slice.backends_count() > slice.minimum()) {
+    backend.close("idle for too long", CloseReason::idle);
+  } else if (backend.is_stale(time)) {
+    backend.start_test();
+  } else {
+    return true;
+  }
+  return false;
+}
+
+[[gnu::hot]] void Pools::hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept {
   ASSERT(&static_cast<Backend&>(backend).slice() == &slice);
   slice.counters.wait_time.record(static_cast<uint64_t>(now() - waiter.waiting_since));
   static_cast<Backend&>(backend).lease_to(static_cast<Lessee&>(waiter));
@@ -122,7 +128,7 @@ void Pools::close(Slice&, PooledBackend& backend) noexcept {
   static_cast<Backend&>(backend).close("the reserve is not needed any more", CloseReason::idle);
 }
 
-void Pools::activate(Slice& slice) noexcept {
+[[gnu::hot]] void Pools::activate(Slice& slice) noexcept {
   if (!static_cast<ListNode<ActiveSliceTag>&>(slice).is_linked()) active_.push_back(slice);
 }
 
@@ -390,7 +396,7 @@ Nanoseconds Pools::open_spares(Slice& slice, Nanoseconds time) noexcept {
   return never;
 }
 
-void Pools::destroy_finished() noexcept {
+[[gnu::hot]] void Pools::destroy_finished() noexcept {
   const bool was_full = backends_.full();
   for (const SlabId id : finished_) {
     Backend* backend = backends_.find(id);
@@ -445,7 +451,8 @@ void Pools::sweep(Nanoseconds time) noexcept {
     sweep_pool(*entry->second, time);
     // While its node is down the pool may be the one that sees it return.
     if (slice.is_used() || slice.backends_count() > 0 || slice.connecting_count() > 0 ||
-        is_watched(*slice.spec().node))
+        is_watched(*slice.spec().node) ||
+        (entry->second->hub != nullptr && entry->second->hub->is_used()))
       slice.unused_since = time;
     if (time - slice.unused_since < pool_idle_timeout) {
       ++entry;

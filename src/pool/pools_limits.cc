@@ -98,7 +98,10 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
     if (limit != nullptr && !limit->try_take(claim, now())) break;
     ++taken;
   }
-  if (taken == limits.size()) return true;
+  if (taken == limits.size()) {
+    if (spec.is_of_hub) count_hub(spec, 1);
+    return true;
+  }
   bool tell = false;
   for (size_t i = 0; i < taken; ++i)
     tell |= limits[i] != nullptr && limits[i]->give_back(claim.pool);
@@ -108,6 +111,26 @@ bool Pools::take_limits(const PoolSpec& spec) noexcept {
   if (!limit_timer_.is_scheduled())
     context_.timers.schedule(limit_timer_, now() + SharedLimit::retry_interval);
   return false;
+}
+
+void Pools::count_hub(const PoolSpec& spec, int change) noexcept {
+  for (SharedLimit* limit : limits_of(spec))
+    if (limit != nullptr)
+      limit->hubs_count.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
+}
+
+// A hub takes its connection while a client of its pool has another one, so something is left for
+// clients; but for limits that have become smaller since.
+void Pools::close_hubs_in_the_way() noexcept {
+  const auto is_full_of_hubs = [](const SharedLimit* limit) {
+    return limit != nullptr && limit->max() > 0 &&
+           limit->hubs_count.load(std::memory_order_relaxed) >= limit->max();
+  };
+  for (auto& [key, entry] : entries_) {
+    if (entry->hub == nullptr || entry->hub->own_pool().is_null()) continue;
+    const auto limits = limits_of(*entry->hub->own_pool());
+    if (std::any_of(limits.begin(), limits.end(), is_full_of_hubs)) entry->hub->give_up();
+  }
 }
 
 // Whatever is kept for it there may go to other pools.
@@ -165,7 +188,7 @@ bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
 }
 
 // Read at each release: only what changes rarely, unless a limit is full.
-bool Pools::must_make_room(Slice& slice) noexcept {
+[[gnu::hot]] bool Pools::must_make_room(Slice& slice) noexcept {
   const PoolSpec& spec = slice.spec();
   for (SharedLimit* total : {&spec.node->limit, spec.database_limit.get(), spec.user_limit.get()}) {
     if (total == nullptr ||
@@ -189,6 +212,7 @@ bool Pools::is_due_to_rivals(Slice& slice) noexcept {
 }
 
 void Pools::give_back_limits(const PoolSpec& spec) noexcept {
+  if (spec.is_of_hub) count_hub(spec, -1);
   const uint64_t pool = pool_number(spec);
   bool tell = false;
   for (SharedLimit* limit : limits_of(spec)) tell |= limit != nullptr && limit->give_back(pool);

@@ -53,6 +53,12 @@ PoolEntry& Pools::make_pool(std::string key, const PoolSpecRef& spec) noexcept {
   return entry;
 }
 
+NotificationHub& Pools::hub_of(PoolEntry& entry) noexcept {
+  if (entry.hub == nullptr)
+    entry.hub = std::make_unique<NotificationHub>(*this, entry.slice.spec_ref());
+  return *entry.hub;
+}
+
 PoolEntry& Pools::entry_of(Slice& slice) noexcept {
   PoolEntry* found = find_pool(slice.spec().key);
   if (found == nullptr || &found->slice != &slice) found = find_pool(generation_key(slice.spec()));
@@ -64,7 +70,7 @@ PoolEntry& Pools::entry_of(Slice& slice) noexcept {
 // What this core's configuration says of the pool; null: there is no such pool any more.
 PoolSpecRef Pools::current_terms(const PoolSpec& spec) const {
   // Made from the same configuration or a later one, of which this core will hear.
-  if (spec.epoch >= epoch_) return PoolSpecRef(&spec);
+  if (spec.is_of_hub || spec.epoch >= epoch_) return PoolSpecRef(&spec);
   return source_->pool_of(spec.database, spec.user, spec.login.parameters);
 }
 
@@ -110,7 +116,7 @@ void Pools::supersede_changed() noexcept {
   std::vector<std::string> begun;   // Have not.
   for (auto& [key, entry] : entries_) {
     Slice& slice = entry->slice;
-    if (slice.is_superseded()) continue;
+    if (slice.is_superseded() || slice.spec().is_of_hub) continue;
     const bool has_pools_key = key == slice.spec().key;
     const bool is_now = is_configured(slice.spec());
     if (!is_now && slice.spec().epoch < epoch_) {
@@ -141,6 +147,10 @@ void Pools::hand_on(PoolEntry& old) noexcept {
   const bool is_same_server = spec.shares_connections_with(next->slice.spec());
   if (is_same_server && next->welcome.empty() && !old.welcome.empty())
     set_welcome(*next, old.welcome);
+  if (next->hub == nullptr && old.hub != nullptr && old.hub->serves(next->slice.spec())) {
+    next->hub = std::move(old.hub);
+    next->hub->set_pool(next->slice.spec_ref());
+  }
   while (Waiter* waiter = old.slice.take_oldest_waiter()) {
     static_cast<Lessee*>(waiter)->on_pool_changed(*next);
     next->slice.take_over(*waiter);
@@ -156,6 +166,7 @@ void Pools::finish_reload() noexcept {
       backend.close("a limit has become smaller", CloseReason::made_room);
     }
   });
+  close_hubs_in_the_way();
   // Gates and limits may have become wider, for waiters of any pool.
   std::vector<Node*> nodes;
   for (PoolEntry* entry = at_gates_.front(); entry != nullptr; entry = at_gates_.next(*entry))

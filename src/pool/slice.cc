@@ -245,8 +245,7 @@ void Slice::on_limit_freed() noexcept {
 
 Nanoseconds Slice::pump(Nanoseconds now) noexcept {
   if (sessions_count > 0) tell_use();
-  // Who came from an earlier generation: a core that knew of this one before may have sent it.
-  if (!waiters_.empty() && !idle_.empty()) hand_out();
+  if (!waiters_.empty() && !idle_.empty()) hand_out_idle();
   serve_wishes();
   connect_for_waiters(now);
   ask_others();
@@ -362,8 +361,20 @@ void Slice::place(PooledBackend& backend, Nanoseconds now) noexcept {
   hand_out();
 }
 
+// Waiters stand beside what was idle: they came from an earlier generation, and a core that knew of
+// this one before may have sent the backend.
+void Slice::hand_out_idle() noexcept {
+  IntrusiveList<PooledBackend, IdleTag> fit;
+  while (fit.size() < waiters_.size() && !idle_.empty()) {
+    PooledBackend& next = *idle_.pop_back();
+    if (port_.screen(*this, next)) fit.push_back(next);
+  }
+  while (!fit.empty()) idle_.push_back(*fit.pop_back());
+  hand_out();
+}
+
 // What is idle goes to whoever waits longest.
-void Slice::hand_out() noexcept {
+[[gnu::hot]] void Slice::hand_out() noexcept {
   // A waiter may give its backend back at once (to learn the welcome only); the outer call goes on
   // then, so that thousands of them do not nest.
   if (is_placing_) return;
@@ -500,7 +511,7 @@ void Slice::give_back_reserve() noexcept {
 
 // Asks the other cores one at a time; once all have been told, renews what they know when it has
 // changed enough to matter.
-void Slice::ask_others() noexcept {
+[[gnu::hot]] void Slice::ask_others() noexcept {
   const uint32_t needed = needed_count();
   const Nanoseconds oldest = oldest_waiting_since();
   // Also with a permit of its own (it may be waiting for the node or for a shared limit): others

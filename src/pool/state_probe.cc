@@ -15,6 +15,11 @@ namespace {
 // of the database, as digits: client_encoding is the client's, too.
 constexpr std::string_view hex_begin = "pg_catalog.encode(pg_catalog.convert_to(";
 constexpr std::string_view hex_end = ",pg_catalog.getdatabaseencoding()),'hex')";
+// A statement is sent again as it was sent: in the encoding of the client.
+constexpr std::string_view statements_query =
+    "SELECT 'p',pg_catalog.encode(pg_catalog.convert_to(name,"
+    "pg_catalog.pg_client_encoding()),'hex'),pg_catalog.encode(pg_catalog.convert_to(statement,"
+    "pg_catalog.pg_client_encoding()),'hex') FROM pg_catalog.pg_prepared_statements WHERE from_sql";
 
 // The kinds of rows: a letter, a name, a value.
 constexpr char is_setting = 's';
@@ -23,6 +28,8 @@ constexpr char is_custom = 'c';
 constexpr char is_role = 'r';
 constexpr char is_base_role = 'b';
 constexpr char is_held = 'h';
+constexpr char is_prepared = 'p';  // Its name is in digits, too.
+constexpr char is_channel = 'l';
 
 struct Holding {
   PinReason reason;
@@ -39,7 +46,6 @@ constexpr Holding all_holdings[] = {
     {PinReason::lock, "lock",
      "FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid "
      "OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"},
-    {PinReason::listening, "listening", "FROM pg_catalog.pg_listening_channels()"},
 };
 
 void append_role(std::string& out, char kind) {
@@ -96,6 +102,7 @@ const char* to_text(PinReason reason) noexcept {
 }
 
 std::string StateProbe::statement() const {
+  if (!asks_settings) return std::string(statements_query);
   std::string text = "SELECT 's',name,";
   text += hex_begin;
   text += "setting";
@@ -123,6 +130,13 @@ std::string StateProbe::statement() const {
     text += holding.exists;
     text += ')';
   }
+  if (asks_statements) {
+    text += " UNION ALL ";
+    text += statements_query;
+  }
+  if (asks_holdings)
+    text +=
+        " UNION ALL SELECT 'l',channel,'' FROM pg_catalog.pg_listening_channels() AS l(channel)";
   if (!asks_role) return text;
   text += " UNION ALL ";
   append_role(text, is_role);
@@ -168,9 +182,24 @@ void StateProbe::add(char kind, std::string_view name, std::string value) {
     case is_base_role:
       base_role_ = std::move(value);
       return;
+    case is_prepared: {
+      std::optional<std::string> bytes = from_hex(name);
+      if (!bytes.has_value()) return fail();
+      const auto is_before = [](const SqlStatement& one, const std::string& other) {
+        return one.name < other;
+      };
+      const auto place =
+          std::lower_bound(statements_.begin(), statements_.end(), *bytes, is_before);
+      statements_.insert(place, {*bytes, std::move(value), {}});
+      return;
+    }
     case is_held:
       for (const Holding& holding : all_holdings)
         if (name == holding.name) holdings_ |= pin_bit(holding.reason);
+      return;
+    case is_channel:
+      holdings_ |= pin_bit(PinReason::listening);
+      channels_.emplace_back(name);
       return;
     default:
       return fail();

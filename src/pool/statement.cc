@@ -18,8 +18,10 @@ HashKey random_key() {
   return key;
 }
 
-StatementKey key_of(ByteSpan content) {
-  const Sha256Digest digest = sha256(content);
+StatementKey key_of(ByteSpan content, const ParseContext& context) {
+  std::string both(as_text(context));
+  both += as_text(content);
+  const Sha256Digest digest = sha256(as_bytes(both));
   StatementKey key;
   std::memcpy(&key.high, digest.data(), sizeof(key.high));
   std::memcpy(&key.low, digest.data() + sizeof(key.high), sizeof(key.low));
@@ -45,7 +47,7 @@ void StatementRef::take() noexcept {
   if (statement_ != nullptr) ++statement_->references_;
 }
 
-void StatementRef::drop() noexcept {
+[[gnu::hot]] void StatementRef::drop() noexcept {
   if (statement_ == nullptr) return;
   ASSERT(statement_->references_ > 0);
   if (--statement_->references_ == 0) statement_->table_->forget(*statement_);
@@ -58,25 +60,27 @@ StatementTable::~StatementTable() {
   ASSERT(bytes_ == 0);
 }
 
-StatementRef StatementTable::intern(ByteSpan content, size_t bytes_max) {
-  const auto found = statements_.find(as_text(content));
+StatementRef StatementTable::intern(ByteSpan content, const ParseContext& context,
+                                    size_t bytes_max) {
+  const auto found = statements_.find({as_text(content), &context});
   if (found != statements_.end()) return StatementRef(found->second.get());
   const size_t size = Statement::size_of(content.size());
   if (bytes_ + size > bytes_max) return {};
   auto statement = std::make_unique<Statement>();
   statement->content_ = as_text(content);
-  statement->key_ = key_of(content);
+  statement->context_ = context;
+  statement->key_ = key_of(content, context);
   statement->name_ = name_of(statement->key_);
   statement->table_ = this;
   bytes_ += size;
   Statement* const made = statement.get();
-  statements_.emplace(made->content_, std::move(statement));
+  statements_.emplace(Content{made->content_, &made->context_}, std::move(statement));
   return StatementRef(made);
 }
 
-void StatementTable::forget(Statement& statement) noexcept {
+void StatementTable::forget(const Statement& statement) noexcept {
   bytes_ -= statement.size();
-  const auto found = statements_.find(std::string_view(statement.content_));
+  const auto found = statements_.find({statement.content_, &statement.context_});
   ASSERT(found != statements_.end());
   statements_.erase(found);
 }

@@ -191,7 +191,7 @@ Statistics Pools::statistics() noexcept {
     const PoolSpec& spec = slice.spec();
     all.add(spec.key, {spec.user,
                        spec.database,
-                       settings_text(spec.login.parameters),
+                       spec.is_of_hub ? "(notifications)" : settings_text(spec.login.parameters),
                        spec.node,
                        spec.limits.max_connections,
                        {gauges[&slice], slice.counters}});

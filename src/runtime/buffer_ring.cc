@@ -52,7 +52,7 @@ BufferRing::~BufferRing() {
   if (memory_ != nullptr) munmap(memory_, size_t{options_.buffer_size} * options_.count);
 }
 
-ByteSpan BufferRing::lend(uint16_t index, uint32_t size) noexcept {
+[[gnu::hot]] ByteSpan BufferRing::lend(uint16_t index, uint32_t size) noexcept {
   ASSERT(index < options_.count);
   ASSERT(size <= options_.buffer_size);
   ASSERT(references_[index] == 0);
@@ -73,7 +73,7 @@ void BufferRing::keep(uint16_t index) noexcept {
   ++references_[index];
 }
 
-void BufferRing::release(uint16_t index) noexcept {
+[[gnu::hot]] void BufferRing::release(uint16_t index) noexcept {
   ASSERT(index < options_.count);
   ASSERT(references_[index] > 0);
   if (--references_[index] > 0) return;
@@ -89,7 +89,7 @@ void BufferRing::on_starved(size_t starved_count) noexcept {
   if (!is_well_filled || starved_count > published_target_) is_short_ = true;
 }
 
-void BufferRing::publish() noexcept {
+[[gnu::hot]] void BufferRing::publish() noexcept {
   taken_count_ = 0;
   taken_size_ = 0;
   if (is_short_ || --calls_to_review_ == 0) review();

@@ -149,7 +149,7 @@ void* Core::run_thread(void* argument) noexcept {
 }
 
 // Returns when the loop has ended, or with what prevented its start.
-Result<bool> Core::run() noexcept {
+[[gnu::hot]] Result<bool> Core::run() noexcept {
   Result<std::unique_ptr<Ring>> ring = Ring::create(options_.ring);
   if (!ring.ok()) return Error{ring.error()};
   ring.value()->accept_wakes(shared_.wakes, options_.id);

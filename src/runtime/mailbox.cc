@@ -38,7 +38,7 @@ void Mailbox::send(CoreId to, const Message& message) noexcept {
   counters_.overflow_max = std::max<uint64_t>(counters_.overflow_max, outbound.overflow.size());
 }
 
-void Mailbox::flush() noexcept {
+[[gnu::hot]] void Mailbox::flush() noexcept {
   size_t kept_count = 0;
   for (const CoreId to : touched_) {
     move_overflow(to);

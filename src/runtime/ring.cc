@@ -143,7 +143,7 @@ Result<bool> Ring::set_up_group(BufferGroup group, const BufferGroupOptions& opt
 // The order matters. Buffers are published before the enter, so that re-armed receives find them;
 // starved receives are submitted before the kernel looks at armed ones, so that they are served
 // first.
-int Ring::turn(Nanoseconds timeout) noexcept {
+[[gnu::hot]] int Ring::turn(Nanoseconds timeout) noexcept {
   ASSERT(!is_in_handler_);
   // Only what was cancelled before this turn: an event never comes in the turn that asked for it.
   const size_t cancelled_count = cancelled_.size();
@@ -328,7 +328,7 @@ void Ring::close_fd(int fd) noexcept {
 
 // Submission.
 
-io_uring_sqe* Ring::next_sqe() noexcept {
+[[gnu::hot]] io_uring_sqe* Ring::next_sqe() noexcept {
   if (unsubmitted_count() == ring_.sq.ring_entries) flush_sq();
   io_uring_sqe* sqe = &ring_.sq.sqes[ring_.sq.sqe_tail & ring_.sq.ring_mask];
   std::memset(sqe, 0, sizeof(*sqe));
@@ -437,8 +437,8 @@ bool Ring::is_alarm_enough(Nanoseconds timeout) noexcept {
 }
 
 // The one place where the kernel is entered. What it did not take stays queued for the next time.
-int Ring::enter_kernel(uint32_t wait_count, uint32_t flags,
-                       io_uring_getevents_arg* argument) noexcept {
+[[gnu::hot]] int Ring::enter_kernel(uint32_t wait_count, uint32_t flags,
+                                    io_uring_getevents_arg* argument) noexcept {
   for (const Group& group : groups_) group.buffers->publish();
   const uint32_t count = unsubmitted_count();
   __atomic_store_n(ring_.sq.ktail, ring_.sq.sqe_tail, __ATOMIC_RELEASE);

@@ -24,8 +24,8 @@
 
 namespace helios {
 
-void Ring::start_send(TargetId id, int fd, std::span<const iovec> parts,
-                      SendNotice notice) noexcept {
+[[gnu::hot]] void Ring::start_send(TargetId id, int fd, std::span<const iovec> parts,
+                                   SendNotice notice) noexcept {
   ASSERT(!parts.empty());
   ASSERT(parts.size() <= send_parts_max);
   Target& target = target_at(id);
@@ -93,7 +93,7 @@ void Ring::note_failed_sends() noexcept {
   }
 }
 
-void Ring::deliver_send(Target& target, int res, bool is_silent) noexcept {
+[[gnu::hot]] void Ring::deliver_send(Target& target, int res, bool is_silent) noexcept {
   target.is_send_silent = false;
   finish_op(target, OpKind::send);
   ++counters_.sends;

@@ -136,7 +136,7 @@ void TimerWheel::schedule(Timer& timer, Nanoseconds deadline) noexcept {
   ++count_;
 }
 
-void TimerWheel::cancel(Timer& timer) noexcept {
+[[gnu::hot]] void TimerWheel::cancel(Timer& timer) noexcept {
   if (!timer.is_scheduled()) return;
   ASSERT(count_ > 0);
   impl_->remove(timer);

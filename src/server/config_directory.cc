@@ -63,6 +63,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.max_prepared_statements = pool.max_prepared_statements;
   limits.max_prepared_statement_size = pool.max_prepared_statement_size;
   limits.max_client_statements_size = pool.max_client_statements_size;
+  limits.max_client_notifications_size = pool.max_client_notifications_size;
   return limits;
 }
 

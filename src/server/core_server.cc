@@ -135,7 +135,7 @@ void CoreServer::on_message(const Message& message) noexcept {
   }
 }
 
-bool CoreServer::on_turn_end(Nanoseconds now) noexcept {
+[[gnu::hot]] bool CoreServer::on_turn_end(Nanoseconds now) noexcept {
   if (keys_.has_work()) keys_.run();
   sessions_.on_turn_end();
   pools_.on_turn_end(now);
@@ -165,7 +165,7 @@ bool CoreServer::has_nothing_left() const noexcept {
 }
 
 // The process ends when no core has anything left and no backend is on its way between two.
-bool CoreServer::is_finished() noexcept {
+[[gnu::hot]] bool CoreServer::is_finished() noexcept {
   if (!has_nothing_left()) return false;
   const CoreId cores = context_.mailbox.cores_count();
   if (!std::exchange(settled_, true) && shared_.settled_count.fetch_add(1) + 1 == cores)

@@ -41,6 +41,12 @@ void ClientStatements::set(std::string_view name, StatementRef statement, uint64
   assign(*found, std::move(statement));
 }
 
+void ClientStatements::set_settled(std::string_view name, StatementRef statement) {
+  ASSERT(!has_unsettled());
+  set(name, std::move(statement), 0);
+  settle();
+}
+
 void ClientStatements::settle() noexcept {
   ASSERT(has_unsettled());
   Names::value_type& name = *changes_.front().name;

@@ -10,7 +10,9 @@
 #include "helios/wire/backend_messages.h"
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
+#include "session/session_listening.h"
 #include "session/session_login.h"
+#include "session/session_lost.h"
 #include "session/session_statements.h"
 #include "session/session_timeouts.h"
 
@@ -71,7 +73,7 @@ void Session::start(int fd, int family) noexcept {
 }
 
 // Every change of state passes here.
-void Session::set_state(State next) noexcept {
+[[gnu::hot]] void Session::set_state(State next) noexcept {
   ASSERT(state_ != State::ending);
   ASSERT(next != State::moving || state_ == State::login);
   ASSERT(next != State::waiting || state_ == State::ready);
@@ -84,7 +86,7 @@ void Session::set_state(State next) noexcept {
 
 // --- The client's stream ---
 
-void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
+[[gnu::hot]] void Session::on_received(Stream&, ByteSpan bytes, BufferRef buffer) noexcept {
   switch (state_) {
     case State::ending:
     case State::leaving:
@@ -145,7 +147,7 @@ bool Session::acquire() noexcept {
   return false;
 }
 
-void Session::schedule_wait() noexcept {
+[[gnu::hot]] void Session::schedule_wait() noexcept {
   Nanoseconds due = wait_end();
   // Not before the login is done.
   const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
@@ -156,7 +158,7 @@ void Session::schedule_wait() noexcept {
     sessions_.timers().schedule(timer_, due);
 }
 
-void Session::on_leased(Backend& backend) noexcept {
+[[gnu::hot]] void Session::on_leased(Backend& backend) noexcept {
   ASSERT(backend_ == nullptr);
   backend_ = &backend;
   if (state_ == State::welcome) {
@@ -167,9 +169,12 @@ void Session::on_leased(Backend& backend) noexcept {
   if (state_ == State::waiting) sessions_.timers().cancel(timer_);
   set_state(State::leased);
   // Leaves together with the client's own first message; its replies are swallowed.
+  parameters_ = sessions_.pools().parameters().in_own_context(parameters_);
   backend.apply_parameters(parameters_);
+  close_strays();
   if (statements_ != nullptr) start_statements_lease();
   if (mode() == LeaseMode::statement) backend.hold_ready();
+  if (listening_ != nullptr) take_over();
   if (!is_acquiring_) resume();
 }
 
@@ -185,7 +190,7 @@ void Session::on_pool_changed(PoolEntry& next) noexcept {
   schedule_wait();
 }
 
-void Session::on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept {
+[[gnu::hot]] void Session::on_reply(ByteSpan bytes, BufferRef buffer, bool at_boundary) noexcept {
   client_at_boundary_ = at_boundary;
   if (state_ == State::leaving) return;
   stream_.send_received(bytes, buffer);
@@ -207,22 +212,15 @@ void Session::on_statement(uint8_t tag, uint64_t name) noexcept {
 }
 
 void Session::on_command_complete(std::string_view tag) noexcept {
-  // The name belongs to one command only.
-  const bool names_statement = tag == "PREPARE" || tag == "DEALLOCATE";
-  const SqlName sql_name = names_statement ? std::exchange(sql_name_, SqlName()) : SqlName();
-  if (tag == "PREPARE") {
-    if (sql_name.is_known) {
-      names_.add(sql_name.name);
-    } else {
-      names_.add_unknown();
-    }
-  } else if (tag == "DEALLOCATE") {
-    // Of a name that could not be read: one of those that are kept, so all of them are.
-    if (sql_name.is_known) names_.remove(sql_name.name);
+  if (tag == "DEALLOCATE") {
+    // Of a name that could not be read: one of those that are kept, so all of them are. (The name
+    // belongs to one command only.)
+    if (deallocated_name_ != 0) names_.remove(std::exchange(deallocated_name_, 0));
     if (statements_ != nullptr) on_deallocated();
   } else if (drops_statements(tag)) {
     names_.clear();
     if (statements_ != nullptr) statements_->names.forget_settled();
+    parameters_ = sessions_.pools().parameters().with_statements(parameters_, {});
   } else if (tag == "LOAD" && pool_->slice.spec().limits.follows_state() &&
              !session_state_.has_pin(PinReason::library)) {
     session_state_.on_library();
@@ -231,12 +229,20 @@ void Session::on_command_complete(std::string_view tag) noexcept {
 }
 
 void Session::on_parameter(std::string_view name, std::string_view value) noexcept {
-  parameters_ = sessions_.pools().parameters().with(parameters_, name, value);
+  ParameterSetRef changed = sessions_.pools().parameters().with(parameters_, name, value);
+  if (changed == parameters_) return;
+  note_parameters();
+  parameters_ = std::move(changed);
 }
 
-void Session::on_ready(uint8_t status, bool skipped) noexcept {
+[[gnu::hot]] void Session::on_ready(uint8_t status, bool skipped) noexcept {
   if (timeouts_ != nullptr) note_ready(status);
   if (skipped || state_ != State::leased) return;
+  if (backend_->ledger().ready_due_count() == 0) session_state_.on_reported();
+  if (status == transaction_status::idle) {
+    if (lost_ != nullptr) forget_parameters_before();
+    session_state_.on_transaction_end();
+  }
   if (statements_ != nullptr) statements_->deallocated.clear();
   if (mode() == LeaseMode::statement && status != transaction_status::idle) {
     // Decided by the status, not by the text: BEGIN may hide in a function or behind a comment.
@@ -260,7 +266,7 @@ void Session::on_skipped_error(const ErrorFields& fields) noexcept {
   fail(error);
 }
 
-void Session::on_input_end() noexcept {
+[[gnu::hot]] void Session::on_input_end() noexcept {
   if (backend_ == nullptr) return;
   if (state_ == State::welcome) {
     if (!backend_->is_quiet()) return;
@@ -281,28 +287,12 @@ void Session::on_backend_drained() noexcept {
   resume();
 }
 
-void Session::on_backend_lost(const PoolError& error, bool told_by_server) noexcept {
-  backend_ = nullptr;
-  if (state_ == State::leaving) {
-    set_state(State::ending);
-    if (is_destroyable()) sessions_.on_session_destroyable(*this);
-    return;
-  }
-  if (state_ == State::welcome && login_->refusal) {
-    // Its last words were the answer to our own statement: the client has not seen them.
-    const PoolError last_words = std::move(*login_->refusal);
-    return fail(last_words);
-  }
-  if (told_by_server && client_at_boundary_) return end("the server ended the connection");
-  fail(error);
-}
-
-bool Session::is_pinned() const noexcept {
+[[gnu::hot]] bool Session::is_pinned() const noexcept {
   return mode() == LeaseMode::session || !names_.empty() || session_state_.pins() != 0;
 }
 
 // Gives the backend back when nothing stands against it.
-void Session::try_release() noexcept {
+[[gnu::hot]] void Session::try_release() noexcept {
   if (backend_ == nullptr || (state_ != State::leased && state_ != State::leaving)) return;
   Backend& backend = *backend_;
   const bool mid_message = in_message_ && forwarding_;
@@ -319,6 +309,9 @@ void Session::try_release() noexcept {
   // The client comes back to bind what it has parsed; a query of ours would drop it.
   if (backend.ledger().has_unbound() && !draining_) return;
   if (ask_state()) return;
+  session_state_.on_settled();
+  if (listening_ != nullptr && !draining_) advance_listening();
+  if (backend_ == nullptr) return;
   if (is_pinned() && !draining_) {
     if (mode() == LeaseMode::session) return;
     if (!names_.empty() && backend.pinned_since == 0) note_pin(PinReason::statement);
@@ -339,7 +332,7 @@ void Session::try_release() noexcept {
   after_lease();
 }
 
-void Session::after_lease() noexcept {
+[[gnu::hot]] void Session::after_lease() noexcept {
   if (state_ != State::ready) return;
   if (draining_) return drain();
   if (pool_->slice.is_superseded()) leave_pool();
@@ -438,8 +431,10 @@ void Session::end(const char* reason) noexcept {
   if (state_ == State::moving) sessions_.uncount(login_->moving_to);
   forget_login();
   inbox_.clear();
+  listening_.reset();
   abandon_backend(reason);
   statements_.reset();
+  lost_.reset();
   stop_counting();
   set_state(State::ending);
   parameters_ = ParameterSetRef();
@@ -460,6 +455,7 @@ void Session::start_leaving() noexcept {
       sessions_.process_id_of(*this), to_text(state_));
   set_state(State::leaving);
   inbox_.clear();
+  listening_.reset();
   stop_counting();
   stream_.terminate();
   backend_->resume_receive();
@@ -526,7 +522,10 @@ void Session::leave_pool() noexcept {
   ASSERT(pool_->slice.is_superseded());
   Pools& pools = sessions_.pools();
   draining_ = false;
-  if (PoolEntry* next = pools.successor_of(*pool_)) return join(*next);
+  if (PoolEntry* next = pools.successor_of(*pool_)) {
+    if (listening_ != nullptr && !is_heard_in(*next)) return fail_unheard();
+    return join(*next);
+  }
   const PoolSpec& spec = pool_->slice.spec();
   fail(pools.why_removed(spec.database, spec.user));
 }

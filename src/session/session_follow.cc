@@ -9,6 +9,8 @@
 #include "helios/session/sessions.h"
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
+#include "session/session_listening.h"
+#include "session/session_statements.h"
 
 namespace helios {
 namespace {
@@ -25,6 +27,11 @@ bool is_harmless_function(uint32_t number) {
 
 // So much of a long text is looked at together, at least.
 constexpr size_t text_begin_min = 1024;
+
+// What is looked after where the rest is only warned of: the names of statements are the client's
+// own, and so are its literals.
+constexpr uint16_t warned_effects =
+    sql_effect::prepares | sql_effect::ends | sql_effect::literals | sql_effect::hidden;
 
 constexpr SqlEffects unknown_effects() {
   SqlEffects effects;
@@ -56,14 +63,13 @@ std::string refusal(const char* what) {
 // The texts of this message tell something that matters here.
 bool Session::reads_text(uint8_t tag) const noexcept {
   if (mode() == LeaseMode::session) return false;
-  if (policy() == StatePolicy::warn && warned_) return false;
   return tag == frontend_tag::query || tag == frontend_tag::parse ||
          tag == frontend_tag::function_call ||
          (tag == frontend_tag::bind && session_state_.has_statements());
 }
 
 // A piece of the body of such a message, also an empty one.
-void Session::read_text(ByteSpan piece) noexcept {
+[[gnu::hot]] void Session::read_text(ByteSpan piece) noexcept {
   const FrameHeader& header = reader_.header();
   const bool is_last = reader_.body_left() == 0;
   if (piece.empty() && !is_last) return;
@@ -103,19 +109,20 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
   note_effects(unknown_effects());
 }
 
-void Session::read_body(std::string_view body) noexcept {
-  const uint8_t tag = reader_.header().tag;
-  const size_t end = body.find('\0');
-  switch (tag) {
+[[gnu::hot]] void Session::read_body(std::string_view body) noexcept {
+  switch (reader_.header().tag) {
     case frontend_tag::query:
-      return note_effects(effects_of_text(body));
+      if (!is_harmless(body)) note_effects(effects_of_text(body));
+      return;
     case frontend_tag::parse: {
+      const size_t end = body.find('\0');
       if (end == std::string_view::npos) return;  // The server refuses it.
       const uint64_t name = end == 0 ? 0 : hash_name(body.substr(0, end));
       const std::string_view text = body.substr(end + 1);
       return note_statement(name, effects_of_text(text.substr(0, text.find('\0'))));
     }
     case frontend_tag::bind: {
+      const size_t end = body.find('\0');
       const size_t begin = end == std::string_view::npos ? end : end + 1;
       const size_t name_end = begin > body.size() ? begin : body.find('\0', begin);
       if (name_end == std::string_view::npos) return session_state_.on_unknown_bind();
@@ -130,15 +137,27 @@ void Session::read_body(std::string_view body) noexcept {
   }
 }
 
-SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
-  // Whatever makes a table makes it there.
+// Whatever makes a table makes it there.
+[[gnu::hot]] bool Session::makes_temporary() const noexcept {
   const std::string* path = find_parameter(parameters_->settings(), "search_path");
-  const bool is_temporary = path != nullptr && path->starts_with("pg_temp");
-  if (session_state_.pins() == 0 && !is_temporary && is_plainly_harmless(text)) return {};
-  const std::string* standard = find_parameter(parameters_->list(), "standard_conforming_strings");
-  SqlEffects effects = effects_of(text, standard == nullptr || *standard != "off");
-  if (is_temporary) effects.bits |= sql_effect::temporary;
+  return path != nullptr && path->starts_with("pg_temp");
+}
+
+// As a rule a quick look at the text tells that it has no effect here.
+bool Session::is_harmless(std::string_view text) const noexcept {
+  return !session_state_.may_hold() && is_plainly_harmless(text) && !makes_temporary();
+}
+
+[[gnu::hot]] SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
+  if (is_harmless(text)) return {};
+  SqlEffects effects = effects_of(text, has_standard_strings());
+  if (makes_temporary()) effects.bits |= sql_effect::temporary;
   return effects;
+}
+
+bool Session::has_standard_strings() const noexcept {
+  const std::string* standard = find_parameter(parameters_->list(), "standard_conforming_strings");
+  return standard == nullptr || *standard != "off";
 }
 
 // The same for statements that follow their clients, whose messages do not go to the server as they
@@ -151,17 +170,19 @@ void Session::note_bound(std::string_view name) noexcept {
   session_state_.on_bind(hash_name(name));
 }
 
-void Session::note_statement(uint64_t name, const SqlEffects& effects) noexcept {
+[[gnu::hot]] void Session::note_statement(uint64_t name, const SqlEffects& effects) noexcept {
   if (policy() != StatePolicy::warn && (effects.bits != 0 || session_state_.has_statements()))
     session_state_.add_statement(name, effects);
-  note_effects(effects);
+  note_effects(effects, false);
 }
 
-void Session::note_effects(const SqlEffects& effects) noexcept {
+void Session::note_effects(const SqlEffects& effects, bool is_executed) noexcept {
   if (effects.bits == 0) return;
   if (policy() == StatePolicy::warn) {
     if (const char* what = name_of(effects, true); what != nullptr) warn_unfollowed(what);
-    return;
+    SqlEffects heeded;
+    heeded.bits = effects.bits & warned_effects;
+    return session_state_.add(heeded, is_executed);
   }
   const char* what = name_of(effects, false);
   if (policy() == StatePolicy::refuse && what != nullptr) {
@@ -169,7 +190,7 @@ void Session::note_effects(const SqlEffects& effects) noexcept {
     abandon_backend("refused");
     return fail(sqlstate::feature_not_supported, refusal(what));
   }
-  session_state_.add(effects);
+  session_state_.add(effects, is_executed);
 }
 
 // A message of a client without a backend that is answered with an error, and dropped. `seen`: what
@@ -199,11 +220,19 @@ bool Session::ask_state() noexcept {
 }
 
 void Session::on_state(const StateProbe& probe) noexcept {
-  if (!probe.has_failed()) parameters_ = backend_->parameters();
-  if (!probe.has_failed() && probe.has_reset && state_ == State::leased) restore_first(probe);
-  const bool has_settings =
-      policy() == StatePolicy::pin && parameters_->settings() != pool_->welcome.settings;
-  const PinReasons begun = session_state_.on_answer(probe, has_settings);
+  const bool is_known = !probe.has_failed();
+  if (is_known) parameters_ = backend_->parameters();
+  PinReasons pins = 0;
+  if (is_known && probe.asks_statements && !follow_sql_statements(probe))
+    pins |= pin_bit(PinReason::statement);
+  if (is_known && probe.has_reset && state_ == State::leased) restore_first(probe);
+  if (policy() == StatePolicy::pin && parameters_->settings() != pool_->welcome.settings)
+    pins |= pin_bit(PinReason::setting);
+  PinReasons begun = session_state_.on_answer(probe, pins);
+  note_channels(probe);
+  // It is a pin when no hub can take it.
+  if (listening_ != nullptr && listening_->is_known)
+    begun &= static_cast<PinReasons>(~pin_bit(PinReason::listening));
   for (uint8_t i = 0; i <= static_cast<uint8_t>(PinReason::library); ++i)
     if ((begun & (1U << i)) != 0) note_pin(static_cast<PinReason>(i));
   // The next release asks again if it has to.
@@ -232,6 +261,30 @@ void Session::restore_first(const StateProbe& probe) noexcept {
   }
 }
 
+// What PREPARE has made follows the client by being sent again. False: there is something that
+// cannot be, and so has to stay where it is, with all the others.
+bool Session::follow_sql_statements(const StateProbe& probe) noexcept {
+  const SqlStatements& known = parameters_->statements();
+  SqlStatements statements = probe.statements();
+  size_t size = statements_ == nullptr ? 0 : statements_->names.bytes();
+  bool can_follow = follows_statements_ && policy() != StatePolicy::pin;
+  for (SqlStatement& statement : statements) {
+    const auto is_same = [&](const SqlStatement& other) {
+      return other.name == statement.name && other.text == statement.text;
+    };
+    const auto old = std::find_if(known.begin(), known.end(), is_same);
+    statement.context = old == known.end() ? parse_context() : old->context;
+    size += statement.name.size() + statement.text.size();
+    if (!is_single_prepare(statement.text, has_standard_strings())) can_follow = false;
+  }
+  if (size > pool_->slice.spec().limits.max_client_statements_size) can_follow = false;
+  const bool is_pinned = !can_follow && !statements.empty();
+  if (is_pinned) statements.clear();
+  backend_->set_sql_statements(statements);
+  parameters_ = sessions_.pools().parameters().with_statements(parameters_, statements);
+  return !is_pinned;
+}
+
 void Session::note_pin(PinReason reason) noexcept {
   ++pool_->slice.counters.pins[reason];
   if (backend_->pinned_since == 0) backend_->pinned_since = sessions_.now();
@@ -240,8 +293,9 @@ void Session::note_pin(PinReason reason) noexcept {
               pool_->slice.spec().database.c_str(), to_text(reason));
 }
 
-Cleaning Session::cleaning_needed() const noexcept {
-  if (mode() == LeaseMode::session || !names_.empty()) return Cleaning::all;
+[[gnu::hot]] Cleaning Session::cleaning_needed() const noexcept {
+  if (mode() == LeaseMode::session || !names_.empty() || session_state_.may_have_prepared())
+    return Cleaning::all;
   const bool is_clean =
       session_state_.pins() == 0 && !session_state_.is_dirty() && policy() != StatePolicy::strict;
   return is_clean ? Cleaning::none : Cleaning::state;

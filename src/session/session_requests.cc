@@ -7,6 +7,7 @@
 #include "helios/session/sessions.h"
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
+#include "session/session_listening.h"
 #include "session/session_login.h"
 
 namespace helios {
@@ -30,11 +31,24 @@ bool begins_work(uint8_t tag) {
   }
 }
 
+// COMMIT, END, ROLLBACK, ABORT.
+bool may_end_block(uint8_t first) {
+  switch (first | 0x20) {
+    case 'c':
+    case 'e':
+    case 'r':
+    case 'a':
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 // Processes messages until the input is used up or something must be waited for. `buffer`: where
 // the input lies; null when it is not in a receive buffer. Returns how many bytes were used.
-size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
+[[gnu::hot]] size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
   ByteSpan rest = input;
   const uint8_t* run = nullptr;  // Start of bytes that go to the backend in one piece.
   const auto flush = [&](const uint8_t* end) {
@@ -67,11 +81,11 @@ size_t Session::consume(ByteSpan input, const BufferRef* buffer) noexcept {
           return used();
         }
         header_pending_ = true;
-        // What may end or hold up the session, or needs a message of ours in front of it, comes
-        // after everything before it was sent.
+        // What may end the session, or needs a message of ours in front of it, comes after
+        // everything before it was sent.
         const uint8_t tag = reader_.header().tag;
-        if (run != nullptr && (must_hold(tag) || tag == frontend_tag::terminate ||
-                               !is_client_tag(tag) || backend_->ledger().may_mean_foreign(tag)))
+        if (run != nullptr && (tag == frontend_tag::terminate || !is_client_tag(tag) ||
+                               backend_->ledger().may_mean_foreign(tag)))
           flush(start);
       }
       const Look message = must_look(reader_.header().tag) ? look(rest) : Look::plain;
@@ -148,13 +162,13 @@ bool Session::begin_message(ByteSpan seen) noexcept {
     return false;
   }
   const Prepared prepared = prepare(tag, seen);
-  if (prepared == Prepared::yes) announce(tag);
+  if (prepared == Prepared::yes) announce(tag, seen);
   return prepared != Prepared::no;
 }
 
 // Whether a message with this body, as far as it is here, can be begun: no: something must be
 // waited for, or the session has ended; drop: it needs no server.
-Session::Prepared Session::prepare(uint8_t tag, ByteSpan seen) noexcept {
+[[gnu::hot]] Session::Prepared Session::prepare(uint8_t tag, ByteSpan seen) noexcept {
   if (skip_ != Skip::none && tag != frontend_tag::sync) return Prepared::drop;
   if (backend_ == nullptr && (begin_without_backend(tag) || refuse(tag, seen)))
     return Prepared::drop;
@@ -164,6 +178,10 @@ Session::Prepared Session::prepare(uint8_t tag, ByteSpan seen) noexcept {
   }
   if (backend_ == nullptr && !acquire()) return Prepared::no;
   if (state_ != State::leased) return Prepared::no;
+  if (is_changing_over() && must_hold(tag)) {  // The backend has just come.
+    held_ = true;
+    return Prepared::no;
+  }
   const bool is_copy_message = tag == frontend_tag::copy_data || tag == frontend_tag::copy_done ||
                                tag == frontend_tag::copy_fail;
   if (is_copy_message && backend_->ledger().empty())
@@ -172,13 +190,15 @@ Session::Prepared Session::prepare(uint8_t tag, ByteSpan seen) noexcept {
     held_ = true;
     return Prepared::no;
   }
+  if (listening_ != nullptr) listening_->has_worked = true;
   return Prepared::yes;
 }
 
-// A message begins to go to the server as it is.
-void Session::announce(uint8_t tag) noexcept {
+// A message begins to go to the server as it is. `seen`: what has come of its body.
+[[gnu::hot]] void Session::announce(uint8_t tag, ByteSpan seen) noexcept {
   const uint8_t status = backend_->transaction_status();
-  if (backend_->ledger().may_mean_foreign(tag)) backend_->drop_foreign_statement();
+  const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
+  if (!is_of_portal && backend_->ledger().may_mean_foreign(tag)) backend_->drop_foreign_statement();
   backend_->on_request(tag);
   if (timeouts_ != nullptr) note_request(status);
   forwarding_ = true;
@@ -190,11 +210,15 @@ void Session::announce(uint8_t tag) noexcept {
   } else if (inspecting_) {
     name_reader_.start(tag);
   }
-  if (begins_work(tag)) sql_name_ = SqlName();
+  if (begins_work(tag)) deallocated_name_ = 0;
 }
 
 // Messages of a client without a lease that need no server. True: dealt with, its body is dropped.
 bool Session::begin_without_backend(uint8_t tag) noexcept {
+  if (has_lost_transaction()) {
+    begin_lost(tag);
+    return true;
+  }
   switch (tag) {
     case frontend_tag::sync:
       // Outside of a transaction, and of a batch but one that is skipped: the answer is known. One
@@ -216,24 +240,38 @@ void Session::end_skip() noexcept {
   skip_ = Skip::none;
   if (timeouts_ != nullptr) note_sign_of_life();
   MessageWriter& writer = sessions_.pools().writer();
-  write_ready_for_query(writer, transaction_status::idle);
+  write_ready_for_query(
+      writer, has_lost_transaction() ? transaction_status::failed : transaction_status::idle);
+  stream_.send(writer.bytes());
+}
+
+// One without a body, that needs no server.
+void Session::send_answer(uint8_t tag) noexcept {
+  MessageWriter& writer = sessions_.pools().writer();
+  write_empty_message(writer, tag);
   stream_.send(writer.bytes());
 }
 
 // While others wait for a backend, nothing new is begun behind a Sync or Query that has not been
 // answered: a client that pipelines without end would never give its backend back. What belongs to
 // work already begun goes on.
-// Nor is anything begun while a cancel request for what was asked before may still arrive.
-bool Session::must_hold(uint8_t tag) noexcept {
+// Nothing goes out before what is sent again.
+// Nor is anything begun while a cancel request for what was asked before may still arrive; nor
+// behind a RESET that has not been answered, and asked about: it leads to what the backend began
+// with, not to what the client did.
+[[gnu::hot]] bool Session::must_hold(uint8_t tag) noexcept {
+  if (backend_ != nullptr && backend_->is_sending_again()) return true;
   if (backend_ == nullptr || !begins_work(tag)) return false;
-  if (backend_->cancels_in_flight() > 0) return true;
+  if (backend_->cancels_in_flight() > 0 || is_changing_over()) return true;
   const bool is_due = backend_->ledger().ready_due_count() > 0 || session_state_.is_asking();
   return is_due && !backend_->ledger().is_copying_in() &&
          !backend_->ledger().is_skipping_to_sync() && mode() != LeaseMode::session &&
-         (pool_->slice.has_waiters() || pool_->slice.is_superseded());
+         (session_state_.awaits_reset() || pool_->slice.has_waiters() ||
+          pool_->slice.is_superseded());
 }
 
-void Session::inspect(ByteSpan body) noexcept {
+[[gnu::hot]] void Session::inspect(ByteSpan body) noexcept {
+  if (!forwarding_) return keep_lost(body);
   if (reader_.header().tag != frontend_tag::query) {
     if (!name_reader_.is_done()) name_reader_.add(body);
     const size_t name_end = as_text(body).find('\0');
@@ -243,7 +281,7 @@ void Session::inspect(ByteSpan body) noexcept {
   }
   // Most queries are told by their first letters.
   if (query_text_.empty() && !body.empty()) {
-    if (!may_be_command(body.front(), 'p') && !may_be_command(body.front(), 'd')) {
+    if (!may_be_dropping(body.front()) && !may_end_block(body.front())) {
       inspecting_ = false;
       return;
     }
@@ -259,22 +297,26 @@ void Session::inspect(ByteSpan body) noexcept {
 void Session::finish_message() noexcept {
   in_message_ = false;
   if (skip_ == Skip::query) return end_skip();
-  if (!inspecting_ || !forwarding_) return;
+  if (!inspecting_) return;
+  if (!forwarding_) return finish_lost();
   const uint8_t tag = reader_.header().tag;
   if (tag != frontend_tag::query) {
     backend_->ledger().name_newest(tag, name_reader_.name());
     if (follows_statements_ && name_reader_.name() != 0) note_pinned();
     return;
   }
-  if (query_text_.empty()) return;
+  // What may end a block is kept for the loss of the backend only (session_lost.cc).
+  if (query_text_.empty() || may_end_block(static_cast<uint8_t>(query_text_.front()))) return;
   foresee(query_text_);
   // With anything else in flight the next tag could belong to that.
-  if (backend_->ledger().ready_due_count() <= 1) sql_name_ = read_sql_name(query_text_);
+  if (names_.empty() || backend_->ledger().ready_due_count() > 1) return;
+  if (const std::string name = read_deallocated_name(query_text_); !name.empty())
+    deallocated_name_ = hash_name(name);
 }
 
 // Nothing more is taken from the client for now: it waits, its backend takes no more, or it does
 // not read its answers. (What it sends in a stream of replication makes no answers.)
-bool Session::is_blocked() const noexcept {
+[[gnu::hot]] bool Session::is_blocked() const noexcept {
   return state_ == State::moving || state_ == State::welcome || state_ == State::waiting || held_ ||
          (stream_.is_above_high_mark() && !is_streaming()) ||
          (backend_ != nullptr && backend_->is_above_high_mark());
@@ -290,7 +332,7 @@ void Session::keep(ByteSpan bytes, BufferRef buffer) noexcept {
 }
 
 // Goes on with what was kept, then with the stream.
-void Session::resume() noexcept {
+[[gnu::hot]] void Session::resume() noexcept {
   if (state_ != State::ready && state_ != State::leased) return;
   if (held_ && backend_ != nullptr &&
       (must_hold(reader_.header().tag) || backend_->ledger().full()))
@@ -300,7 +342,7 @@ void Session::resume() noexcept {
   if (header_pending_ || !inbox_.empty() || stream_.is_receive_paused()) run_inbox();
 }
 
-void Session::run_inbox() noexcept {
+[[gnu::hot]] void Session::run_inbox() noexcept {
   // A message without body may be pending with nothing behind it.
   if (header_pending_ && inbox_.empty() && !is_blocked()) (void)consume({}, nullptr);
   while (!is_blocked() && (state_ == State::ready || state_ == State::leased) && !inbox_.empty()) {

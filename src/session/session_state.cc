@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "helios/base/assert.h"
+#include "helios/wire/crypto.h"
 
 namespace helios {
 namespace {
@@ -10,9 +11,13 @@ namespace {
 // What a server is asked about when it may have changed.
 constexpr uint16_t asked_effects = sql_effect::setting | sql_effect::role | sql_effect::temporary |
                                    sql_effect::cursor | sql_effect::lock | sql_effect::listening |
-                                   sql_effect::unseen | sql_effect::reset | sql_effect::reported;
+                                   sql_effect::unseen | sql_effect::reset | sql_effect::reported |
+                                   sql_effect::prepares | sql_effect::ends;
 constexpr uint16_t holding_effects = sql_effect::temporary | sql_effect::cursor | sql_effect::lock |
                                      sql_effect::listening | sql_effect::unseen;
+
+// What a rollback does not undo.
+constexpr uint16_t staying_effects = sql_effect::lock | sql_effect::unseen | sql_effect::prepares;
 
 constexpr PinReasons held_reasons = pin_bit(PinReason::temporary) | pin_bit(PinReason::cursor) |
                                     pin_bit(PinReason::lock) | pin_bit(PinReason::listening);
@@ -44,21 +49,36 @@ SessionState::Details& SessionState::details() {
   return *details_;
 }
 
-void SessionState::add(const SqlEffects& effects) {
+void SessionState::add(const SqlEffects& effects, bool is_executed) {
   if (effects.has(sql_effect::prepares)) details().prepared_effects |= effects.bits;
   add_names(effects);
   add_bits(effects.bits);
+  if (is_executed) note_literals(effects.bits);
 }
 
 void SessionState::add_bits(uint16_t bits) {
   if (bits == 0) return;
   Details& own = details();
-  if ((bits & sql_effect::executes) != 0) bits |= own.prepared_effects;
+  if ((bits & sql_effect::executes) != 0)
+    bits |= own.prepared_effects & static_cast<uint16_t>(~sql_effect::prepares);
   if ((bits & sql_effect::unseen) != 0) own.is_dirty = true;
-  own.pending |= bits & asked_effects;
   // Without anything that is held nothing can end.
-  if ((bits & sql_effect::ends) != 0 && (own.pins & held_reasons) != 0)
-    own.pending |= sql_effect::ends;
+  if (!may_hold()) bits &= static_cast<uint16_t>(~sql_effect::ends);
+  own.pending |= bits & asked_effects;
+}
+
+void SessionState::note_literals(uint16_t bits) {
+  if ((bits & sql_effect::hidden) != 0) {
+    start_own_context(Known::when_settled);
+  } else if ((bits & (sql_effect::literals | sql_effect::unseen | sql_effect::executes)) != 0) {
+    start_own_context(Known::when_reported);
+  }
+}
+
+// With each change another one: nobody has parsed anything in it.
+void SessionState::start_own_context(Known until) {
+  random_bytes(details().own_context);
+  details_->own_context_until = std::max(details_->own_context_until, until);
 }
 
 void SessionState::add_names(const SqlEffects& effects) {
@@ -88,15 +108,20 @@ void SessionState::add_statement(uint64_t name, const SqlEffects& effects) {
 
 void SessionState::on_bind(uint64_t name) {
   ASSERT(details_ != nullptr);
-  add_bits(details_->any_effects);
+  execute(details_->any_effects);
   for (const auto& [statement, bits] : details_->statements)
-    if (statement == name) add_bits(bits);
+    if (statement == name) execute(bits);
 }
 
 void SessionState::on_unknown_bind() {
   ASSERT(details_ != nullptr);
-  add_bits(details_->any_effects);
-  for (const auto& [statement, bits] : details_->statements) add_bits(bits);
+  execute(details_->any_effects);
+  for (const auto& [statement, bits] : details_->statements) execute(bits);
+}
+
+void SessionState::execute(uint16_t bits) {
+  add_bits(bits);
+  note_literals(bits);
 }
 
 std::unique_ptr<StateProbe> SessionState::ask() {
@@ -105,31 +130,46 @@ std::unique_ptr<StateProbe> SessionState::ask() {
   Details& own = *details_;
   own.asked = std::exchange(own.pending, uint16_t{0});
   own.is_asking = true;
+  own.has_stayed = false;
   auto probe = std::make_unique<StateProbe>();
   probe->custom_names = own.custom_names;
+  probe->asks_settings = (own.asked & ~(sql_effect::prepares | sql_effect::ends)) != 0 ||
+                         (own.pins & held_reasons) != 0;
   probe->asks_role = (own.asked & (sql_effect::role | sql_effect::unseen)) != 0;
   probe->asks_holdings = (own.asked & holding_effects) != 0 || (own.pins & held_reasons) != 0;
+  probe->asks_statements = own.may_prepare(own.asked);
   probe->has_reset = (own.asked & sql_effect::reset) != 0;
   return probe;
 }
 
-PinReasons SessionState::on_answer(const StateProbe& probe, bool has_settings) noexcept {
+bool SessionState::may_have_prepared() const noexcept {
+  return has_pin(PinReason::statement) ||
+         (details_ != nullptr && details_->may_prepare(details_->open_effects()));
+}
+
+PinReasons SessionState::on_answer(const StateProbe& probe, PinReasons reasons) noexcept {
   ASSERT(is_asking());
   Details& own = *details_;
   own.is_asking = false;
   if (probe.has_failed() && ++own.attempts_count < attempts_max) {
     own.pending |= own.asked;
+    own.has_stayed = true;
     return 0;
   }
   own.attempts_count = 0;
-  PinReasons pins = own.pins & static_cast<PinReasons>(~pin_bit(PinReason::setting));
+  PinReasons asked_pins = pin_bit(PinReason::setting);
+  if (probe.asks_statements) asked_pins |= pin_bit(PinReason::statement);
+  PinReasons pins = own.pins & static_cast<PinReasons>(~asked_pins);
+  if (probe.asks_statements && !probe.has_failed()) own.has_prepared = !probe.statements().empty();
   if (probe.has_failed()) {
-    own.is_dirty = true;
+    own.is_dirty = own.is_unknown = true;
+    start_own_context(Known::when_settled);
     pins |= pins_of(own.asked);
+    if (probe.asks_statements) pins |= pin_bit(PinReason::statement);
   } else if (probe.asks_holdings) {
     pins = static_cast<PinReasons>((pins & ~held_reasons) | probe.holdings());
   }
-  if (has_settings) pins |= pin_bit(PinReason::setting);
+  pins |= reasons;
   const PinReasons begun = static_cast<PinReasons>(pins & ~own.pins);
   own.pins = pins;
   return begun;
@@ -140,8 +180,18 @@ void SessionState::on_released() noexcept {
   details_->pending = 0;
   details_->pins = 0;
   details_->attempts_count = 0;
+  details_->own_context_until = Known::now;
   details_->is_asking = false;
   details_->is_dirty = false;
+  details_->is_unknown = false;
+  details_->has_stayed = false;
+}
+
+bool SessionState::outlives_rollback(bool is_block) const noexcept {
+  if (details_ == nullptr) return false;
+  if (details_->is_asking || (details_->has_stayed && details_->pending != 0)) return true;
+  if ((details_->pending & sql_effect::ends) != 0 && details_->has_prepared) return true;
+  return is_block && (details_->pending & staying_effects) != 0;
 }
 
 }  // namespace helios

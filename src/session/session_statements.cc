@@ -7,8 +7,9 @@
 // others may use the statement. What a client says of names that it does not have goes to the
 // server as it is, so that the errors are the server's own and come in the right place.
 //
-// Statements that are too large to be held pin instead, as those of SQL PREPARE do: they exist
-// under the client's name on its backend only (statement_names.h).
+// Statements that are too large to be held pin instead: they exist under the client's name on its
+// backend only (statement_names.h). Those of PREPARE in SQL are no names of this kind: they go with
+// the parameters (session_follow.cc).
 #include "session/session_statements.h"
 
 #include <algorithm>
@@ -25,7 +26,7 @@ namespace helios {
 
 using Presence = BackendStatements::State;
 
-SessionStatements& Session::own_statements() noexcept {
+[[gnu::hot]] SessionStatements& Session::own_statements() noexcept {
   if (statements_ == nullptr) statements_ = std::make_unique<SessionStatements>();
   return *statements_;
 }
@@ -47,7 +48,7 @@ ByteSpan Session::seen_body(ByteSpan rest) const noexcept {
 
 // Only with names of its own a client's queries are looked at.
 bool Session::must_look(uint8_t tag) const noexcept {
-  if (!follows_statements_) return false;
+  if (!follows_statements_ || (backend_ == nullptr && has_lost_transaction())) return false;
   if (tag == frontend_tag::query) return statements_ != nullptr && !statements_->names.empty();
   return may_name_statement(tag);
 }
@@ -76,6 +77,7 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   const ByteSpan seen = seen_body(rest);
   const bool is_whole = seen.size() == header.body_size;
   if (header.tag == frontend_tag::query) return look_at_query(rest, seen, is_whole);
+  if (is_plainly_unnamed(header.tag, seen)) return Look::plain;
   const StatementHead head = read_statement_head(header.tag, seen);
   if (head.kind == StatementHead::Kind::unnamed) return Look::plain;
   const bool is_bind = header.tag == frontend_tag::bind;
@@ -91,13 +93,16 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   return Look::need_more;
 }
 
-// A DEALLOCATE may be of a name that the server does not know.
+// DEALLOCATE, EXECUTE or PREPARE may be of a name that the server does not know. Of the last two
+// the beginning is enough.
 Session::Look Session::look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept {
-  if (reader_.header().body_size > query_text_max) return Look::plain;
-  if (!seen.empty() && !may_be_command(seen.front(), 'd')) return Look::plain;
-  if (is_whole) {
-    const std::string name = read_deallocated_name(as_text(seen));
-    return !name.empty() && statements_->names.find(name) != nullptr ? Look::named : Look::plain;
+  if (!seen.empty() && !may_be_named_command(seen.front())) return Look::plain;
+  if (is_whole || seen.size() >= query_text_max) {
+    const NamedCommand command = read_named_command(as_text(seen));
+    const bool may_be = is_whole || command.kind != NamedCommand::Kind::deallocate;
+    return may_be && !command.name.empty() && statements_->names.find(command.name) != nullptr
+               ? Look::named
+               : Look::plain;
   }
   if (!has_collected()) collect(rest);
   return Look::need_more;
@@ -115,6 +120,9 @@ bool Session::begin_named(ByteSpan& rest) noexcept {
   Begun begun = Begun::dropped;
   if (tag == frontend_tag::close && backend_ == nullptr && skip_ == Skip::none) {
     close_without_backend(head.name);
+  } else if (tag == frontend_tag::parse && backend_ == nullptr && skip_ == Skip::none &&
+             parse_without_backend(head, body)) {
+    // Answered.
   } else {
     const Prepared prepared = prepare(tag, body);
     if (prepared == Prepared::no) return false;
@@ -132,7 +140,7 @@ bool Session::begin_named(ByteSpan& rest) noexcept {
   // Of a Bind the values follow.
   size_t used_size = body.size();
   if (begun == Begun::as_it_is) {
-    announce(tag);
+    announce(tag, body);
     backend_->send(reader_.raw_header());
     used_size = 0;
   } else if (tag == frontend_tag::bind) {
@@ -169,11 +177,32 @@ void Session::note_pinned() noexcept {
 void Session::close_without_backend(std::string_view name) noexcept {
   name = name.substr(0, ClientStatements::name_size_max);
   if (statements_ != nullptr) statements_->names.forget_settled(name);
+  if (is_sql_name(name)) {
+    SqlStatements left = parameters_->statements();
+    std::erase_if(left, [&](const SqlStatement& one) { return one.name == name; });
+    parameters_ = sessions_.pools().parameters().with_statements(parameters_, left);
+  }
   if (timeouts_ != nullptr) note_sign_of_life();
-  MessageWriter& writer = sessions_.pools().writer();
-  writer.begin(backend_tag::close_complete);
-  writer.end();
-  stream_.send(writer.bytes());
+  send_answer(backend_tag::close_complete);
+}
+
+// A Parse that is answered without a backend: servers of this pool have accepted the same. True: it
+// was.
+bool Session::parse_without_backend(const StatementHead& head, ByteSpan body) noexcept {
+  const std::string_view name = head.name.substr(0, ClientStatements::name_size_max);
+  ClientStatements& names = own_statements().names;
+  if (names.find(name) != nullptr || is_sql_name(name)) return false;  // The server says so.
+  const StatementRef statement = hold_statement(name, body.subspan(head.size));
+  if (statement.is_null() || !pool_->slice.accepted_statements.contains(statement->key()))
+    return false;
+  const bool is_read = reads_text(frontend_tag::parse);
+  if (is_read && effects_of_text(statement->text()).bits != 0) return false;
+  if (is_read && session_state_.has_statements()) session_state_.add_statement(hash_name(name), {});
+  if (timeouts_ != nullptr) note_sign_of_life();
+  ++pool_->slice.counters.client_parses;
+  names.set_settled(name, statement);
+  send_answer(backend_tag::parse_complete);
+  return true;
 }
 
 Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body) noexcept {
@@ -181,18 +210,17 @@ Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body
   // What the server skips changes nothing.
   if (backend_->ledger().is_skipping_to_sync()) return Begun::as_it_is;
   const uint8_t tag = reader_.header().tag;
-  const std::string deallocated =
-      tag == frontend_tag::query ? read_deallocated_name(as_text(body)) : std::string();
-  const std::string_view name = tag == frontend_tag::query
-                                    ? std::string_view(deallocated)
-                                    : head.name.substr(0, ClientStatements::name_size_max);
+  const bool is_query = tag == frontend_tag::query;
+  const NamedCommand command = is_query ? read_named_command(as_text(body)) : NamedCommand();
+  const std::string_view name =
+      is_query ? command.name : head.name.substr(0, ClientStatements::name_size_max);
   SessionStatements& own = own_statements();
   if (own.names.is_unsettled_before(name, backend_->ledger().batch()) || awaits_forgetting())
     return Begun::held;
-  sql_name_ = SqlName();
+  deallocated_name_ = 0;
   switch (tag) {
     case frontend_tag::query:
-      return begin_deallocate(name);
+      return begin_command(command);
     case frontend_tag::parse:
       return begin_parse(name, body.subspan(head.size), body);
     case frontend_tag::close:
@@ -208,7 +236,7 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
     send_duplicate(name, body);
     return Begun::sent;
   }
-  if (is_pinned_name(name)) return Begun::as_it_is;
+  if (is_own_name(name)) return Begun::as_it_is;
   const StatementRef statement = hold_statement(name, content);
   if (statement.is_null()) return Begun::as_it_is;
   Ledger& ledger = backend_->ledger();
@@ -219,8 +247,12 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
   PoolCounters& counters = pool_->slice.counters;
   ++counters.client_parses;
   statements_->names.set(name, statement, ledger.batch());
-  // In a failed transaction the server refuses it, unless it ends the transaction.
-  const bool may_fail = backend_->transaction_status() == transaction_status::failed;
+  // In a failed transaction the server refuses it, unless it ends the transaction; and what is not
+  // answered yet may make it fail. (With one of the same that is on its way in this batch it stands
+  // and falls: behind an error it is skipped.)
+  const bool may_fail = (backend_->transaction_status() == transaction_status::failed ||
+                         ledger.ready_due_count() > 0) &&
+                        there.state_of(statement->key()) != Presence::pending;
   if (may_fail || !is_provided(*statement)) {
     send_parse(*statement, LedgerAction::forward, ledger_mark::renames);
     return Begun::sent;
@@ -233,7 +265,12 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
 
 Session::Begun Session::begin_close(std::string_view name) noexcept {
   const bool is_known = find_statement(name) != nullptr;
-  if (!is_known && is_pinned_name(name)) return Begun::as_it_is;
+  if (!is_known && may_be_own_name(name)) {
+    SqlEffects effects;
+    effects.bits = sql_effect::ends;
+    session_state_.add(effects);
+    return Begun::as_it_is;
+  }
   uint8_t marks = 0;
   if (is_known) {
     statements_->names.remove(name, backend_->ledger().batch());
@@ -248,16 +285,27 @@ Session::Begun Session::begin_close(std::string_view name) noexcept {
 Session::Begun Session::begin_use(const StatementHead& head, std::string_view name) noexcept {
   const Statement* statement = find_statement(name);
   if (statement == nullptr) {
-    if (is_pinned_name(name)) return Begun::as_it_is;
+    if (may_be_own_name(name)) return Begun::as_it_is;
     send_unknown(head);
     return Begun::sent;
+  }
+  // Whoever has changed a parameter meanwhile has it parsed anew with that: what others use under
+  // its name must not be. (In a failed transaction nothing is parsed.)
+  StatementRef in_context;
+  const bool may_parse = backend_->transaction_status() != transaction_status::failed;
+  if (may_parse && statement->context() != parse_context()) {
+    in_context =
+        sessions_.pools().statements().intern(statement->content(), parse_context(), SIZE_MAX);
+    statement = &*in_context;
   }
   Ledger& ledger = backend_->ledger();
   BackendStatements& there = backend_->statements();
   if (there.is_pending_before(statement->key(), ledger.batch())) return Begun::held;
   if (is_provided(*statement)) {
+    const bool is_old = there.state_of(statement->key()) == Presence::present;
     there.touch(statement->key());
     make_room(0);
+    if (is_old) backend_->keep_batch(*statement);
   } else {
     send_parse(*statement, LedgerAction::inject, 0);
   }
@@ -269,13 +317,26 @@ Session::Begun Session::begin_use(const StatementHead& head, std::string_view na
   return Begun::sent;
 }
 
-// The server gets a statement of this name, so that it can do what it is asked for.
-Session::Begun Session::begin_deallocate(std::string_view name) noexcept {
-  if (find_statement(name) == nullptr) return Begun::as_it_is;
-  // So that the next DEALLOCATE that succeeds before a ReadyForQuery is this one.
-  if (backend_->ledger().ready_due_count() > 0) return Begun::held;
-  send_empty(name);
-  statements_->deallocated = name;
+// The server gets a statement of this name, so that it can do what it is asked for, or say that the
+// name is taken.
+Session::Begun Session::begin_command(const NamedCommand& command) noexcept {
+  const Statement* statement = find_statement(command.name);
+  if (statement == nullptr) return Begun::as_it_is;
+  switch (command.kind) {
+    case NamedCommand::Kind::deallocate:
+      // So that the next DEALLOCATE that succeeds before a ReadyForQuery is this one.
+      if (backend_->ledger().ready_due_count() > 0) return Begun::held;
+      send_empty(command.name);
+      statements_->deallocated = command.name;
+      break;
+    case NamedCommand::Kind::execute:
+      // An error in what was sent before would make the server skip it.
+      if (backend_->is_between_batches()) send_copy(command.name, *statement);
+      break;
+    case NamedCommand::Kind::prepare:
+      send_empty(command.name);
+      break;
+  }
   return Begun::as_it_is;
 }
 
@@ -283,21 +344,39 @@ Session::Begun Session::begin_deallocate(std::string_view name) noexcept {
 
 // The statement behind a client's name, as the server will see it when it comes to the message that
 // is being begun.
-const Statement* Session::find_statement(std::string_view name) const noexcept {
+[[gnu::hot]] const Statement* Session::find_statement(std::string_view name) const noexcept {
   const ClientStatements& names = statements_->names;
   return is_forgetting_here() ? names.find_unsettled(name) : names.find(name);
 }
 
+// In which the server parses a text that it gets now.
+const ParseContext& Session::parse_context() const noexcept {
+  const ParseContext* own = session_state_.own_parse_context();
+  return own != nullptr ? *own : parameters_->parse_context();
+}
+
 // The backend has the statement then, as far as we know.
-bool Session::is_provided(const Statement& statement) noexcept {
+[[gnu::hot]] bool Session::is_provided(const Statement& statement) noexcept {
   const Presence presence = backend_->statements().state_of(statement.key());
   return presence == Presence::pending || (presence == Presence::present && !is_forgetting_here());
 }
 
-// Exists on the backend under this very name, or may do so.
-bool Session::is_pinned_name(std::string_view name) const noexcept {
-  if (names_.may_contain(hash_name(name))) return true;
+// Was made by PREPARE.
+bool Session::is_sql_name(std::string_view name) const noexcept {
+  const SqlStatements& statements = parameters_->statements();
+  return std::any_of(statements.begin(), statements.end(),
+                     [&](const SqlStatement& one) { return one.name == name; });
+}
+
+// Exists on the backend under this very name, or may do so by a Parse that is on its way.
+bool Session::is_own_name(std::string_view name) const noexcept {
+  if (names_.contains(hash_name(name)) || is_sql_name(name)) return true;
   return statements_->has_pinned && backend_->ledger().has_marked(ledger_mark::pins);
+}
+
+// Or by a PREPARE in this transaction.
+bool Session::may_be_own_name(std::string_view name) const noexcept {
+  return is_own_name(name) || (session_state_.may_have_prepared() && !looks_like_ours(name));
 }
 
 // Null: there is no room for it.
@@ -307,7 +386,8 @@ StatementRef Session::hold_statement(std::string_view name, ByteSpan content) no
   StatementRef statement;
   if (statements_->names.bytes() + size <= own_size_max)
     statement = sessions_.pools().statements().intern(
-        content, sessions_.shared().statements_size_max.load(std::memory_order_relaxed));
+        content, parse_context(),
+        sessions_.shared().statements_size_max.load(std::memory_order_relaxed));
   if (statement.is_null())
     LOG_LIMITED(warning,
                 "client %u of %s@%s has prepared statements beyond max_client_statements_size or "
@@ -326,13 +406,21 @@ void Session::send_close(std::string_view name) noexcept {
   backend_->send(writer.bytes());
 }
 
+// Names of no use must be free for what the client prepares in SQL.
+[[gnu::hot]] void Session::close_strays() noexcept {
+  std::vector<std::string>& strays = backend_->statements().strays();
+  if (strays.empty()) [[likely]]
+    return;
+  for (const std::string& stray : std::exchange(strays, {})) send_close(stray);
+}
+
 // Closes what is left on the backend and what was not used for longest, until `wanted` more are
 // within the limit. Only between two batches: a Close that an error before it makes the server skip
 // would leave it unknown what is there. So one batch may go beyond the limit.
-void Session::make_room(size_t wanted) noexcept {
+[[gnu::hot]] void Session::make_room(size_t wanted) noexcept {
   if (!backend_->is_between_batches()) return;
+  close_strays();
   BackendStatements& there = backend_->statements();
-  for (const std::string& stray : std::exchange(there.strays(), {})) send_close(stray);
   const size_t count_max = std::max(pool_->slice.spec().limits.max_prepared_statements, 1U);
   StatementKey key;
   while (there.size() + wanted > count_max && there.evict(key)) {
@@ -360,8 +448,8 @@ void Session::send_parse(const Statement& statement, LedgerAction action, uint8_
 }
 
 // The message that names a statement, under the name that it has on the server.
-void Session::send_use(const StatementHead& head, std::string_view name,
-                       const LedgerEntry& entry) noexcept {
+[[gnu::hot]] void Session::send_use(const StatementHead& head, std::string_view name,
+                                    const LedgerEntry& entry) noexcept {
   MessageWriter& writer = sessions_.pools().writer();
   if (entry.tag == frontend_tag::bind) {
     ++pool_->slice.counters.binds;
@@ -382,9 +470,9 @@ void Session::send_unknown(const StatementHead& head) noexcept {
   send_use(head, name, {{}, reader_.header().tag, LedgerAction::forward, 0});
 }
 
-// An empty statement under the client's own name, for what comes next. It is closed before the next
+// What comes next finds the client's own name free, for a statement that is closed before the next
 // batch.
-void Session::send_empty(std::string_view name) noexcept {
+void Session::start_stray(std::string_view name) noexcept {
   make_room(0);
   BackendStatements& there = backend_->statements();
   if (there.has_stray(name)) {
@@ -392,6 +480,23 @@ void Session::send_empty(std::string_view name) noexcept {
   } else {
     there.strays().emplace_back(name);
   }
+}
+
+// The client's statement under its own name. When the server does not take it any more, what comes
+// next finds none.
+void Session::send_copy(std::string_view name, const Statement& statement) noexcept {
+  start_stray(name);
+  MessageWriter& writer = sessions_.pools().writer();
+  write_parse_head(writer, name, statement.content().size());
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::skip, ledger_mark::prepares});
+  backend_->send(writer.bytes());
+  backend_->send(statement.content());
+  backend_->start_sync();
+}
+
+// An empty statement under the client's own name.
+void Session::send_empty(std::string_view name) noexcept {
+  start_stray(name);
   MessageWriter& writer = sessions_.pools().writer();
   static constexpr uint8_t nothing[3] = {};  // Of text, and of types.
   write_parse_head(writer, name, sizeof(nothing));
@@ -411,8 +516,9 @@ void Session::send_duplicate(std::string_view name, ByteSpan body) noexcept {
 // --- What the server forgets ---
 
 // `text`: of a query that is being sent, or its beginning.
-void Session::foresee(std::string_view text) noexcept {
-  if (!follows_statements_) return;
+[[gnu::hot]] void Session::foresee(std::string_view text) noexcept {
+  if (!follows_statements_ || text.empty() || !may_be_dropping(static_cast<uint8_t>(text.front())))
+    return;
   const bool is_query = reader_.header().tag == frontend_tag::query;
   const Dropping dropping = read_dropping(text);
   if (dropping == Dropping::none || (dropping == Dropping::one && !is_query)) return;

@@ -242,7 +242,7 @@ void Sessions::on_session_destroyable(Session& session) noexcept {
   finished_.push_back(sessions_.id_of(&session));
 }
 
-void Sessions::destroy_finished() noexcept {
+[[gnu::hot]] void Sessions::destroy_finished() noexcept {
   for (const SlabId id : finished_) {
     Session* session = sessions_.find(id);
     if (session != nullptr && session->is_destroyable()) {

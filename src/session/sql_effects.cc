@@ -62,7 +62,7 @@ std::string_view behind_comments(std::string_view text) {
 }
 
 // Without what ends a single statement.
-std::string_view without_end(std::string_view text) {
+[[gnu::hot]] std::string_view without_end(std::string_view text) {
   const auto drop = [&](auto is_dropped) {
     while (!text.empty() && is_dropped(text.back())) text.remove_suffix(1);
   };
@@ -101,7 +101,7 @@ constexpr std::string_view known_statements[] = {
     "commit",   "copy",   "delete",   "end",       "fetch",    "grant",      "import",  "insert",
     "lock",     "merge",  "move",     "notify",    "reassign", "refresh",    "reindex", "release",
     "revoke",   "show",   "rollback", "savepoint", "security", "select",     "start",   "table",
-    "truncate", "update", "vacuum",   "values",    "with",     "deallocate",
+    "truncate", "update", "vacuum",   "values",    "with",
 };
 
 // Reads a text statement by statement.
@@ -148,6 +148,7 @@ class EffectsReader {
   void skip_parentheses();
   std::string_view take_parameter_name();
   void note_parameter(std::string_view name);
+  void note_literals(std::string_view name);
   void note_reset(std::string_view name);
   void note_value(std::string_view name, const SqlToken& value);
 
@@ -169,15 +170,11 @@ void EffectsReader::read_statement() {
     uint16_t bits;
   };
   constexpr Simple simple[] = {
-      {"listen", sql_effect::listening},
-      {"unlisten", sql_effect::ends},
-      {"load", sql_effect::library},
-      {"close", sql_effect::ends},
-      {"drop", sql_effect::ends},
-      {"do", sql_effect::unseen},
-      {"call", sql_effect::unseen},
-      {"execute", sql_effect::executes},
-      {"declare", 0},
+      {"listen", sql_effect::listening}, {"unlisten", sql_effect::ends},
+      {"deallocate", sql_effect::ends},  {"load", sql_effect::library},
+      {"close", sql_effect::ends},       {"drop", sql_effect::ends},
+      {"do", sql_effect::unseen},        {"call", sql_effect::unseen},
+      {"execute", sql_effect::executes}, {"declare", 0},
   };
   for (const auto& [word, bits] : simple) {
     if (!token_.is_word(word)) continue;
@@ -234,6 +231,7 @@ void EffectsReader::read_set() {
     if (equals_word(name, "names")) name = "client_encoding";
     if (token_.is_symbol('=') || token_.is_word("to")) advance();
     note_value(name, token_);
+    note_literals(name);
     if (!is_local && token_.is_word("default")) {
       note_reset(name);
     } else if (!is_local) {
@@ -279,7 +277,15 @@ void EffectsReader::note_value(std::string_view name, const SqlToken& value) {
   if (begins_with_word(value.text, "pg_temp")) add(sql_effect::temporary);
 }
 
+void EffectsReader::note_literals(std::string_view name) {
+  if (equals_word(name, "time")) name = "TimeZone";  // SET TIME ZONE.
+  if (equals_word(name, "xml")) name = "xmloption";  // SET XML OPTION.
+  if (!name.empty() && !decides_literals(name)) return;
+  add(sql_effect::literals | (is_settable_later(name) ? 0 : sql_effect::hidden));
+}
+
 void EffectsReader::note_reset(std::string_view name) {
+  note_literals(name);
   const bool is_role = equals_word(name, "role") || equals_word(name, "session_authorization");
   add((is_role ? sql_effect::role : sql_effect::setting) | sql_effect::reset);
   if (equals_word(name, "time") || is_followed_parameter(name)) add(sql_effect::reported);
@@ -287,7 +293,8 @@ void EffectsReader::note_reset(std::string_view name) {
 
 void EffectsReader::read_reset() {
   if (token_.is_word("all")) {
-    add(sql_effect::setting | sql_effect::reset | sql_effect::reported);
+    add(sql_effect::setting | sql_effect::reset | sql_effect::reported | sql_effect::literals |
+        sql_effect::hidden);
   } else if (token_.is_word("session")) {
     add(sql_effect::role | sql_effect::reset);
   } else {
@@ -299,7 +306,7 @@ void EffectsReader::read_reset() {
 void EffectsReader::read_discard() {
   if (token_.is_word("all")) {
     add(sql_effect::setting | sql_effect::role | sql_effect::reset | sql_effect::reported |
-        sql_effect::ends);
+        sql_effect::literals | sql_effect::hidden | sql_effect::ends);
   } else if (token_.is_word("temp") || token_.is_word("temporary")) {
     add(sql_effect::ends);
   }
@@ -402,6 +409,7 @@ void EffectsReader::read_set_config() {
   std::string_view name;
   if (is_name_alone && !is_nested && is_plain_text(first)) name = first.text;
   note_value(name, value);
+  note_literals(name);
   if (!is_local || is_nested) note_parameter(name);
 }
 
@@ -423,8 +431,26 @@ SqlEffects effects_of(std::string_view text, bool standard_strings) noexcept {
 
 namespace {
 
+// With the words that nearly all queries begin with, and that are all of six letters.
+bool begins_commonly(std::string_view text) noexcept {
+  uint64_t letters;
+  if (text.size() < sizeof(letters) || is_letter(text[6])) return false;
+  std::memcpy(&letters, text.data(), sizeof(letters));
+  switch ((__builtin_bswap64(letters) | 0x2020202020202020) >> 16) {
+    case code_of("select"):
+    case code_of("insert"):
+    case code_of("update"):
+    case code_of("delete"):
+    case code_of("commit"):
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Its first word is known, and does nothing by itself.
-bool begins_plainly(std::string_view text) noexcept {
+[[gnu::hot]] bool begins_plainly(std::string_view text) noexcept {
+  if (begins_commonly(text)) return true;
   text = behind_comments(text);
   size_t size = 0;
   while (size < text.size() && size < 16 && is_letter(text[size])) ++size;
@@ -466,14 +492,15 @@ bool begins_plainly(std::string_view text) noexcept {
 }
 
 // It has letters of a word that may change something, or of a second statement.
-bool has_telling_letters(std::string_view text) noexcept {
+[[gnu::hot]] bool has_telling_letters(std::string_view text) noexcept {
   constexpr size_t step = sizeof(Letters);
   for (; text.size() >= step + 2; text.remove_prefix(step))
     if (has_telling_letters_here(text.data())) return true;
   if (text.empty()) return false;
   char rest[step + 4] = {};
   std::memcpy(rest, text.data(), text.size());
-  return has_telling_letters_here(rest) || has_telling_letters_here(rest + 2);
+  return has_telling_letters_here(rest) ||
+         (text.size() > step && has_telling_letters_here(rest + 2));
 }
 
 }  // namespace

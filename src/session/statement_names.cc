@@ -1,67 +1,8 @@
 #include "helios/session/statement_names.h"
 
-#include <strings.h>
-
-#include <utility>
+#include "helios/session/sql_scanner.h"
 
 namespace helios {
-namespace {
-
-bool is_space(char c) {
-  return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
-}
-
-bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '$' || static_cast<unsigned char>(c) >= 0x80;
-}
-
-void skip_space(std::string_view& text) {
-  while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
-}
-
-std::string_view take_word(std::string_view& text) {
-  size_t size = 0;
-  while (size < text.size() && is_word(text[size])) ++size;
-  const std::string_view word = text.substr(0, size);
-  text.remove_prefix(size);
-  skip_space(text);
-  return word;
-}
-
-bool equals(std::string_view word, std::string_view keyword) {
-  return word.size() == keyword.size() &&
-         strncasecmp(word.data(), keyword.data(), word.size()) == 0;
-}
-
-// A name as PostgreSQL keeps it: quoted as it is, plain in lower case. Empty when it is neither.
-std::string take_name(std::string_view& text) {
-  std::string name;
-  if (!text.empty() && text.front() == '"') {
-    for (size_t i = 1; i < text.size(); ++i) {
-      if (text[i] != '"') {
-        name += text[i];
-      } else if (i + 1 < text.size() && text[i + 1] == '"') {
-        name += '"';
-        ++i;
-      } else {
-        text.remove_prefix(i + 1);
-        skip_space(text);
-        return name;
-      }
-    }
-    return {};
-  }
-  for (char c : take_word(text)) {
-    if (static_cast<unsigned char>(c) >= 0x80)
-      return {};  // Folding depends on the server's encoding.
-    name += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  }
-  return name;
-}
-
-}  // namespace
-
 uint64_t hash_name(std::string_view name) noexcept {
   NameHash hash;
   for (char c : name) hash.add(static_cast<uint8_t>(c));
@@ -92,57 +33,97 @@ void NameReader::add(ByteSpan body) noexcept {
 
 namespace {
 
-// PREPARE name or DEALLOCATE [PREPARE] name, as far as it can be told for sure.
-struct NamingCommand {
-  bool is_deallocate = false;
-  std::string name;
-};
+// Names are cut at 63 bytes by the server, counted in its encoding: longer ones are left to the
+// careful side.
+constexpr size_t name_size_known = 63;
 
-NamingCommand read_command(std::string_view text) {
-  // The text of a Query message ends with a NUL.
-  while (!text.empty() && text.back() == '\0') text.remove_suffix(1);
-  skip_space(text);
-  const std::string_view command = take_word(text);
-  const bool is_deallocate = equals(command, "deallocate");
-  if (!is_deallocate && !equals(command, "prepare")) return {};
-  if (is_deallocate) {
-    std::string_view rest = text;
-    if (equals(take_word(rest), "prepare") && !rest.empty() && rest.front() != ';') text = rest;
-    rest = text;
-    if (equals(take_word(rest), "all")) return {};
+// A name as PostgreSQL keeps it: quoted as it is, plain in lower case. Empty when that depends on
+// the server's encoding.
+std::string name_of(const SqlToken& token) {
+  std::string name;
+  if (token.kind == SqlTokenKind::quoted_word) {
+    for (size_t i = 0; i < token.text.size(); ++i) {
+      name += token.text[i];
+      if (token.text[i] == '"') ++i;  // They are doubled.
+    }
+    return name;
   }
-  // Names are cut at 63 bytes by the server, counted in its encoding: longer ones are left to the
-  // careful side.
-  std::string name = take_name(text);
-  if (name.empty() || name.size() > 63) return {};
-  if (is_deallocate && !text.empty() && text != ";") return {};
-  // Behind PREPARE follows any text; a second statement in it would end with a tag of its own, and
-  // be seen there.
-  return {is_deallocate, std::move(name)};
+  for (const char c : token.text) {
+    if (static_cast<unsigned char>(c) >= 0x80) return {};
+    name += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return name;
 }
+
+// Of the text only as much is read as is needed to tell.
+class DroppingReader {
+ public:
+  explicit DroppingReader(std::string_view text) : scanner_(text), token_(scanner_.next()) {}
+
+  Dropping read() {
+    const bool is_deallocate = token_.is_word("deallocate");
+    if (!is_deallocate && !token_.is_word("discard")) return Dropping::none;
+    advance();
+    if (is_deallocate) take_prepare();
+    if (token_.is_word("all")) return Dropping::all;
+    return is_deallocate ? Dropping::one : Dropping::none;
+  }
+  // Behind read(), which has found one: its name, if nothing else follows.
+  std::string read_name() {
+    if (!token_.is_any_name()) return {};
+    std::string name = name_of(token_);
+    advance();
+    if (token_.is_symbol(';')) advance();
+    return token_.kind == SqlTokenKind::end ? name : std::string();
+  }
+
+ private:
+  void advance() { token_ = scanner_.next(); }
+  // PREPARE is a word of the command, or the name.
+  void take_prepare() {
+    if (!token_.is_word("prepare")) return;
+    SqlScanner behind = scanner_;
+    if (behind.next().is_any_name()) advance();
+  }
+
+  SqlScanner scanner_;
+  SqlToken token_;
+};
 
 }  // namespace
 
-SqlName read_sql_name(std::string_view text) noexcept {
-  const NamingCommand command = read_command(text);
-  return command.name.empty() ? SqlName() : SqlName{true, hash_name(command.name)};
+Dropping read_dropping(std::string_view text) noexcept {
+  return DroppingReader(text).read();
 }
 
 std::string read_deallocated_name(std::string_view text) {
-  NamingCommand command = read_command(text);
-  return command.is_deallocate ? std::move(command.name) : std::string();
+  DroppingReader reader(text);
+  if (reader.read() != Dropping::one) return {};
+  std::string name = reader.read_name();
+  return name.size() > name_size_known ? std::string() : name;
 }
 
-Dropping read_dropping(std::string_view text) noexcept {
-  skip_space(text);
-  if (text.empty() || (text.front() | 0x20) != 'd') return Dropping::none;
-  const std::string_view command = take_word(text);
-  const bool is_deallocate = equals(command, "deallocate");
-  if (!is_deallocate && !equals(command, "discard")) return Dropping::none;
-  std::string_view what = take_word(text);
-  if (is_deallocate && equals(what, "prepare")) what = take_word(text);
-  if (equals(what, "all")) return Dropping::all;
-  return is_deallocate ? Dropping::one : Dropping::none;
+NamedCommand read_named_command(std::string_view text) {
+  SqlScanner scanner(text);
+  const SqlToken command = scanner.next();
+  const bool is_execute = command.is_word("execute");
+  if (!is_execute && !command.is_word("prepare"))
+    return {NamedCommand::Kind::deallocate, read_deallocated_name(text)};
+  const SqlToken token = scanner.next();
+  std::string name = token.is_any_name() ? name_of(token) : std::string();
+  if (name.size() > name_size_known) name.clear();
+  return {is_execute ? NamedCommand::Kind::execute : NamedCommand::Kind::prepare, std::move(name)};
+}
+
+bool is_single_prepare(std::string_view text, bool standard_strings) noexcept {
+  SqlScanner scanner(text, standard_strings);
+  if (!scanner.next().is_word("prepare")) return false;
+  bool is_over = false;
+  for (SqlToken token = scanner.next(); token.kind != SqlTokenKind::end; token = scanner.next()) {
+    if (is_over || token.kind == SqlTokenKind::unsure) return false;
+    is_over = token.is_symbol(';');
+  }
+  return true;
 }
 
 void StatementNames::add(uint64_t name) {
@@ -158,7 +139,6 @@ void StatementNames::remove(uint64_t name) noexcept {
 
 void StatementNames::clear() noexcept {
   names_.reset();
-  has_unknown_ = false;
 }
 
 }  // namespace helios

@@ -113,6 +113,15 @@ std::optional<uint8_t> read_ready_for_query(ByteSpan body) noexcept {
   return is_known ? std::optional<uint8_t>(status) : std::nullopt;
 }
 
+std::optional<Notification> read_notification(ByteSpan body) noexcept {
+  BodyReader reader(body);
+  Notification notification;
+  if (!reader.read_int32(notification.process_id) || !reader.read_text(notification.channel) ||
+      !reader.read_text(notification.payload) || !reader.at_end())
+    return std::nullopt;
+  return notification;
+}
+
 std::optional<NegotiateProtocolVersion> read_negotiate_protocol_version(ByteSpan body) noexcept {
   BodyReader reader(body);
   uint32_t version = 0;

@@ -15,7 +15,7 @@ void write_for_statement(MessageWriter& writer, uint8_t tag, std::string_view na
 
 }  // namespace
 
-StatementHead read_statement_head(uint8_t tag, ByteSpan body) noexcept {
+[[gnu::hot]] StatementHead read_statement_head(uint8_t tag, ByteSpan body) noexcept {
   ASSERT(may_name_statement(tag));
   StatementHead head;
   BodyReader reader(body);

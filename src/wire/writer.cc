@@ -23,14 +23,14 @@ void write_text_message(MessageWriter& writer, uint8_t tag, std::string_view tex
   writer.end();
 }
 
+}  // namespace
+
 void write_empty_message(MessageWriter& writer, uint8_t tag) {
   writer.begin(tag);
   writer.end();
 }
 
-}  // namespace
-
-void MessageWriter::begin(uint8_t tag) {
+[[gnu::hot]] void MessageWriter::begin(uint8_t tag) {
   ASSERT(length_offset_ == none);
   target_->push_back(tag);
   begin_untagged();
@@ -59,7 +59,7 @@ void MessageWriter::add_int32(uint32_t value) {
   add_bytes(bytes);
 }
 
-void MessageWriter::add_text(std::string_view text) {
+[[gnu::hot]] void MessageWriter::add_text(std::string_view text) {
   add_bytes(as_bytes(text.substr(0, text.find('\0'))));
   target_->push_back(0);
 }
@@ -126,6 +126,15 @@ void write_parameter_status(MessageWriter& writer, std::string_view name, std::s
   writer.begin(backend_tag::parameter_status);
   writer.add_text(name);
   writer.add_text(value);
+  writer.end();
+}
+
+void write_notification(MessageWriter& writer, uint32_t process_id, std::string_view channel,
+                        std::string_view payload) {
+  writer.begin(backend_tag::notification_response);
+  writer.add_int32(process_id);
+  writer.add_text(channel);
+  writer.add_text(payload);
   writer.end();
 }
 

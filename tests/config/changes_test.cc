@@ -51,9 +51,11 @@ TEST_CASE("each entry that differs is one line, with every key") {
 TEST_CASE("sizes are told with their unit") {
   Config after = some_config();
   after.pool.max_prepared_statement_size = 2 * 1024 * 1024;
+  after.pool.max_client_notifications_size = 1024;
   after.users[0].pool.max_client_statements_size = 3000;
   const std::vector<std::string> wanted = {
-      "[pool]: max_prepared_statement_size \"1MiB\" -> \"2MiB\"",
+      "[pool]: max_prepared_statement_size \"1MiB\" -> \"2MiB\", max_client_notifications_size "
+      "\"1MiB\" -> \"1KiB\"",
       "user \"app\": max_client_statements_size unset -> \"3000\""};
   CHECK(entry_changes(some_config(), after) == wanted);
 }

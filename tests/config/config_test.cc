@@ -71,7 +71,8 @@ Pool pool_of_database() {
           SessionStateMode::pin,
           43,
           2048,
-          4096};
+          4096,
+          8192};
 }
 template <typename Pool>
 Pool pool_of_user() {
@@ -98,7 +99,8 @@ Pool pool_of_user() {
           SessionStateMode::warn,
           44,
           2049,
-          4097};
+          4097,
+          8193};
 }
 
 TEST_CASE("each key of a pool is taken from the user before the database before [pool]") {

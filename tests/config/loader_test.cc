@@ -107,7 +107,8 @@ Pool pool_of_keys() {
           SessionStateMode::strict,
           43,
           2048,
-          4096};
+          4096,
+          8192};
 }
 
 TEST_CASE("every key arrives at its place") {
@@ -120,7 +121,8 @@ TEST_CASE("every key arrives at its place") {
       "idle_transaction_timeout = \"9s\"\nidle_transaction_timeout_when = \"waited_for\"\n"
       "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\nsession_state = \"strict\"\n"
       "max_prepared_statements = 43\n"
-      "max_prepared_statement_size = \"2KiB\"\nmax_client_statements_size = 4096\n";
+      "max_prepared_statement_size = \"2KiB\"\nmax_client_statements_size = 4096\n"
+      "max_client_notifications_size = 8192\n";
   const auto pool = pool_of_keys<PoolConfig>();
   const auto overrides = pool_of_keys<PoolOverrides>();
   const Config config = config_of(

@@ -118,6 +118,7 @@ class SimulatedCore final : public SlicePort, public Postbox {
 
   bool connect(Slice& slice) noexcept override;
   void withdraw(Slice&) noexcept override {}
+  bool screen(Slice&, PooledBackend&) noexcept override { return true; }
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
   void close(Slice& slice, PooledBackend& backend) noexcept override;

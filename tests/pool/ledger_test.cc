@@ -79,6 +79,14 @@ TEST_CASE("what stands behind a simple query may be skipped for what stands befo
   CHECK_FALSE(ledger.may_skip_next());
 }
 
+TEST_CASE("nothing is skipped for a Close that the pooler has put in front") {
+  Ledger ledger;
+  ledger.on_sent('C', LedgerAction::inject);
+  CHECK_FALSE(ledger.may_skip_next());
+  send(ledger, "C");
+  CHECK(ledger.may_skip_next());
+}
+
 TEST_CASE("two Syncs in flight need two ReadyForQuery") {
   Ledger ledger;
   send(ledger, "PBESPBES");

@@ -183,6 +183,21 @@ TEST_CASE("parameters are set by who may set them, and the role is taken last") 
         "RESET SESSION AUTHORIZATION;RESET ROLE;" + user + ";" + role);
 }
 
+TEST_CASE("sets differ in their parse context where texts may mean something else") {
+  ParameterStore store;
+  const ParameterSetRef base = store.intern({{"DateStyle", "ISO, MDY"}, {"TimeZone", "UTC"}});
+  const ParseContext context = base->parse_context();
+  CHECK(store.with(base, "application_name", "psql")->parse_context() == context);
+  CHECK(store.with_settings(base, {{"statement_timeout", "1s"}})->parse_context() == context);
+  CHECK(store.with(base, "DateStyle", "ISO, DMY")->parse_context() != context);
+  CHECK(store.with(base, "client_encoding", "LATIN1")->parse_context() != context);
+  for (const char* name : {"search_path", "role", "array_nulls", "XmlOption"})
+    CHECK(store.with_settings(base, {{name, "x"}})->parse_context() != context);
+  // Where a server reports it makes no difference.
+  CHECK(store.with(base, "search_path", "x")->parse_context() ==
+        store.with_settings(base, {{"search_path", "x"}})->parse_context());
+}
+
 TEST_CASE("only plain application names are known to be canonical") {
   CHECK(is_canonical_value("application_name", "psql"));
   CHECK(!is_canonical_value("application_name", std::string(64, 'x')));

@@ -76,6 +76,7 @@ class TestCore final : public SlicePort, public Postbox {
     return has_room;
   }
   void withdraw(Slice&) noexcept override { ++withdrawals; }
+  bool screen(Slice&, PooledBackend&) noexcept override { return true; }
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override {
     hand_overs.push_back({&backend, &waiter});
     ++depth;

@@ -65,6 +65,7 @@ TEST_CASE("every key of a pool reaches it") {
   config.pool.max_prepared_statements = 43;
   config.pool.max_prepared_statement_size = 2048;
   config.pool.max_client_statements_size = 4096;
+  config.pool.max_client_notifications_size = 8192;
   PoolLimits expected;
   expected.mode = LeaseMode::session;
   expected.min_connections = 3;
@@ -89,6 +90,7 @@ TEST_CASE("every key of a pool reaches it") {
   expected.max_prepared_statements = 43;
   expected.max_prepared_statement_size = 2048;
   expected.max_client_statements_size = 4096;
+  expected.max_client_notifications_size = 8192;
   CHECK(limits_of(config) == expected);
 }
 

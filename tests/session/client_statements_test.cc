@@ -12,7 +12,8 @@ struct Scene {
   ClientStatements names;
 
   StatementRef statement(std::string_view text) {
-    return table.intern(as_bytes(std::string(text) + std::string(3, '\0')), SIZE_MAX);
+    return table.intern(as_bytes(std::string(text) + std::string(3, '\0')), ParseContext{},
+                        SIZE_MAX);
   }
   std::string text_of(std::string_view name) {
     const Statement* found = names.find(name);

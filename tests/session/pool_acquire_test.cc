@@ -248,25 +248,15 @@ TEST_CASE("getting an idle backend and giving it back draws no random number") {
 }
 
 // Somebody who wants a backend and nothing else.
-class Wisher final : public Lessee {
+class Wisher final : public ClientlessLessee {
  public:
   void on_leased(Backend&) noexcept override { is_leased = true; }
   void on_wait_failed(const PoolError& failure) noexcept override { error = failure; }
   void on_pool_changed(PoolEntry&) noexcept override {}
-  void on_reply(ByteSpan, BufferRef, bool) noexcept override {}
-  void on_reply_copy(ByteSpan, bool) noexcept override {}
-  void on_statement(uint8_t, uint64_t) noexcept override {}
-  void on_name_settled() noexcept override {}
-  void on_names_undone(size_t) noexcept override {}
-  void on_command_complete(std::string_view) noexcept override {}
-  void on_parameter(std::string_view, std::string_view) noexcept override {}
+  void on_notification(const Notification&) noexcept override {}
   void on_ready(uint8_t, bool) noexcept override {}
-  void on_state(const StateProbe&) noexcept override {}
   void on_skipped_error(const ErrorFields&) noexcept override {}
-  void on_input_end() noexcept override {}
-  void on_backend_drained() noexcept override {}
-  void on_cancel_ended() noexcept override {}
-  void on_backend_lost(const PoolError&, bool) noexcept override {}
+  void on_backend_lost(const PoolError&, Loss) noexcept override {}
 
   bool is_leased = false;
   PoolError error;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -299,30 +300,61 @@ TEST_CASE("waiters keep their time and their order when their pool changes") {
   CHECK(waiting[2].take_tags() == "CZ");
 }
 
-TEST_CASE("a waiter that comes over to where a backend is idle gets it at once") {
-  BenchOptions options = with_cores(2, 1);
-  options.places_sessions = true;
-  SessionBench bench(options);
+// A waiter on the home core of its pool, and an idle backend on the other core, which knows the
+// next configuration already: behind the reload the waiter comes over to it.
+struct ComingOver {
+  explicit ComingOver(BenchOptions options = with_cores(2, 1)) : bench(placed(options)) {
+    holder.query("BEGIN");
+    waiter.query("mine");
+    next = &bench.reconfigure([](BenchDirectory& changed) {
+      changed.limits.max_connections = 2;
+      changed.password = "another";
+    });
+    // A client that comes in by a core that knows goes to one that does not know yet.
+    bench.core(elsewhere).sessions.reload(*next);
+    newcomer.emplace(bench, elsewhere, "me");
+    newcomer->query("a");
+    CHECK(newcomer->take_tags() == "TDCZ");
+  }
+  static BenchOptions placed(BenchOptions options) {
+    options.places_sessions = true;
+    return options;
+  }
+  void reload_home() {
+    bench.core(home).sessions.reload(*next);
+    bench.settle();
+  }
+
+  SessionBench bench;
   const CoreId home = PoolCores(pool_key("db", "me", {}), 2).core_at(0);
   const CoreId elsewhere = static_cast<CoreId>(1 - home);
-  TestClient holder(bench, home, "me");
-  TestClient waiter(bench, home, "me");
-  holder.query("BEGIN");
-  waiter.query("mine");
-  const BenchDirectory& next = bench.reconfigure([](BenchDirectory& changed) {
-    changed.limits.max_connections = 2;
-    changed.password = "another";
-  });
-  // A client that comes in by a core that knows goes to one that does not know yet.
-  bench.core(elsewhere).sessions.reload(next);
-  TestClient newcomer(bench, elsewhere, "me");
-  newcomer.query("a");
-  CHECK(newcomer.take_tags() == "TDCZ");
-  CHECK(waiter.take_tags().empty());
-  bench.core(home).sessions.reload(next);
-  bench.settle();
-  CHECK(waiter.take_tags() == "TDCZ");
-  CHECK(bench.server.sessions().size() == 2);
+  TestClient holder{bench, home, "me"};
+  TestClient waiter{bench, home, "me"};
+  std::optional<TestClient> newcomer;
+  const BenchDirectory* next = nullptr;
+};
+
+TEST_CASE("a waiter that comes over to where a backend is idle gets it at once") {
+  ComingOver scene;
+  CHECK(scene.waiter.take_tags().empty());
+  scene.reload_home();
+  CHECK(scene.waiter.take_tags() == "TDCZ");
+  CHECK(scene.bench.server.sessions().size() == 2);
+}
+
+TEST_CASE("a backend that was idle for long is tested before a waiter that comes over gets it") {
+  BenchOptions options = with_cores(2, 1);
+  options.limits.test_after = seconds(30);
+  options.limits.idle_timeout = 0;
+  ComingOver scene(options);
+  REQUIRE(scene.bench.server.sessions().size() == 2);
+  ServerSession& server = *scene.bench.server.sessions().back();
+  server.log.clear();
+  scene.bench.clock.advance(seconds(40));
+  scene.reload_home();
+  CHECK(scene.waiter.take_tags() == "TDCZ");
+  CHECK(server.tags() == "QQ");
+  CHECK(server.queries() == std::vector<std::string>{"mine"});
 }
 
 TEST_CASE("a waiter is told once that it waits, whatever its pool becomes meanwhile") {

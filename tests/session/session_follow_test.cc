@@ -356,7 +356,7 @@ TEST_CASE("RESET leads to what the client has started with, and it is told so") 
       SessionBench bench(following(2));
       TestClient one(bench, 0, "me", {{"application_name", "mine"}});
       TestClient other(bench, 0, "me");
-      if (is_pinned) one.query("LISTEN a");
+      if (is_pinned) one.query("SELECT pg_advisory_lock(1)");
       one.query("SET application_name='x'");
       static_cast<void>(one.take());
       one.query(reset);
@@ -375,6 +375,28 @@ TEST_CASE("RESET leads to what the client has started with, and it is told so") 
   }
 }
 
+TEST_CASE("what is pipelined behind a RESET finds what the client has started with") {
+  for (const std::string reset : {"RESET application_name", "RESET ALL", "DISCARD ALL"}) {
+    for (const bool is_pinned : {false, true}) {
+      SessionBench bench(following());
+      TestClient one(bench, 0, "me", {{"application_name", "mine"}});
+      if (is_pinned && reset != "DISCARD ALL") one.query("SELECT pg_advisory_lock(1)");
+      one.query("SET application_name='x'");
+      one.query("BEGIN");
+      static_cast<void>(one.take());
+      one.write(query_message("COMMIT") + query_message(reset) + query_message("WHO one") +
+                query_message("BEGIN") + query_message("WHO one") + query_message("COMMIT"));
+      size_t named_count = 0;
+      for (const WireMessage& message : one.take())
+        if (message.tag == 'D') named_count += message.body.ends_with("WHO one is mine") ? 1 : 0;
+      CHECK(named_count == 2);
+      // Within a transaction nothing is held up.
+      one.write(query_message("BEGIN") + query_message(reset) + query_message("SELECT 1"));
+      CHECK(one.take_tags().ends_with("TDCZ"));
+    }
+  }
+}
+
 // --- Pins
 
 struct Held {
@@ -386,7 +408,6 @@ constexpr Held all_held[] = {
     {"CREATE TEMP TABLE t (x int)", "DROP TABLE t", PinReason::temporary},
     {"DECLARE c CURSOR WITH HOLD FOR SELECT 1", "CLOSE c", PinReason::cursor},
     {"SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)", PinReason::lock},
-    {"LISTEN a", "UNLISTEN *", PinReason::listening},
 };
 
 TEST_CASE("what cannot follow keeps the backend until it is gone") {
@@ -512,6 +533,7 @@ TEST_CASE("warn asks nothing and keeps nothing") {
   TestClient one(bench, 0, "me");
   for (const Held& held : all_held) one.query(held.begin);
   one.query("SET work_mem='64'");
+  one.query("LISTEN a");
   one.query("DO ''");
   CHECK(bench.slice().idle_count() == 1);
   CHECK(texts_of(bench.server.only()).size() == 6);

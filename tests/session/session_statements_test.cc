@@ -70,6 +70,7 @@ std::vector<WireMessage> take_all(SessionBench& bench, TestClient& client) {
 struct Scene {
   explicit Scene(uint32_t backends_count = 1, uint32_t statements_max = 200)
       : bench(options(backends_count, statements_max)) {}
+  explicit Scene(const BenchOptions& options) : bench(options) {}
   static BenchOptions options(uint32_t backends_count, uint32_t statements_max) {
     BenchOptions options = with_backends(backends_count);
     options.limits.max_prepared_statements = statements_max;
@@ -87,6 +88,12 @@ struct Scene {
   TestClient one{bench, 0, "me"};
   TestClient two{bench, 0, "me"};
 };
+
+BenchOptions following() {
+  BenchOptions options = Scene::options(1, 200);
+  options.limits.session_state = StatePolicy::follow;
+  return options;
+}
 
 TEST_CASE("a named statement does not keep its backend") {
   Scene scene;
@@ -504,8 +511,9 @@ TEST_CASE("a batch may need more than the limit, with an error in it too") {
 // --- What the server forgets
 
 TEST_CASE("commands that take statements away are told by their text") {
-  for (const char* const text : {"DISCARD ALL", "discard  all;", " \n Deallocate ALL",
-                                 "deallocate prepare all", "DISCARD ALL; select 1"})
+  for (const char* const text :
+       {"DISCARD ALL", "discard  all;", " \n Deallocate ALL", "deallocate prepare all",
+        "DISCARD ALL; select 1", "/* all of them */ DEALLOCATE -- really\n ALL"})
     CHECK(read_dropping(text) == Dropping::all);
   for (const char* const text : {"DEALLOCATE a", "deallocate prepare \"A\"", "DEALLOCATE"})
     CHECK(read_dropping(text) == Dropping::one);
@@ -518,6 +526,8 @@ TEST_CASE("the name of a DEALLOCATE is read where it stands alone") {
   CHECK(read_deallocated_name(std::string_view("DEALLOCATE a\0", 13)) == "a");
   CHECK(read_deallocated_name("deallocate PREPARE My_Name;") == "my_name");
   CHECK(read_deallocated_name("DEALLOCATE \"My \"\"Name\"\"\"") == "My \"Name\"");
+  CHECK(read_deallocated_name("/* x */ DEALLOCATE prepare") == "prepare");
+  CHECK(read_deallocated_name("deallocate prepare \"all\" -- y") == "all");
   for (const char* const text :
        {"DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DEALLOCATE a; select 1",
         "PREPARE a AS select 1", "DEALLOCATE", "DEALLOCATE \"a"})
@@ -586,11 +596,29 @@ TEST_CASE("a discard that fails takes nothing") {
 TEST_CASE("the pooler's own DISCARD ALL takes what the backend has") {
   Scene scene;
   scene.one.write(prepare("s", "x"));
-  scene.two.query("PREPARE p AS x");
+  scene.two.write(prepare("p", std::string(2'000'000, 'x')));
   scene.two.close();
   CHECK(texts_of(scene.server()).empty());
   CHECK(scene.one.take_tags() == "1Z");
   CHECK(run(scene.one, "s") == "x");
+}
+
+TEST_CASE("the same text twice in a batch behind one that is not answered yet") {
+  for (const bool fails : {false, true}) {
+    CAPTURE(fails);
+    Scene scene;
+    const std::string twice =
+        batch(parse_message("s", "x") + parse_message("t", "x") + use("t") + use("s"));
+    if (fails) scene.one.query("BEGIN");
+    (void)scene.one.take();
+    scene.one.write(query_message(fails ? "FAIL" : "select 1") + twice);
+    CHECK(scene.one.take_tags() == (fails ? "EZEZ" : "TDCZ112DC2DCZ"));
+    if (fails) scene.one.query("ROLLBACK");
+    (void)scene.one.take();
+    CHECK(run(scene.one, "s") == (fails ? "26000" : "x"));
+    CHECK(run(scene.one, "t") == (fails ? "26000" : "x"));
+    CHECK(is_idle(scene.bench));
+  }
 }
 
 TEST_CASE("DEALLOCATE in SQL reaches statements of the protocol") {
@@ -645,25 +673,297 @@ TEST_CASE("a statement that somebody made behind our back is replaced") {
 
 // --- Stale plans
 
-TEST_CASE("a statement whose plan is out of date is prepared anew") {
-  Scene scene;
-  scene.one.write(prepare("s", "x"));
-  scene.two.write(prepare("t", "x"));
-  CHECK(scene.one.take_tags() == "1Z");
-  CHECK(scene.two.take_tags() == "1Z");
-  scene.server().make_stale();
-  CHECK(run(scene.one, "s") == "0A000");
-  SUBCASE("for its next use") {
-    CHECK(run(scene.one, "s") == "x");
+struct StaleScene : Scene {
+  explicit StaleScene(const BenchOptions& options = Scene::options(1, 200)) : Scene(options) {
+    one.write(prepare("s", "select 1"));
+    two.write(prepare("t", "select 1"));
+    CHECK(one.take_tags() == "1Z");
+    CHECK(two.take_tags() == "1Z");
+    server().make_stale();
+    (void)new_tags();
   }
-  SUBCASE("for another client") {
-    CHECK(run(scene.two, "t") == "x");
+};
+
+TEST_CASE("a statement whose plan is out of date is prepared anew, and its batch sent again") {
+  StaleScene scene;
+  SUBCASE("bound") {
+    CHECK(run(scene.one, "s") == "select 1");
+    CHECK(scene.new_tags() == "BESCPBES");
   }
-  SUBCASE("by a client that prepares it again") {
-    scene.one.write(batch(close_message("s") + parse_message("s", "x") + use("s")));
+  SUBCASE("bound twice, a portal described, closed and flushed") {
+    scene.one.write(bind_message("p", "s") + frame('D', std::string("Pp\0", 3)) +
+                    frame('E', std::string("p\0\0\0\0\0", 6)) + frame('H', {}) +
+                    frame('C', std::string("Pp\0", 3)) + batch(use("s")));
+    CHECK(scene.one.take_tags() == "2nDC32DCZ");
+  }
+  SUBCASE("by a client that has just prepared it") {
+    scene.one.write(batch(close_message("s") + parse_message("s", "select 1") + use("s")));
     CHECK(scene.one.take_tags() == "312DCZ");
   }
-  CHECK(texts_of(scene.server()) == Texts{"x"});
+  SUBCASE("in pieces") {
+    for (const char c : batch(use("s"))) scene.one.write(std::string(1, c));
+    CHECK(scene.one.take_tags() == (scene.new_tags() == "BESCPBES" ? "2DCZ" : "EZ"));
+  }
+  SUBCASE("behind parameters that follow") {
+    scene.two.query("SET application_name='two'");
+    scene.one.query("SET application_name='one'");
+    scene.server().make_stale();
+    CHECK(run(scene.one, "s") == "select 1");
+  }
+  CHECK(run(scene.two, "t") == "select 1");
+  CHECK(run(scene.one, "s") == "select 1");
+  CHECK(texts_of(scene.server()) == Texts{"select 1"});
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("what libpq sends for a prepared statement costs nothing more") {
+  Scene scene;
+  scene.one.write(prepare("s", "select 1"));
+  scene.two.write(batch(parse_message("", "select 2") + use("")));
+  (void)scene.new_tags();
+  scene.one.write(
+      batch(bind_message("", "s") + frame('D', std::string("P\0", 2)) + execute_message()));
+  CHECK(scene.new_tags() == "BDES");
+  // But who describes the unnamed statement finds nobody else's.
+  scene.one.write(batch(frame('D', std::string("S\0", 2))));
+  CHECK(scene.new_tags() == "CDS");
+}
+
+TEST_CASE("in statement mode a batch is sent again as well") {
+  BenchOptions options = Scene::options(1, 200);
+  options.limits.mode = LeaseMode::statement;
+  StaleScene scene(options);
+  CHECK(run(scene.one, "s") == "select 1");
+}
+
+TEST_CASE(
+    "where a batch cannot be sent again the error is the client's, and its next use is good") {
+  StaleScene scene;
+  SUBCASE("in a transaction block") {
+    scene.one.query("BEGIN");
+    CHECK(run(scene.one, "s") == "0A000");
+    scene.one.query("ROLLBACK");
+  }
+  SUBCASE("with more behind it") {
+    scene.one.write(batch(use("s")) + batch(use("s")));
+    CHECK(scene.one.take_tags() == "EZEZ");
+  }
+  SUBCASE("behind something else in its batch") {
+    scene.one.write(batch(parse_message("", "select 2") + use("") + use("s")));
+    CHECK(scene.one.take_tags() == "12DCEZ");
+  }
+  SUBCASE("with a Parse in it") {
+    scene.one.write(batch(use("s") + parse_message("", "select 2")));
+    CHECK(scene.one.take_tags() == "EZ");
+  }
+  SUBCASE("when its end has not come yet") {
+    scene.one.write(use("s"));
+    CHECK(scene.one.take_tags() == "E");
+    scene.one.write(sync_message());
+    CHECK(scene.one.take_tags() == "Z");
+  }
+  SUBCASE("larger than what is kept") {
+    std::string large = bind_message("", "s");
+    // One value of no length that is announced.
+    large = frame('B', std::string("\0s\0\0\0\0\1", 7) + std::string("\0\0\x27\x10", 4) +
+                           std::string(10'000, 'v') + std::string(2, '\0'));
+    scene.one.write(batch(large + execute_message()));
+    CHECK(scene.one.take_tags() == "EZ");
+  }
+  CHECK(run(scene.one, "s") == "select 1");
+  CHECK(run(scene.two, "t") == "select 1");
+}
+
+TEST_CASE("a batch is sent again once only") {
+  StaleScene scene;
+  scene.server().stays_stale = true;
+  CHECK(run(scene.one, "s") == "0A000");
+  scene.server().stays_stale = false;
+  CHECK(run(scene.one, "s") == "select 1");
+}
+
+TEST_CASE("what comes while a batch is about to be sent again comes behind it") {
+  StaleScene scene;
+  scene.server().is_silent = true;
+  scene.one.write(batch(use("s")));
+  scene.server().write(error_reply("ERROR", "0A000", "cached plan must not change result type"));
+  scene.bench.settle();
+  scene.one.write(sync_message() + query_message("select 2"));
+  CHECK(scene.one.take_tags().empty());
+  scene.server().log.clear();
+  scene.server().write(ready('I'));
+  scene.bench.settle();
+  CHECK(scene.server().tags() == "CPBESSQ");
+}
+
+TEST_CASE("a client that leaves while its batch is about to be sent again leaves nothing") {
+  StaleScene scene;
+  scene.server().is_silent = true;
+  scene.one.write(batch(use("s")));
+  scene.server().write(error_reply("ERROR", "0A000", "cached plan must not change result type"));
+  scene.bench.settle();
+  scene.one.close();
+  scene.server().is_silent = false;
+  scene.server().write(ready('I'));
+  scene.bench.settle();
+  CHECK(run(scene.two, "t") == "select 1");
+}
+
+TEST_CASE("a Parse behind what fails its transaction is refused, though the backend has it") {
+  Scene scene;
+  scene.one.write(prepare("s", "x"));
+  CHECK(scene.one.take_tags() == "1Z");
+  scene.one.write(query_message("BEGIN") + query_message("FAIL") + prepare("t", "x") +
+                  query_message("ROLLBACK") + batch(use("s")));
+  CHECK(scene.one.take_tags() == "CZEZEZCZ2DCZ");
+  CHECK(run(scene.one, "t") == "26000");
+  scene.one.write(prepare("t", "x"));
+  CHECK(scene.one.take_tags() == "1Z");
+}
+
+// --- What else a text depends on
+
+TEST_CASE("a text is parsed apart for sessions that read literals in another way") {
+  Scene scene;
+  scene.one.query("SET TimeZone='UTC'");
+  scene.one.write(prepare("s", "select 1"));
+  scene.two.query("SET TimeZone='Europe/Rome'");
+  scene.two.write(prepare("s", "select 1"));
+  CHECK(texts_of(scene.server()) == Texts{"select 1", "select 1"});
+  // Others share it, whatever else they have set.
+  scene.one.query("SET TimeZone='Europe/Rome'");
+  scene.one.query("SET application_name='one'");
+  scene.one.write(prepare("t", "select 1"));
+  CHECK(scene.counters().server_parses == 2);
+  CHECK(run(scene.one, "t") == "select 1");
+  CHECK(run(scene.two, "s") == "select 1");
+  CHECK(scene.counters().server_parses == 2);
+}
+
+TEST_CASE(
+    "a client that reads literals in another way than before has its statements parsed anew") {
+  Scene scene;
+  scene.one.write(prepare("s", "select 1"));
+  scene.one.query("SET TimeZone='Europe/Rome'");
+  CHECK(run(scene.one, "s") == "select 1");
+  CHECK(texts_of(scene.server()) == Texts{"select 1", "select 1"});
+  scene.two.write(prepare("s", "select 1"));
+  CHECK(run(scene.two, "s") == "select 1");
+  CHECK(scene.counters().server_parses == 2);
+}
+
+TEST_CASE("while it is open how literals are read, a statement is nobody else's") {
+  Scene scene(following());
+  scene.one.write(prepare("s", "select 1"));
+  for (const std::string& change :
+       {query_message("SET LOCAL xmloption='content'"),
+        batch(parse_message("", "SET LOCAL array_nulls=off") + use(""))}) {
+    CAPTURE(change);
+    const uint64_t before = scene.counters().server_parses;
+    scene.two.query("BEGIN");
+    scene.two.write(change);
+    scene.two.write(prepare("t", "select 1"));
+    CHECK(run(scene.two, "t") == "select 1");
+    CHECK(scene.counters().server_parses == before + 1);
+    scene.two.write(change);
+    CHECK(run(scene.two, "t") == "select 1");
+    CHECK(scene.counters().server_parses == before + 2);
+    scene.two.query("COMMIT");
+    // What it has prepared is one of the others from now on.
+    CHECK(run(scene.two, "t") == "select 1");
+    CHECK(run(scene.one, "s") == "select 1");
+    CHECK(scene.counters().server_parses == before + 2);
+    scene.two.write(batch(close_message("t")));
+  }
+}
+
+// --- Without a backend
+
+TEST_CASE("a Parse that servers have accepted is answered while all backends are in use") {
+  Scene scene;
+  scene.one.write(prepare("s", "select 1"));
+  scene.one.query("BEGIN");
+  (void)scene.one.take();
+  scene.two.write(prepare("t", "select 1"));
+  CHECK(scene.two.take_tags() == "1Z");
+  // Its errors are the server's, and so is what nobody has accepted.
+  for (const std::string& other : {prepare("t", "select 1"), prepare("u", "select 2")}) {
+    TestClient client(scene.bench, 0, "me");
+    if (other == prepare("t", "select 1")) client.write(prepare("t", "select 1"));
+    CHECK(client.take_tags() == (other == prepare("t", "select 1") ? "1Z" : ""));
+    client.write(other);
+    CHECK(client.take_tags().empty());
+  }
+  scene.two.write(batch(use("t")));
+  CHECK(scene.two.take_tags().empty());
+  scene.one.query("COMMIT");
+  CHECK(scene.two.take_tags() == "2DCZ");
+}
+
+TEST_CASE("a Parse that is answered without a backend is one of its batch") {
+  Scene scene;
+  scene.one.write(prepare("s", "select 1"));
+  scene.two.write(batch(parse_message("t", "select 1") + use("t") + parse_message("u", "BADPARSE") +
+                        parse_message("v", "select 1")));
+  CHECK(scene.two.take_tags() == "12DCEZ");
+  CHECK(run(scene.two, "t") == "select 1");
+  CHECK(run(scene.two, "v") == "26000");
+  scene.two.write(prepare("u", "BADPARSE"));
+  CHECK(scene.two.take_tags() == "EZ");
+}
+
+TEST_CASE("a statement that a server refuses is not taken for accepted any more") {
+  Scene scene(2);
+  scene.one.write(prepare("s", "select 1"));
+  scene.server().make_stale();
+  scene.one.query("BEGIN");
+  CHECK(run(scene.one, "s") == "0A000");
+  scene.one.query("ROLLBACK");
+  for (TestClient* client : {&scene.one, &scene.two}) client->query("BEGIN");
+  TestClient third(scene.bench, 0, "me");
+  third.write(prepare("t", "select 1"));
+  CHECK(third.take_tags().empty());
+}
+
+TEST_CASE("a Parse whose text changes the session is left to a server") {
+  Scene scene;
+  scene.one.write(prepare("s", "DO x"));
+  CHECK(scene.one.take_tags() == "1Z");
+  scene.one.query("BEGIN");
+  scene.two.write(prepare("t", "DO x"));
+  CHECK(scene.two.take_tags().empty());
+}
+
+TEST_CASE("in a failed transaction a statement stays what it was") {
+  Scene scene(following());
+  scene.one.write(prepare("s", "select 1"));
+  scene.one.query("BEGIN");
+  scene.one.query("SET LOCAL xmloption='content'");
+  scene.one.query("FAIL");
+  (void)scene.one.take();
+  (void)scene.new_tags();
+  scene.one.write(batch(use("s")));
+  CHECK(scene.one.take_tags() == "EZ");
+  CHECK(scene.new_tags() == "BES");
+}
+
+TEST_CASE("behind a change that the server reports statements are shared again") {
+  Scene scene(following());
+  scene.one.write(prepare("s", "select 1"));
+  scene.two.query("BEGIN");
+  for (const std::string& change :
+       {query_message("SET LOCAL TimeZone='UTC'"), query_message("DO x"),
+        batch(parse_message("", "CALL x") + use(""))}) {
+    scene.two.write(change);
+    scene.two.write(prepare("t", "select 1") + batch(use("t")) + batch(close_message("t")));
+    CHECK(scene.counters().server_parses == 1);
+    // But not in what is sent together with it.
+    scene.two.write(change + prepare("t", "select 1") + batch(use("t")) +
+                    batch(close_message("t")));
+    CHECK(scene.counters().server_parses == 2);
+    --scene.bench.slice().counters.server_parses;
+  }
+  (void)take_all(scene.bench, scene.two);
 }
 
 // --- Statements that do not follow

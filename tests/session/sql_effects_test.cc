@@ -9,7 +9,7 @@
 namespace helios {
 namespace {
 
-// "setting unseen (app.x app.y)".
+// "setting unseen (app.x app.y)"; without `literals` and `hidden`.
 std::string effects_text(std::string_view text, bool standard_strings = true) {
   constexpr std::string_view names[] = {"setting",   "role",     "temporary", "cursor", "lock",
                                         "listening", "library",  "unseen",    "reset",  "ends",
@@ -145,6 +145,36 @@ TEST_CASE("set_config is read where its arguments can be") {
   CHECK(effects_text("explain analyze select set_config('work_mem', '1MB', false)") == "setting");
 }
 
+TEST_CASE("what changes the way literals are read is seen, in a transaction too") {
+  const auto changes = [](std::string_view text) {
+    return effects_of(text).has(sql_effect::literals);
+  };
+  CHECK(changes("set DateStyle = 'German'"));
+  CHECK(changes("set local datestyle to dmy"));
+  CHECK(changes("begin; set local time zone 'UTC'"));
+  CHECK(changes("set timezone = 'UTC'"));
+  CHECK(changes("set names 'LATIN1'"));
+  CHECK(changes("set xml option content"));
+  CHECK(changes("set local array_nulls = off"));
+  CHECK(changes("select set_config('IntervalStyle', $1, true)"));
+  CHECK(changes("select set_config($1, $2, true)"));
+  CHECK(changes("reset all"));
+  CHECK(changes("reset standard_conforming_strings"));
+  CHECK(changes("discard all"));
+  const auto hides = [](std::string_view text) { return effects_of(text).has(sql_effect::hidden); };
+  CHECK(hides("set xml option content"));
+  CHECK(hides("set local array_nulls = off"));
+  CHECK(hides("select set_config($1, $2, true)"));
+  CHECK(hides("reset all"));
+  CHECK_FALSE(hides("set local time zone 'UTC'"));
+  CHECK_FALSE(hides("set names 'LATIN1'"));
+  CHECK_FALSE(changes("set local statement_timeout = 1"));
+  CHECK_FALSE(changes("select set_config('app.user', $1, true)"));
+  CHECK_FALSE(changes("set search_path = a"));
+  CHECK_FALSE(changes("reset search_path"));
+  CHECK_FALSE(changes("select 1"));
+}
+
 TEST_CASE("RESET and DISCARD are seen") {
   CHECK(effects_text("reset all") == "setting reset reported");
   CHECK(effects_text("reset app.x") == "setting reset");
@@ -245,7 +275,7 @@ TEST_CASE("prepared statements do what they do when they are executed") {
   CHECK(effects_text("execute p(set_config('work_mem', '1MB', false))") == "setting executes");
   CHECK(effects_text("explain analyze execute p(1)") == "executes");
   CHECK(effects_text("create table t as execute p(1)") == "executes");
-  CHECK(effects_text("deallocate p").empty());
+  CHECK(effects_text("deallocate p") == "ends");
 }
 
 TEST_CASE("the quick look knows most queries") {

@@ -213,6 +213,7 @@ void Checker::look_at_backends(CoreId id) {
     check_age(backend, generation);
     if (backend.state() == Backend::State::moving)
       ++cores_[id].parts[generation].moving_to[backend.moving_to()];
+    if (backend.state() == Backend::State::testing) ++cores_[id].parts[generation].testing;
   });
   for (size_t i = 0; i < generations_.size(); ++i) {
     const Part& part = cores_[id].parts[i];
@@ -333,7 +334,7 @@ void Checker::note_covered() {
               [](const Waiting& a, const Waiting& b) { return a.since < b.since; });
     std::vector<uint32_t> coming = coming_by_mail_[id];
     for (size_t i = 0; i < generations_.size(); ++i) {
-      coming[i] += facts.parts[i].connecting;
+      coming[i] += facts.parts[i].connecting + facts.parts[i].testing;
       for (const CoreFacts& other : cores_) coming[i] += other.parts[i].moving_to[id];
     }
     for (Waiting& one : facts.waiting) {

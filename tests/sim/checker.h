@@ -106,6 +106,7 @@ class Checker {
   struct Part {
     uint32_t free = 0;
     uint32_t connecting = 0;
+    uint32_t testing = 0;  // As one that was borrowed may be, before a waiter gets it.
     uint32_t backends = 0;
     uint32_t idle = 0;
     std::vector<uint32_t> moving_to;  // By core.

@@ -15,6 +15,9 @@ bool is_excuse(const std::string& code) {
   return false;
 }
 
+constexpr const char* loss_texts[] = {"server closed the connection unexpectedly",
+                                      "terminating connection due to administrator command"};
+
 }  // namespace
 
 Client::Client(ClientHost& host, uint32_t number, size_t pool)
@@ -109,11 +112,12 @@ void Client::connect() {
   const PoolSettings& pool = settings.pools[pool_];
   SimRandom& random = host_.random();
   mark_ = "c" + std::to_string(number_) + "." + std::to_string(++visits_count_) + "-";
-  writer_.emplace(random, mark_);
+  writer_.emplace(random, mark_, licence());
   facts_ = {};
   std::vector<std::pair<std::string, std::string>> parameters;
   if (random.percent(50)) {
     facts_.application_name = mark_ + "first";
+    facts_.first_application_name = facts_.application_name;
     parameters.emplace_back("application_name", facts_.application_name);
   }
   inbox_.clear();
@@ -126,10 +130,34 @@ void Client::connect() {
   status_ = 'I';
   pipelines_ = random.percent(40);
   is_welcome_ = was_asked_ = has_cancelled_ = false;
-  has_said_goodbye_ = has_failed_ = is_told_ = false;
+  has_said_goodbye_ = has_failed_ = is_told_ = is_discarded_ = has_lost_block_ = false;
+  told_name_ = facts_.application_name;
   came_at_ = asked_at_ = progress_at_ = host_.now();
   fd_ = host_.connect();
   host_.note("client connects", number_, visits_count_);
+}
+
+// What holds under each configuration that may come. No reload changes session_state.
+Licence Client::licence() const {
+  const Settings& settings = host_.settings();
+  // In session mode it leads to what the backend began with; and the checker would take it for the
+  // pooler's own, behind which connect_query comes again.
+  const auto may_discard = [this](const Configuration& one) {
+    const PoolLimits& limits = one.limits[pool_];
+    return limits.mode != LeaseMode::session && limits.connect_query.empty();
+  };
+  Licence licence;
+  licence.sets = settings.first.limits[pool_].session_state != StatePolicy::warn;
+  licence.discards = licence.sets && may_discard(settings.first);
+  for (const Change& change : settings.changes)
+    if (!may_discard(change.next)) licence.discards = false;
+  return licence;
+}
+
+// The answer due is to something that would keep a backend, in a pool that allows no such thing.
+bool Client::may_be_kept_off() const {
+  return !replies_.empty() && replies_.front().effect == Reply::Effect::hold &&
+         host_.settings().first.limits[pool_].session_state == StatePolicy::refuse;
 }
 
 bool Client::may_begin_step() const {
@@ -144,6 +172,8 @@ void Client::work() {
     --units_left_;
     script_ = writer_->next(facts_, replies_.empty());
   }
+  // A transaction that was lost with its COMMIT, say, has no end in its script.
+  if (script_.empty() && replies_.empty() && has_lost_block_) script_ = writer_->rollback();
   if (!may_begin_step()) {
     if (!script_.empty() || !replies_.empty()) return dawdle();
     return leave(host_.random().percent(60));
@@ -249,7 +279,12 @@ void Client::on_message(const WireMessage& message) {
   replies_.front().has_begun = true;
   std::deque<WireMessage>& expected = replies_.front().expected;
   if (has_failed_ || expected.empty()) return fail(std::string("too much: ") + message.tag);
-  if (message.tag != expected.front().tag || message.body != expected.front().body)
+  // The end of a transaction that has failed already may be the pooler's own answer.
+  const bool is_lost_end = replies_.front().effect == Reply::Effect::end && status_ == 'E' &&
+                           !host_.is_calm() && message.tag == 'C' &&
+                           message.body == std::string("ROLLBACK\0", 9);
+  if (!is_lost_end &&
+      (message.tag != expected.front().tag || message.body != expected.front().body))
     return fail(std::string("not its own: ") + message.tag + " \"" + message.body.substr(0, 60) +
                 "\"");
   expected.pop_front();
@@ -273,9 +308,20 @@ void Client::on_parameter(const WireMessage& message) {
   }
   const std::string_view value = body.substr(name.size(), body.size() - name.size() - 1);
   const std::string* wanted = &facts_.application_name;
-  if (is_welcome_ && !replies_.empty() && replies_.front().effect == Reply::Effect::rename)
-    wanted = &replies_.front().text;
-  if (value != *wanted) fail("not its own application_name: " + std::string(value));
+  if (is_welcome_ && !replies_.empty()) {
+    const Reply& reply = replies_.front();
+    if (reply.effect == Reply::Effect::rename) wanted = &reply.text;
+    // First the server's, then its own, when the pooler knows of it.
+    if (reply.effect == Reply::Effect::discard && value.empty()) return;
+    if (reply.effect == Reply::Effect::discard) wanted = &facts_.first_application_name;
+  }
+  if (is_discarded_ && value == facts_.first_application_name) return;
+  // What was not done is taken back.
+  const bool is_taken_back = !host_.is_calm() && value == facts_.application_name &&
+                             told_name_ == *wanted && wanted != &facts_.application_name;
+  told_name_ = value;
+  if (value != *wanted && !is_taken_back)
+    fail("not its own application_name: " + std::string(value));
 }
 
 // Only who waits for a server is told so: outside of a transaction, before anything of the answer.
@@ -300,10 +346,43 @@ void Client::on_error(const WireMessage& message) {
   if (replies_.empty()) return fail("an error that it did not make: " + code);
   if (has_failed_) return fail("two errors in one answer");
   has_failed_ = true;
+  if (is_loss(code, field_of(message, 'M'))) return on_loss();
   const Reply& reply = replies_.front();
-  const bool is_aborted = status_ == 'E' && reply.effect != Reply::Effect::end;
-  const bool is_due = code == reply.error || (is_aborted && code == "25P02");
+  const bool is_lost_end = has_lost_block_ && reply.may_be_lost;
+  const bool is_aborted = status_ == 'E' && (reply.effect != Reply::Effect::end || is_lost_end);
+  const bool is_due = code == reply.error || (is_aborted && code == "25P02") ||
+                      ((has_cancelled_ || losses_count_ > 0) && code == reply.error_if_interrupted);
+  if (code == "0A000" && may_be_kept_off()) {
+    ++kept_off_count_;
+    return;
+  }
   if (!is_due && !(has_cancelled_ && code == "57014")) fail("not its own error: " + code);
+}
+
+bool Client::is_loss(const std::string& code, const std::string& message) const {
+  return (code == "08006" && message == loss_texts[0]) ||
+         (code == "57P01" && message == loss_texts[1]);
+}
+
+// A backend was lost: the transaction, if there is one, has failed. Nobody is told twice.
+void Client::on_loss() {
+  ++losses_count_;
+  if (host_.is_calm()) fail("lost a server although nothing happened");
+  if (status_ == 'I') return;
+  ++lost_blocks_count_;
+  if (std::exchange(has_lost_block_, true)) fail("told twice that its transaction is lost");
+  for (Reply& reply : replies_) reply.may_be_lost = true;
+}
+
+// Only who would miss its backend is ended with it.
+void Client::check_fatal_loss() {
+  if (!is_welcome_ || writer_->has_prepared() || writer_->has_split_unnamed()) return;
+  if (any_limits_since(came_at_, [&](const PoolLimits& limits) {
+        return limits.mode == LeaseMode::session || limits.session_state != StatePolicy::warn ||
+               (writer_->has_parsed() && limits.max_prepared_statements == 0);
+      }))
+    return;
+  fail("ended with its server, and could go on");
 }
 
 // Told that its database or user is not there (any more). Nobody is told so for nothing, nor in a
@@ -318,8 +397,15 @@ bool Client::is_removal(const std::string& code, const std::string& message) {
     fail("removed, and is not: " + message);
   if (message.find(is_of_user ? user : database) != 0) fail("removed is another: " + message);
   if (code == "3D000" && is_welcome_) fail("welcome, and not there: " + message);
-  const bool is_within = !replies_.empty() && replies_.front().has_begun;
-  if (status_ != 'I' || is_within) fail("cut off in the middle of its work: " + message);
+  // A Close is answered without a backend, before its Sync has come.
+  const bool is_closed = !replies_.empty() && replies_.front().expected.empty() &&
+                         replies_.front().effect == Reply::Effect::deallocate;
+  const bool is_within = !replies_.empty() && replies_.front().has_begun && !is_closed;
+  // Of a transaction that is lost nothing is left to be done.
+  const bool is_open = !script_.empty() && script_.front().continues;
+  const bool may_be_lost = !host_.is_calm() && (status_ != 'I' || is_open);
+  if ((status_ != 'I' || is_within) && !may_be_lost)
+    fail("cut off in the middle of its work: " + message);
   ++removals_count_;
   return true;
 }
@@ -355,7 +441,9 @@ void Client::on_fatal(const std::string& code, const std::string& message) {
       any_limits_since(
           came_at_, [](const PoolLimits& limits) { return limits.mode == LeaseMode::statement; }))
     return;
+  if (code == "0A000" && may_be_kept_off()) return;
   if (is_removal(code, message)) return;
+  if (is_loss(code, message)) check_fatal_loss();
   if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);
   if (host_.is_calm() && code != "53300") fail("a last word although nothing happened: " + code);
   check_refusal(message);
@@ -368,14 +456,26 @@ void Client::on_ready(char status) {
     return;
   }
   if (replies_.empty()) return fail("ready although nothing was asked");
+  const bool is_kept = may_be_kept_off() && !has_failed_;
   Reply reply = std::move(replies_.front());
   replies_.pop_front();
   ++replies_count_;
   if (std::exchange(has_failed_, false)) {
     if (status_ == 'T') status_ = 'E';
+    // The end of a lost transaction that is known to be one has ended it.
+    if (has_lost_block_ && reply.effect == Reply::Effect::end && status == 'I') apply(reply);
+    // A name is made or closed when the server has said so, whatever becomes of the rest.
+    const bool is_of_name =
+        reply.effect == Reply::Effect::prepare || reply.effect == Reply::Effect::deallocate;
+    if (is_of_name && reply.error.empty() && reply.expected.empty()) apply(reply);
   } else {
     if (!reply.error.empty()) fail("an error was left out");
     if (!reply.expected.empty()) fail("a part of an answer was left out");
+    if (is_kept && !any_limits_since(came_at_, [](const PoolLimits& limits) {
+          return limits.mode == LeaseMode::session;
+        }))
+      fail("keeps a backend where that is refused");
+    own_count_ += reply.tells_own ? 1 : 0;
     apply(reply);
   }
   if (status != status_) fail(std::string("not its own transaction: ready ") + status);
@@ -391,21 +491,47 @@ void Client::apply(const Reply& reply) {
       return;
     case Reply::Effect::begin:
       status_ = 'T';
+      facts_.settings_at_begin = facts_.settings;
       return;
     case Reply::Effect::end:
+      // The transaction may not have begun.
+      if (status_ == 'E' || (status_ == 'T' && reply.text == "ROLLBACK"))
+        facts_.settings = facts_.settings_at_begin;
       status_ = 'I';
+      has_lost_block_ = false;
       return;
     case Reply::Effect::rename:
       facts_.application_name = reply.text;
       return;
     case Reply::Effect::prepare:
-      facts_.statement = reply.text;
-      facts_.is_by_query = reply.text == "PREPARE";
+      facts_.statements[reply.name] = {reply.text, reply.text == "PREPARE"};
       return;
     case Reply::Effect::deallocate:
-      facts_.statement.clear();
+      facts_.statements.erase(reply.name);
       return;
+    case Reply::Effect::set:
+      facts_.settings[reply.name] = reply.text;
+      return;
+    case Reply::Effect::reset:
+      facts_.settings.erase(reply.name);
+      return;
+    case Reply::Effect::hold:
+      facts_.held.insert(reply.name);
+      return;
+    case Reply::Effect::release:
+      facts_.held.erase(reply.name);
+      return;
+    case Reply::Effect::discard:
+      return discard();
   }
+}
+
+void Client::discard() {
+  is_discarded_ = true;
+  facts_.application_name = facts_.first_application_name;
+  facts_.settings.clear();
+  facts_.held.clear();
+  facts_.statements.clear();
 }
 
 }  // namespace helios::sim

@@ -67,6 +67,13 @@ class Client {
   // Visits that ended because its database or user was removed, or had its max_clients.
   [[nodiscard]] uint64_t removals_count() const { return removals_count_; }
   [[nodiscard]] uint64_t refusals_count() const { return refusals_count_; }
+  // Things that would have kept a backend and were refused.
+  [[nodiscard]] uint64_t kept_off_count() const { return kept_off_count_; }
+  // Answers that told what the session had set or held, or its own statement.
+  [[nodiscard]] uint64_t own_count() const { return own_count_; }
+  // Answers that were lost with a backend, and transactions.
+  [[nodiscard]] uint64_t losses_count() const { return losses_count_; }
+  [[nodiscard]] uint64_t lost_blocks_count() const { return lost_blocks_count_; }
 
  private:
   // Whether `holds(configuration)`, or `holds(limits)` of its pool, was so for any core at some
@@ -79,6 +86,8 @@ class Client {
   [[nodiscard]] bool was_database_missing() const;
   [[nodiscard]] bool is_removal(const std::string& code, const std::string& message);
   void check_refusal(const std::string& message);
+  [[nodiscard]] Licence licence() const;
+  [[nodiscard]] bool may_be_kept_off() const;
   void on_authentication(const test::WireMessage& message);
   [[nodiscard]] bool has_input() const;
   [[nodiscard]] bool may_begin_step() const;
@@ -95,9 +104,13 @@ class Client {
   void on_parameter(const test::WireMessage& message);
   void on_error(const test::WireMessage& message);
   void on_notice(const test::WireMessage& message);
+  [[nodiscard]] bool is_loss(const std::string& code, const std::string& message) const;
+  void on_loss();
+  void check_fatal_loss();
   void on_fatal(const std::string& code, const std::string& message);
   void on_ready(char status);
   void apply(const Reply& reply);
+  void discard();
 
   ClientHost& host_;
   const uint32_t number_;
@@ -109,6 +122,10 @@ class Client {
   uint64_t notices_count_ = 0;
   uint64_t removals_count_ = 0;
   uint64_t refusals_count_ = 0;
+  uint64_t kept_off_count_ = 0;
+  uint64_t own_count_ = 0;
+  uint64_t losses_count_ = 0;
+  uint64_t lost_blocks_count_ = 0;
   Nanoseconds next_act_;
   Nanoseconds next_read_ = 0;
 
@@ -131,6 +148,9 @@ class Client {
   bool has_said_goodbye_ = false;
   bool has_failed_ = false;  // The server's answer under way had an error.
   bool is_told_ = false;     // FATAL has come: nothing may follow.
+  bool is_discarded_ = false;
+  bool has_lost_block_ = false;  // The transaction has failed for the loss of its backend.
+  std::string told_name_;        // Its application_name, as it was told.
   Nanoseconds came_at_ = 0;
   Nanoseconds asked_at_ = 0;  // The begin of the visit, or of what was asked when nothing was due.
   Nanoseconds progress_at_ = 0;

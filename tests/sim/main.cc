@@ -177,7 +177,12 @@ bool covers_everything(const Tally& tally) {
   need("reloads", tally.reloads);
   need("generations of pools", tally.generations);
   need("removed databases and users", tally.removals);
+  need("answers that were lost with a backend", tally.losses);
+  need("transactions that were lost with a backend", tally.lost_blocks);
   need("databases and users with all their clients", tally.refusals);
+  need("sessions and statements that follow", tally.own_answers);
+  need("pins", tally.pins);
+  need("refused pins", tally.kept_off);
   return is_good;
 }
 
@@ -197,11 +202,14 @@ int run_many(const Arguments& arguments) {
   printf("%" PRIu64 " turns, %" PRIu64 " answers, %" PRIu64 " waits (%" PRIu64 " in vain), %" PRIu64
          " connects (%" PRIu64 " in vain), %" PRIu64 " moves, %" PRIu64 " of sessions, %" PRIu64
          " cancel requests, %" PRIu64 " faults, %" PRIu64 " reloads of cores, %" PRIu64
-         " new generations, %" PRIu64
-         " clients removed; overtaken by the bound and %.1f hops; %.1f s\n",
+         " new generations, %" PRIu64 " clients removed, %" PRIu64
+         " answers of their own sessions, %" PRIu64 " pins (%" PRIu64 " refused), %" PRIu64
+         " answers and %" PRIu64
+         " transactions lost with a backend; overtaken by the bound and %.1f hops; %.1f s\n",
          total.turns, total.replies, total.waits, total.wait_timeouts, total.connects,
          total.connect_failures, total.moves, total.session_moves, total.cancels, total.faults,
-         total.reloads, total.generations, total.removals, total.excess_hops, spent.count());
+         total.reloads, total.generations, total.removals, total.own_answers, total.pins,
+         total.kept_off, total.losses, total.lost_blocks, total.excess_hops, spent.count());
   if (arguments.seeds_count >= 100 && !covers_everything(total)) ++failed;
   printf("%" PRIu64 " passed, %" PRIu64 " failed\n",
          arguments.seeds_count - std::min(failed, arguments.seeds_count), failed);

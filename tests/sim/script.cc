@@ -1,5 +1,7 @@
 #include "tests/sim/script.h"
 
+#include <iterator>
+
 #include "helios/base/assert.h"
 
 namespace helios::sim {
@@ -26,6 +28,29 @@ std::string rows_of(std::string_view text) {
   return rows;
 }
 
+Reply answer(std::string_view bytes, Effect effect = Effect::none, std::string name = {},
+             std::string text = {}) {
+  return {messages_of(std::string(bytes)), {}, effect, std::move(name), std::move(text)};
+}
+
+Reply error(std::string code) {
+  Reply reply;
+  reply.error = std::move(code);
+  return reply;
+}
+
+// What keeps a backend, and what ends that.
+struct Holding {
+  const char* name;
+  const char* begin;
+  const char* end;
+};
+constexpr Holding holdings[] = {
+    {"temporary", "CREATE TEMP TABLE x (a int)", "DROP TABLE x"},
+    {"cursor", "DECLARE x CURSOR WITH HOLD FOR SELECT 1", "CLOSE x"},
+    {"lock", "SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"},
+};
+
 std::string parse_complete() {
   return frame('1', {});
 }
@@ -36,21 +61,21 @@ std::string bind_complete() {
 }  // namespace
 
 std::deque<Step> Scriptwriter::next(const SessionFacts& facts, bool is_certain) {
+  if (is_certain && licence_.sets && random_.percent(35)) return {own(facts)};
   if (is_certain && random_.percent(45)) {
-    switch (random_.below(5)) {
+    switch (random_.below(6)) {
       case 0:
         return {rename()};
       case 1:
       case 2:
         return {who(facts)};
-      case 3:
-        if (facts.statement.empty()) return {ghost()};
-        [[fallthrough]];
       default:
         return {named(facts)};
     }
   }
-  switch (random_.below(12)) {
+  switch (random_.below(13)) {
+    case 12:
+      return bind_later();
     case 0:
     case 1:
     case 2:
@@ -71,28 +96,29 @@ std::deque<Step> Scriptwriter::next(const SessionFacts& facts, bool is_certain) 
   }
 }
 
-// Most are short; some take many buffers.
+// Most are short; some take many buffers. Where sessions are followed, most are SQL: behind what is
+// none the pooler cleans everything.
 std::string Scriptwriter::next_text() {
   std::string text = mark_ + std::to_string(++texts_count_) + "-";
   const uint64_t kind = random_.below(20);
   text.append(kind == 0 ? random_.below(40'000) : kind < 4 ? random_.below(3'000) : 5, 'x');
-  return text;
+  return licence_.sets && random_.percent(80) ? "SELECT '" + text + "'" : text;
 }
 
 Step Scriptwriter::query(const std::string& text) {
-  return {query_message(text), {{messages_of(echo(text)), {}, Effect::none, {}}}, false};
+  return {query_message(text), {answer(echo(text))}, false};
 }
 
 Step Scriptwriter::command(const std::string& text, Effect effect) {
   const std::string tag = text.substr(0, text.find(' '));
-  return {query_message(text), {{messages_of(complete(tag)), {}, effect, {}}}, false};
+  return {query_message(text), {answer(complete(tag), effect)}, false};
 }
 
 Step Scriptwriter::failure() {
-  if (random_.percent(50)) return {query_message("FAIL"), {{{}, "22012", Effect::none, {}}}, false};
+  if (random_.percent(50)) return {query_message("FAIL"), {error("22012")}, false};
   // Nothing behind the error is looked at until Sync.
   std::string bytes = parse_message("", "BADPARSE") + bind_message("", "") + execute_message();
-  return {bytes + sync_message(), {{{}, "22012", Effect::none, {}}}, false};
+  return {bytes + sync_message(), {error("22012")}, false};
 }
 
 Step Scriptwriter::batch() {
@@ -132,13 +158,17 @@ std::deque<Step> Scriptwriter::transaction() {
       steps.push_back(failure());
     } else if (kind < 4) {
       steps.push_back(batch());
+    } else if (kind == 5 && licence_.sets) {
+      steps.push_back(set());
     } else if (kind == 4) {
       for (Step& step : copy_in()) steps.push_back(std::move(step));
     } else {
       steps.push_back(query(next_text()));
     }
   }
-  steps.push_back(command(random_.percent(70) ? "COMMIT" : "ROLLBACK", Effect::end));
+  const std::string end = random_.percent(70) ? "COMMIT" : "ROLLBACK";
+  steps.push_back(command(end, Effect::end));
+  steps.back().replies[0].text = end;
   return steps;
 }
 
@@ -186,50 +216,141 @@ Step Scriptwriter::rename() {
   return step;
 }
 
+// A query in either protocol that is answered with this row.
+Step Scriptwriter::row(const std::string& text, const std::string& row) {
+  Step step{query_message(text), {answer(echo(row))}, false};
+  if (random_.percent(50)) {
+    step.bytes =
+        parse_message("", text) + bind_message("", "") + execute_message() + sync_message();
+    step.replies = {answer(parse_complete() + bind_complete() + rows_of(row))};
+  }
+  step.replies[0].tells_own = true;
+  return step;
+}
+
 Step Scriptwriter::who(const SessionFacts& facts) {
   const std::string text = "WHO " + mark_ + std::to_string(++texts_count_);
-  const std::string row = text + " is " + facts.application_name;
-  if (random_.percent(50))
-    return {query_message(text), {{messages_of(echo(row)), {}, Effect::none, {}}}, false};
-  const std::string bytes = parse_message("", text) + bind_message("", "") + execute_message();
-  const std::string answer = parse_complete() + bind_complete() + rows_of(row);
-  return {bytes + sync_message(), {{messages_of(answer), {}, Effect::none, {}}}, false};
+  return row(text, text + " is " + facts.application_name);
 }
 
 // A statement that this client has not made: whoever had the backend before must have left none.
-Step Scriptwriter::ghost() {
-  const std::string bytes = bind_message("", "s") + execute_message() + sync_message();
-  return {bytes, {{{}, "26000", Effect::none, {}}}, false};
+Step Scriptwriter::ghost(const std::string& name) {
+  const std::string first =
+      random_.percent(50) ? bind_message("", name) + execute_message() : describe_message(name);
+  return {first + sync_message(), {error("26000")}, false};
 }
 
-// Makes the statement "s", uses it or closes it.
+// Statements whose names all clients use: makes one, uses it or closes it.
 Step Scriptwriter::named(const SessionFacts& facts) {
-  if (facts.statement.empty() && random_.percent(30)) {
-    Step step = command("PREPARE s AS " + mark_, Effect::prepare);
+  const std::string name = random_.percent(70) ? "s" : "t";
+  const auto found = facts.statements.find(name);
+  if (found != facts.statements.end()) return use(name, found->second);
+  return random_.percent(35) ? ghost(name) : prepare(name);
+}
+
+Step Scriptwriter::prepare(const std::string& name) {
+  if (random_.percent(30)) {
+    Step step = command("PREPARE " + name + " AS " + mark_, Effect::prepare);
+    has_prepared_ = true;
+    step.replies[0].name = name;
     step.replies[0].text = "PREPARE";
     return step;
   }
-  if (facts.statement.empty()) {
-    // Some are the same for all clients.
-    const std::string text =
-        random_.percent(50) ? next_text() : "shared" + std::to_string(random_.below(4));
-    if (random_.percent(20)) {
-      // Skipped behind an error: it is not there afterwards.
-      const std::string bytes = parse_message("", "BADPARSE") + parse_message("s", text);
-      return {bytes + sync_message(), {{{}, "22012", Effect::none, {}}}, false};
-    }
-    return {parse_message("s", text) + sync_message(),
-            {{messages_of(parse_complete()), {}, Effect::prepare, text}},
-            false};
+  has_parsed_ = true;
+  // Some are the same for all clients.
+  const std::string text =
+      random_.percent(50) ? next_text() : "shared" + std::to_string(random_.below(4));
+  if (random_.percent(20)) {
+    // Skipped behind an error: it is not there afterwards.
+    const std::string bytes = parse_message("", "BADPARSE") + parse_message(name, text);
+    return {bytes + sync_message(), {error("22012")}, false};
   }
-  if (facts.is_by_query || random_.percent(15)) return command("DEALLOCATE s", Effect::deallocate);
-  if (random_.percent(50))
-    return {close_message("s") + sync_message(),
-            {{messages_of(frame('3', {})), {}, Effect::deallocate, {}}},
+  return {parse_message(name, text) + sync_message(),
+          {answer(parse_complete(), Effect::prepare, name, text)},
+          false};
+}
+
+Step Scriptwriter::use(const std::string& name, const PreparedText& statement) {
+  if (statement.is_by_query || random_.percent(15)) {
+    Step step = command("DEALLOCATE " + name, Effect::deallocate);
+    step.replies[0].name = name;
+    return step;
+  }
+  if (random_.percent(40))
+    return {close_message(name) + sync_message(),
+            {answer(frame('3', {}), Effect::deallocate, name)},
             false};
-  const std::string bytes = bind_message("", "s") + execute_message() + sync_message();
-  const std::string answer = bind_complete() + rows_of(facts.statement);
-  return {bytes, {{messages_of(answer), {}, Effect::none, {}}}, false};
+  if (random_.percent(10))
+    return {parse_message(name, "taken") + sync_message(), {error("42P05")}, false};
+  std::string bytes;
+  std::string reply;
+  if (random_.percent(30)) {
+    bytes = describe_message(name);
+    reply = frame('t', std::string(2, '\0')) + frame('n', {});
+  }
+  bytes += bind_message("", name) + execute_message() + sync_message();
+  Step step{bytes, {answer(reply + bind_complete() + rows_of(statement.text))}, false};
+  step.replies[0].tells_own = true;
+  return step;
+}
+
+// The unnamed statement, bound by the batch behind the one that makes it.
+std::deque<Step> Scriptwriter::bind_later() {
+  has_split_unnamed_ = true;
+  const std::string text = next_text();
+  Step first{parse_message("", text) + sync_message(), {answer(parse_complete())}, false};
+  Step second{bind_message("", "") + execute_message() + sync_message(),
+              {answer(bind_complete() + rows_of(text))},
+              false};
+  second.replies[0].error_if_interrupted = "26000";
+  return {std::move(first), std::move(second)};
+}
+
+// What only the client's own session must show.
+Step Scriptwriter::own(const SessionFacts& facts) {
+  const uint64_t kind = random_.below(20);
+  if (kind == 0 && licence_.discards) {
+    const std::string text = "DISCARD ALL";
+    return {query_message(text), {answer(complete(text), Effect::discard)}, false};
+  }
+  if (kind < 5) return set();
+  if (kind < 7 && !facts.settings.empty()) return reset(facts);
+  if (kind < 10) return hold_or_release(facts);
+  return state(facts);
+}
+
+Step Scriptwriter::set() {
+  const std::string value = mark_ + std::to_string(++texts_count_);
+  const char* name = random_.percent(40) ? "work_mem" : random_.percent(50) ? "app.own" : "role";
+  const bool is_role = name[0] == 'r';
+  Step step =
+      command(is_role ? "SET ROLE " + value : "SET " + (name + ("='" + value + "'")), Effect::set);
+  step.replies[0].name = name;
+  step.replies[0].text = value;
+  return step;
+}
+
+Step Scriptwriter::reset(const SessionFacts& facts) {
+  auto setting = facts.settings.begin();
+  std::advance(setting, random_.below(facts.settings.size()));
+  Step step =
+      command("RESET " + (setting->first == "role" ? "ROLE" : setting->first), Effect::reset);
+  step.replies[0].name = setting->first;
+  return step;
+}
+
+Step Scriptwriter::state(const SessionFacts& facts) {
+  const std::string text = "STATE " + mark_ + std::to_string(++texts_count_);
+  return row(text, text + " is" + ScriptedState::describe(facts.settings, facts.held));
+}
+
+Step Scriptwriter::hold_or_release(const SessionFacts& facts) {
+  const Holding& holding = holdings[random_.below(std::size(holdings))];
+  const bool is_held = facts.held.contains(holding.name);
+  Step step =
+      command(is_held ? holding.end : holding.begin, is_held ? Effect::release : Effect::hold);
+  step.replies[0].name = holding.name;
+  return step;
 }
 
 }  // namespace helios::sim

@@ -66,6 +66,22 @@ const char* to_text(LeaseMode mode) {
   return "";
 }
 
+const char* to_text(StatePolicy policy) {
+  switch (policy) {
+    case StatePolicy::follow:
+      return "follow";
+    case StatePolicy::strict:
+      return "strict";
+    case StatePolicy::pin:
+      return "pin";
+    case StatePolicy::warn:
+      return "warn";
+    case StatePolicy::refuse:
+      return "refuse";
+  }
+  return "";
+}
+
 std::string in_ms(Nanoseconds duration) {
   return std::to_string(static_cast<double>(duration) / 1e6) + " ms";
 }
@@ -143,13 +159,12 @@ void Settings::draw_more() {
     first.database_clients_max.push_back(rare_limit(random, clients_count));
   for (size_t i = 0; i < first.user_max.size(); ++i)
     first.user_clients_max.push_back(rare_limit(random, clients_count));
-  // Most statements here are none of PostgreSQL's: where state is followed, nearly every
-  // transaction is asked about, and its backend cleaned.
   SimRandom of_state(seed ^ 0x7374617465);
   for (PoolLimits& limits : first.limits)
-    if (of_state.percent(30))
+    if (of_state.percent(50))
       limits.session_state =
-          one_of(of_state, {StatePolicy::follow, StatePolicy::strict, StatePolicy::pin});
+          one_of(of_state, {StatePolicy::follow, StatePolicy::follow, StatePolicy::strict,
+                            StatePolicy::pin, StatePolicy::refuse});
 }
 
 // In a third of the seeds; from numbers of their own, too.
@@ -300,7 +315,8 @@ std::string Settings::describe(const Configuration& one) const {
               in_ms(limits.reserve_after);
     if (limits.wait_notice > 0) text += ", notice " + in_ms(limits.wait_notice);
     if (!limits.connect_query.empty()) text += ", connect_query " + limits.connect_query;
-    text += ", statements " + number(limits.max_prepared_statements);
+    text += ", statements " + number(limits.max_prepared_statements) + ", state " +
+            to_text(limits.session_state);
   }
   return text;
 }

@@ -99,6 +99,11 @@ void Tally::add(const Tally& other) {
   generations += other.generations;
   removals += other.removals;
   refusals += other.refusals;
+  own_answers += other.own_answers;
+  pins += other.pins;
+  kept_off += other.kept_off;
+  losses += other.losses;
+  lost_blocks += other.lost_blocks;
   excess_hops = std::max(excess_hops, other.excess_hops);
 }
 
@@ -544,6 +549,7 @@ Tally Simulation::tally() {
     tally_.connect_failures += pools.connect_failures;
     tally_.moves += pools.moves_in;
     tally_.cancels += pools.cancels;
+    tally_.pins += pools.pins.total();
     // Part of a farewell that comes while the backend moves is one too.
     violations += pools.violations;
     if (pools.late_ends > 0) fail("a node is said to have closed too late");
@@ -557,6 +563,10 @@ Tally Simulation::tally() {
     tally_.notices += client->notices_count();
     tally_.removals += client->removals_count();
     tally_.refusals += client->refusals_count();
+    tally_.own_answers += client->own_count();
+    tally_.kept_off += client->kept_off_count();
+    tally_.losses += client->losses_count();
+    tally_.lost_blocks += client->lost_blocks_count();
   }
   tally_.reserve_uses = checker_->reserve_uses_count();
   tally_.connect_queries = checker_->connect_queries_count();

@@ -45,6 +45,11 @@ struct Tally {
   uint64_t generations = 0;  // That followed another one.
   uint64_t removals = 0;     // Clients whose database or user was removed...
   uint64_t refusals = 0;     // ...or had too many.
+  uint64_t own_answers = 0;  // That told of the client's own session or statement.
+  uint64_t pins = 0;
+  uint64_t kept_off = 0;     // What would have pinned and was refused.
+  uint64_t losses = 0;       // Answers that were lost with a backend,
+  uint64_t lost_blocks = 0;  // and transactions.
   double excess_hops = 0;    // The largest of a run.
 
   void add(const Tally& other);

@@ -8,6 +8,7 @@ namespace helios::test {
 namespace {
 
 constexpr std::string_view question_begin = "SELECT 's',name,";
+constexpr std::string_view statements_begin = "SELECT 'p',";
 constexpr std::string_view set_config_begin = "SELECT FROM pg_catalog.set_config(";
 
 std::string int32(size_t value) {
@@ -49,8 +50,11 @@ std::string take_literal(std::string_view& text) {
 }  // namespace
 
 std::vector<std::string> statements_of(std::string_view text) {
-  const bool is_own =
-      text.starts_with("SET ") || text.starts_with("RESET ") || text.starts_with(set_config_begin);
+  bool is_own = false;
+  for (const std::string_view begin :
+       {std::string_view("SET "), std::string_view("RESET "), set_config_begin,
+        std::string_view("LISTEN \""), std::string_view("UNLISTEN \"")})
+    is_own = is_own || text.starts_with(begin);
   std::vector<std::string> statements(1);
   bool is_quoted = false;
   for (const char c : text) {
@@ -65,7 +69,7 @@ std::vector<std::string> statements_of(std::string_view text) {
 }
 
 std::optional<std::string> ScriptedState::run(std::string_view text) {
-  if (text.starts_with(question_begin)) {
+  if (text.starts_with(question_begin) || text.starts_with(statements_begin)) {
     if (refusals_left == 0) return tell(text);
     --refusals_left;
     return error_reply("ERROR", "57014", "canceling statement due to statement timeout");
@@ -79,16 +83,13 @@ std::optional<std::string> ScriptedState::run(std::string_view text) {
   struct Holding {
     std::string_view begin, name;
   };
-  constexpr Holding begins[] = {{"CREATE TEMP ", "temporary"},
-                                {"DECLARE ", "cursor"},
-                                {"SELECT pg_advisory_lock(", "lock"},
-                                {"LISTEN ", "listening"}};
+  constexpr Holding begins[] = {
+      {"CREATE TEMP ", "temporary"}, {"DECLARE ", "cursor"}, {"SELECT pg_advisory_lock(", "lock"}};
   constexpr Holding ends[] = {{"DROP ", "temporary"},
                               {"DISCARD TEMP", "temporary"},
                               {"CLOSE ", "cursor"},
                               {"SELECT pg_advisory_unlock", "lock"},
-                              {"SELECT pg_catalog.pg_advisory_unlock_all()", "lock"},
-                              {"UNLISTEN ", "listening"}};
+                              {"SELECT pg_catalog.pg_advisory_unlock_all()", "lock"}};
   const std::string tag(text.substr(0, text.find(' ')));
   for (const auto& [begin, name] : begins) {
     if (!text.starts_with(begin)) continue;
@@ -100,8 +101,30 @@ std::optional<std::string> ScriptedState::run(std::string_view text) {
     held.erase(std::string(name));
     return complete(tag);
   }
+  if (auto answer = notify(text)) return answer;
   if (text.starts_with("DISCARD SEQ") || text.starts_with("LOAD ")) return complete(tag);
   return std::nullopt;
+}
+
+// LISTEN name, UNLISTEN name or *, NOTIFY name[,'payload'].
+std::optional<std::string> ScriptedState::notify(std::string_view text) {
+  const std::string command(text.substr(0, text.find(' ')));
+  if (command != "LISTEN" && command != "UNLISTEN" && command != "NOTIFY") return std::nullopt;
+  text.remove_prefix(command.size() + 1);
+  const size_t comma = std::min(text.find(','), text.size());
+  std::string name(text.substr(0, comma));
+  std::erase(name, '"');
+  if (command == "LISTEN") {
+    channels.insert(name);
+  } else if (command == "NOTIFY") {
+    std::string_view payload = text.substr(std::min(comma + 1, text.size()));
+    notified.emplace_back(name, payload.empty() ? std::string() : take_literal(payload));
+  } else if (name == "*") {
+    channels.clear();
+  } else {
+    channels.erase(name);
+  }
+  return complete(command);
 }
 
 std::string ScriptedState::tell(std::string_view question) const {
@@ -109,11 +132,16 @@ std::string ScriptedState::tell(std::string_view question) const {
   for (const auto& [name, value] : settings) {
     const bool is_custom = name.find('.') != std::string::npos;
     const std::string asked = "SELECT 'c','" + name + "',";
+    if (question.starts_with(statements_begin)) break;
     if (name != "role" && (!is_custom || question.find(asked) != std::string_view::npos))
       answer += row(is_custom ? 'c' : 's', name, value);
   }
   for (const std::string& name : held)
     if (question.find("'h','" + name) != std::string_view::npos) answer += row('h', name, {});
+  if (question.find("SELECT 'p'") != std::string_view::npos)
+    for (const auto& [name, text] : prepared) answer += row('p', hex(name), text);
+  if (question.find("pg_listening_channels()") != std::string_view::npos)
+    for (const std::string& channel : channels) answer += row('l', channel, {});
   if (question.find("SELECT 'r'") == std::string_view::npos) return answer + complete("SELECT 1");
   const auto role = settings.find("role");
   answer += row('r', "role", role == settings.end() ? "none" : role->second);
@@ -124,6 +152,15 @@ std::string ScriptedState::set_config(std::string_view arguments) {
   const std::string name = take_literal(arguments);
   settings[name] = take_literal(arguments);
   return echo(settings[name]);
+}
+
+std::string ScriptedState::describe(const std::map<std::string, std::string>& settings,
+                                    const std::set<std::string>& held) {
+  std::string text;
+  for (const auto& [name, value] : settings)
+    if (!value.empty() && value != "none") text += " " + name + "=" + value;
+  for (const std::string& name : held) text += " " + name;
+  return text;
 }
 
 void ScriptedState::reset(std::string name) {

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace helios::test {
@@ -19,22 +20,40 @@ class ScriptedState {
  public:
   // The replies to one statement, without ReadyForQuery; nothing: it is none of those known here.
   [[nodiscard]] std::optional<std::string> run(std::string_view text);
-  void begin() { at_begin_ = settings; }
-  void roll_back() { settings = at_begin_; }
+  void begin() {
+    at_begin_ = settings;
+    channels_at_begin_ = channels;
+  }
+  void roll_back() {
+    settings = at_begin_;
+    channels = channels_at_begin_;
+    notified.clear();
+  }
   // "ALL", or one name, with quotes or without.
   void reset(std::string name);
+  // What a session with these settings, and these things held, is answered to STATE.
+  [[nodiscard]] static std::string describe(const std::map<std::string, std::string>& settings,
+                                            const std::set<std::string>& held);
 
   // Parameters that are not reported, by name, and the role.
   std::map<std::string, std::string> settings;
-  // "temporary", "cursor", "lock", "listening".
+  // What PREPARE has made: the whole command, by name.
+  std::map<std::string, std::string> prepared;
+  // "temporary", "cursor", "lock".
   std::set<std::string> held;
+  // What it listens to.
+  std::set<std::string> channels;
+  // Channel and payload of what this transaction notifies.
+  std::vector<std::pair<std::string, std::string>> notified;
   // The next questions are refused.
   int refusals_left = 0;
 
  private:
   [[nodiscard]] std::string tell(std::string_view question) const;
   [[nodiscard]] std::string set_config(std::string_view arguments);
+  [[nodiscard]] std::optional<std::string> notify(std::string_view text);
   std::map<std::string, std::string> at_begin_;
+  std::set<std::string> channels_at_begin_;
 };
 
 }  // namespace helios::test

@@ -410,6 +410,10 @@ void ScriptedServer::answer_cancelled(ServerSession& session, const WireMessage&
 
 void ScriptedServer::on_message(ServerSession& session, const WireMessage& message) {
   const bool is_cancelled = std::exchange(session.is_cancelled_, false);
+  // Whatever becomes of them, they drop the unnamed statement.
+  const bool is_unnamed_parse = message.tag == 'P' && message.body[0] == '\0';
+  if ((message.tag == 'Q' || is_unnamed_parse) && !session.skipping_ && !session.copying_)
+    session.statements_.erase("");
   if (message.tag == 'X') {
     if (holds_ends) return;
     return session.end();
@@ -444,7 +448,28 @@ void ScriptedServer::on_query(ServerSession& session, std::string_view text) {
     if (reply[0] == 'E') break;
   }
   session.write(answer);
-  if (!session.copying_) session.write(ready(session.status_));
+  if (session.copying_) return;
+  if (session.status_ == 'I') send_notifications(session);
+  session.write(ready(session.status_));
+}
+
+// A transaction of this session is over: what it has notified goes to all that listen, and what was
+// kept for it to its own client.
+void ScriptedServer::send_notifications(ServerSession& sender) {
+  for (const auto& [channel, payload] : std::exchange(sender.state.notified, {})) {
+    const std::string message =
+        frame('A', int32(sender.process_id_) + zero_ended(channel) + zero_ended(payload));
+    for (const auto& session : sessions_)
+      if (session->is_open() && session->database_ == sender.database_ &&
+          session->state.channels.contains(channel))
+        session->notifications_ += message;
+  }
+  for (const auto& session : sessions_) {
+    const bool is_idle = session->waiting_.empty() && session->outbox_.empty() &&
+                         session->status_ == 'I' && !session->batch_open_ && !session->copying_;
+    if (session.get() == &sender || (session->is_open() && is_idle))
+      session->write(std::exchange(session->notifications_, {}));
+  }
 }
 
 // The replies of one statement. An error leaves its mark on the transaction.
@@ -460,7 +485,8 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     return complete("BEGIN");
   }
   if (text == "COMMIT" || text == "ROLLBACK") {
-    if (text == "ROLLBACK" || session.status_ == 'E') session.state.roll_back();
+    const bool is_open = session.status_ != 'I';
+    if (is_open && (text == "ROLLBACK" || session.status_ == 'E')) session.state.roll_back();
     session.status_ = 'I';
     return complete(text);
   }
@@ -469,6 +495,7 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   if (text == "DISCARD ALL" || begins_with(text, "RESET ")) {
     if (text[0] == 'D') {
       session.state.held.clear();
+      session.state.channels.clear();
       session.state.reset("ROLE");
       session.statements_.clear();
       session.stale_.clear();
@@ -484,6 +511,8 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     }
     return answer + complete(text[0] == 'D' ? text : "RESET");
   }
+  std::erase_if(session.state.prepared,
+                [&](const auto& one) { return !session.statements_.contains(one.first); });
   if (const auto answer = session.state.run(text)) return *answer;
   if (text == "DEALLOCATE ALL") {
     session.statements_.clear();
@@ -492,6 +521,10 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
   }
   if (begins_with(text, "WHO "))
     return echo(std::string(text) + " is " + session.parameters_["application_name"]);
+  if (begins_with(text, "STATE ")) {
+    const ScriptedState& state = session.state;
+    return echo(std::string(text) + " is" + ScriptedState::describe(state.settings, state.held));
+  }
   if (begins_with(text, "COPYOUT ")) {
     std::string answer = frame('H', std::string(3, '\0'));
     const unsigned long count = std::strtoul(std::string(text.substr(8)).c_str(), nullptr, 10);
@@ -499,11 +532,23 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     return answer + frame('c', {}) + complete("COPY " + std::to_string(count));
   }
   if (begins_with(text, "PREPARE ")) {
-    session.statements_[std::string(text.substr(8, text.find(' ', 8) - 8))] = text;
+    const std::string name(text.substr(8, text.find(' ', 8) - 8));
+    if (session.refuses_prepare) return fail_with("42P01", "relation does not exist");
+    const std::string_view content = text.substr(text.find(" AS ") + 4);
+    if (!session.statements_.try_emplace(name, content).second)
+      return fail_with("42P05", "prepared statement \"" + name + "\" already exists");
+    session.state.prepared[name] = text;
     return complete("PREPARE");
   }
+  if (begins_with(text, "EXECUTE ")) {
+    const auto found = session.statements_.find(std::string(text.substr(8)));
+    if (found == session.statements_.end())
+      return fail_with("26000", "prepared statement does not exist");
+    return echo(found->second);
+  }
   if (begins_with(text, "DEALLOCATE ")) {
-    const std::string name(text.substr(11));
+    std::string name(text.substr(11));
+    std::erase(name, '"');
     if (session.statements_.erase(name) == 0)
       return fail_with("26000", "prepared statement \"" + name + "\" does not exist");
     return complete("DEALLOCATE");
@@ -550,6 +595,8 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
       const bool ends_block = text == "ROLLBACK" || text == "COMMIT";
       if (session.status_ == 'E' && !text.empty() && !ends_block)
         return fail(session, "25P02", "current transaction is aborted");
+      if (session.refuses_parse && !text.empty())
+        return fail(session, "42P01", "relation does not exist");
       if (!name.empty() && session.statements_.contains(name))
         return fail(session, "42P05", "prepared statement \"" + name + "\" already exists");
       session.statements_[name] = text;
@@ -560,7 +607,7 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
       const std::string name = first_text(std::string_view(message.body).substr(portal.size() + 1));
       const auto found = session.statements_.find(name);
       if (found == session.statements_.end()) return fail_unknown(session, name);
-      if (session.stale_.contains(name))
+      if (session.stays_stale || session.stale_.contains(name))
         return fail(session, "0A000", "cached plan must not change result type");
       if (session.status_ == 'E' && found->second != "ROLLBACK" && found->second != "COMMIT")
         return fail(session, "25P02", "current transaction is aborted");

@@ -115,8 +115,11 @@ class ServerSession {
   // What it has beyond the parameters that are reported.
   ScriptedState state;
 
-  bool is_silent = false;  // Reads, and answers nothing: the test does.
-  bool is_deaf = false;    // Does not even read.
+  bool refuses_prepare = false;  // In SQL.
+  bool refuses_parse = false;    // Of names.
+  bool stays_stale = false;      // No statement can be bound.
+  bool is_silent = false;        // Reads, and answers nothing: the test does.
+  bool is_deaf = false;          // Does not even read.
   // Is told to leave the connection of a cancel request, or of a Terminate, open.
   bool stays_open = false;
 
@@ -144,6 +147,7 @@ class ServerSession {
   std::deque<WireMessage> waiting_;  // Received and not yet answered.
   Nanoseconds due_ = never;          // When the next thing is done, once it is known.
   std::string outbox_;               // The rest of an answer that goes out in pieces.
+  std::string notifications_;        // For its client, as soon as its transaction is over.
   Nanoseconds outbox_due_ = 0;
   bool sends_pieces_ = false;
   std::unique_ptr<ScramServer> scram_;  // While it logs in with a password.
@@ -164,9 +168,10 @@ class ServerSession {
 };
 
 // A server that knows enough of PostgreSQL for these tests. Statements it understands: BEGIN,
-// COMMIT, ROLLBACK, SET name='value', DISCARD ALL, those of ScriptedState, PREPARE, DEALLOCATE,
-// FAIL (an error), COPYIN, COPYOUT n (n rows with this text), LONG n (a row of n bytes), WHO (a row
-// with the text and the session's application_name), START_REPLICATION (what it streams the test
+// COMMIT, ROLLBACK, SET name='value', DISCARD ALL, LISTEN, NOTIFY, those of ScriptedState, PREPARE,
+// DEALLOCATE, FAIL (an error), COPYIN, COPYOUT n (n rows with this text), LONG n (a row of n
+// bytes), WHO (a row with the text and the session's application_name), STATE (a row with the text
+// and what else the session has set and holds), START_REPLICATION (what it streams the test
 // writes); everything else comes back as one row with its text.
 class ScriptedServer {
  public:
@@ -231,6 +236,7 @@ class ScriptedServer {
   void welcome(ServerSession& session);
   void on_message(ServerSession& session, const WireMessage& message);
   void on_query(ServerSession& session, std::string_view text);
+  void send_notifications(ServerSession& sender);
   [[nodiscard]] std::string run(ServerSession& session, std::string_view text);
   void on_extended(ServerSession& session, const WireMessage& message);
   void fail(ServerSession& session, std::string_view code = "22012",

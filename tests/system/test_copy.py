@@ -4,7 +4,7 @@
 import time
 
 from harness import libpq, runner, wire
-from harness.wire import COPY_DONE, SYNC, copy_data, copy_fail, extended, query
+from harness.wire import COPY_DONE, SYNC, bind, copy_data, copy_fail, execute, extended, parse, query
 
 ROWS = [f"{i}\tname {i}\n".encode() for i in range(1000)]
 
@@ -20,9 +20,14 @@ def count(name):
 
 
 def start_copy(client, sql, protocol):
-    """Sends the COPY. "sync" is the extended protocol with Sync right behind Execute."""
+    """Sends the COPY. "sync" is the extended protocol with Sync right behind Execute; "named" executes a statement that
+    was prepared before."""
     if protocol == "simple":
         client.send(query(sql))
+    elif protocol == "named":
+        client.send(parse(sql, "copy") + SYNC)
+        assert wire.kinds(client.recv_until("Z")) == "1Z"
+        client.send(bind(name="copy"), execute(), wire.FLUSH)
     elif protocol == "flush":
         client.send(extended(sql), wire.FLUSH)
     else:
@@ -44,7 +49,7 @@ def check_clean(proxy, client):
     assert client.execute("select 'again'") == [["again"]]
 
 
-PROTOCOLS = [(p, cores) for p in ("simple", "flush", "sync") for cores in (1, 2)]
+PROTOCOLS = [(p, cores) for p in ("simple", "flush", "sync", "named") for cores in (1, 2)]
 
 
 @runner.cases(*PROTOCOLS)

@@ -170,7 +170,7 @@ def test_pools_share_a_full_node_by_weight(cores):
     def work(proxy, name):
         with proxy.client(name) as client:
             count = 0
-            while not stop.is_set():
+            while count == 0 or not stop.is_set():
                 client.query("select pg_sleep(0.005)")
                 count += 1
             counts[name].append(count)

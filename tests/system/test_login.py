@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Startup packets and logins: of clients at the proxy, and of the proxy at its nodes."""
 
+import hashlib
 import os
 import re
 import struct
@@ -306,6 +307,17 @@ def test_startup_byte_by_byte(user, cores):
         conn.finish_login(user, "app-secret")
         conn.send = whole
         assert conn.value("select 1") == "1"
+
+
+def test_startup_larger_than_a_buffer():
+    """A startup packet of nearly 10,000 bytes, the most that PostgreSQL takes, comes through buffers of 4 KiB."""
+    with runner.fresh_proxy(proxy={"client_buffer_size": "4KiB"}) as proxy:
+        value = "v" * 9_800
+        with proxy.client(**{"app.long": value}) as client:
+            assert client.value("select md5(current_setting('app.long'))") == hashlib.md5(value.encode()).hexdigest()
+        with proxy.client(application_name="n" * 5_000) as client:
+            assert client.value("show application_name") == "n" * 63
+        check_refused(proxy, wire.startup({"user": "bench", "database": "app", "app.long": "v" * 10_000}))
 
 
 def test_encryption_requests():

@@ -81,6 +81,19 @@ def test_clients_share_statements_and_names_do_not_mix(cores):
                 assert int(client.value(OWN)) == 4
 
 
+def test_counters_of_statements():
+    """The same text under many names of many clients is parsed once on a connection, and all of it is counted."""
+    with runner.fresh_proxy(max_connections=1) as proxy, proxy.client() as one, proxy.client() as two:
+        for client in (one, two):
+            for name in ("a", "b", "c"):
+                assert prepare(client, name, "select $1::text") is None
+                assert run(client, name, ["x"]) == [["x"]]
+                assert run(client, name, ["y"]) == [["y"]]
+        row = proxy.statistics()["total"]
+        assert [row[name] for name in ("parses", "server parses", "binds")] == ["6", "1", "12"], row
+        assert one.value(OWN) == "1"
+
+
 def test_names_that_are_wrong():
     """Unknown and taken names are the server's errors, in its words; the connection lives on."""
     proxy = runner.proxy(max_connections=1)
@@ -114,6 +127,41 @@ def test_names_of_any_length():
         client.send(close("S", "n" * 200) + SYNC)
         client.recv_until("Z")
         assert run(client, "n" * 63) == "26000"
+
+
+def test_a_parse_that_fails_leaves_no_trace():
+    """Alone and in a pipeline, and whoever has prepared the same text: its name is free, and unknown."""
+    proxy = runner.proxy(max_connections=1)
+    bad = "select no_such_column from pg_class"
+    with proxy.client() as one, proxy.client() as two:
+        for _ in range(2):
+            assert prepare(one, "s", bad)["C"] == "42703"
+            assert prepare(two, "s", bad)["C"] == "42703"
+            assert run(one, "s") == run(two, "s") == "26000"
+            one.send(parse("select 'before'", "before"), parse(bad, "s"), parse("select 'after'", "after"), SYNC)
+            one.send(bind(name="s"), SYNC, bind(name="before"), execute(), SYNC, bind(name="after"), SYNC)
+            found = [one.recv_until("Z") for _ in range(4)]
+            assert [[f["C"] for f in wire.errors(f)] for f in found] == [["42703"], ["26000"], [], ["26000"]], found
+            assert wire.rows(found[2]) == [["before"]]
+            assert prepare(one, "s", "select 'good'") is None
+            assert run(one, "s") == [["good"]]
+            assert run(two, "s") == "26000"
+            one.send(close("S", "s"), close("S", "before"), SYNC)
+            one.recv_until("Z")
+
+
+def test_parses_and_closes_in_one_batch():
+    """Their replies come in their order, whether the server is asked or not."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client() as one, proxy.client() as two:
+        assert prepare(two, "known", "select 'known'") is None
+        for _ in range(3):
+            one.send(parse("select 'known'", "a"), close("S", "a"), parse("select 'new'", "b"), close("S", "none"))
+            one.send(parse("select 'known'", "a"), bind(name="a"), execute(), close("S", "b"), close("S", "a"))
+            one.send(describe("S", "a"), parse("select 'skipped'", "c"), SYNC)
+            found = one.recv_until("Z")
+            assert wire.kinds(found) == "131312DC33EZ", found
+            assert wire.rows(found) == [["known"]] and wire.errors(found)[0]["C"] == "26000", found
 
 
 @runner.cases(1, 2)
@@ -201,6 +249,40 @@ def test_sizes():
             assert wire.kinds(found) == "12tTDC3Z" and wire.rows(found) == [["vx"]], found
 
 
+def test_messages_that_fill_buffers_exactly():
+    """Many in a row of just half a buffer, and one more or less, a whole one, and all in one batch: nothing stalls."""
+    size = 4096
+    buffers = {"client_buffer_size": "4KiB", "backend_buffer_size": "4KiB"}
+    with runner.fresh_proxy(max_connections=1, proxy=buffers) as proxy:
+        with proxy.client() as client, proxy.client(application_name="other") as other:
+            for wanted in (size // 2, size, 2 * size):
+                for more in (-1, 0, 1):
+                    # Of the Bind, with everything around its value.
+                    value = "v" * (wanted + more - len(bind([""], "s")))
+                    text = f"select $1::text, '{'t' * (wanted + more - len(parse('', 's')) - 20)}'"
+                    assert len(bind([value], "s")) == wanted + more
+                    one = bind([value], "s") + execute()
+                    client.send(parse(text, "s") + one * 20 + SYNC + (one + SYNC) * 20 + close("S", "s") + SYNC)
+                    assert len(wire.rows(client.recv_until("Z"))) == 20
+                    for _ in range(20):
+                        assert wire.rows(client.recv_until("Z"))[0][0] == value
+                    assert wire.kinds(client.recv_until("Z")) == "3Z"
+                    assert other.value("show application_name") == "other"
+
+
+def test_a_large_parse_behind_settings():
+    """What a client has set goes ahead of its first message on a connection, however large that is."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client(application_name="one") as one, proxy.client(application_name="two") as two:
+        for size in (100, 60_000, 70_000, 600_000, 2_000_000):
+            for client, own in ((one, "one"), (two, "two"), (one, "one")):
+                text = f"select current_setting('application_name'), length('{'l' * size}')"
+                assert prepare(client, "s", text) is None
+                assert run(client, "s") == [[own, str(size)]]
+                client.send(close("S", "s") + SYNC)
+                client.recv_until("Z")
+
+
 def test_a_statement_larger_than_the_limit_pins():
     """It works all the same, and frees its connection when it is closed."""
     with runner.fresh_proxy(max_connections=1, pool={"max_prepared_statement_size": "64KiB"}) as proxy:
@@ -276,7 +358,7 @@ def test_deallocate_in_sql():
 
 @runner.cases(1, 2)
 def test_after_a_table_was_changed(cores):
-    """A statement whose result has changed fails once, as on a server; then it is prepared anew."""
+    """A statement whose result has changed is prepared anew, unseen by its clients, but in a transaction block."""
     cluster = runner.cluster()
     proxy = runner.proxy(cores=cores, max_connections=1)
     with proxy.client() as one, proxy.client() as two:
@@ -288,9 +370,19 @@ def test_after_a_table_was_changed(cores):
         assert prepare(two, "t", "select * from changing") is None
         assert run(one, "s") == [["1"]]
         cluster.run("alter table changing add y int default 2")
-        assert run(one, "s") in ("0A000", [["1", "2"]])
         assert run(one, "s") == [["1", "2"]]
         assert run(two, "t") == [["1", "2"]]
+        cluster.run("alter table changing drop y")
+        two.query("begin")
+        assert run(two, "t") == "0A000"
+        two.query("rollback")
+        assert run(two, "t") == [["1"]]
+        assert run(one, "s") == [["1"]]
+        # A client that prepares behind the change never hears of it, described or not.
+        cluster.run("alter table changing add z int default 3")
+        two.send(parse("select * from changing", "u") + bind(name="u") + describe("P") + execute() + SYNC)
+        found = two.recv_until("Z")
+        assert wire.kinds(found) == "12TDCZ" and wire.rows(found) == [["1", "3"]]
 
 
 def test_failed_transactions():
@@ -385,6 +477,161 @@ def test_pgbench_prepared_on_few_connections(cores):
         count = runner.scaled(50, 10)
         words = ["-S", "-M", "prepared", "-c", 32, "-j", 2, "-t", count]
         assert pgbench(proxy, [str(word) for word in words])[2] == 32 * count
+
+
+@runner.timeout(120)
+def test_pgbench_prepares_while_it_holds_transactions():
+    """One thread with more transactions than connections: its PQprepare blocks, so it needs no connection."""
+    if not runner.cluster().run("select 1 from pg_class where relname = 'pgbench_accounts'", "bench"):
+        runner.cluster().make_bench(3)
+    with runner.fresh_proxy(max_connections=3) as proxy:
+        count = runner.scaled(50, 10)
+        words = ["-n", "-M", "prepared", "-c", 12, "-j", 1, "-t", count]
+        assert pgbench(proxy, [str(word) for word in words])[2] == 12 * count
+
+
+@runner.cases(1, 2)
+def test_a_text_is_parsed_as_its_client_would_have_it(cores):
+    """Literals and names mean what they mean to whoever prepares, though the texts are the same."""
+    cluster = runner.cluster()
+    for schema, column in (("tenant_a", "int"), ("tenant_b", "text")):
+        cluster.run(f"drop schema if exists {schema} cascade")
+        cluster.run(f"create schema {schema} create table seen (x {column})")
+        cluster.run(f"grant usage on schema {schema} to public; grant select on {schema}.seen to public")
+        cluster.run(f"insert into {schema}.seen values ('7')")
+    proxy = runner.proxy(cores=cores, max_connections=1)
+    month = "select extract(month from '01/02/2026'::date)::int"
+    hour = "select extract(hour from '2026-06-01 12:00'::timestamptz at time zone 'UTC')::int"
+    cases = (
+        ("datestyle = mdy", "datestyle = dmy", month, "1", "2"),
+        ("timezone = 'UTC'", "timezone = 'Asia/Tokyo'", hour, "12", "3"),
+        ("search_path = tenant_a", "search_path = tenant_b", "select pg_typeof(x)::text from seen", "integer", "text"),
+        ("client_encoding = 'UTF8'", "client_encoding = 'LATIN1'", "select length('\u00e9')", "1", "2"),
+        ("array_nulls = on", "array_nulls = off", "select ('{NULL}'::text[])[1] is null", "t", "f"),
+        ("standard_conforming_strings = on", "standard_conforming_strings = off", r"select length('\\')", "2", "1"),
+    )
+    for first, second, text, here, there in cases:
+        with proxy.client() as one, proxy.client() as two:
+            one.query("set " + first)
+            two.query("set " + second)
+            for client in (one, two):
+                assert prepare(client, "s", text) is None, text
+            for _ in range(2):
+                assert run(one, "s")[0][0] == here, (text, run(one, "s"))
+                assert run(two, "s")[0][0] == there, (text, run(two, "s"))
+            # In a transaction that has it another way for itself alone.
+            two.query("begin; set local " + first)
+            assert prepare(two, "t", text) is None
+            assert run(two, "t")[0][0] == here, text
+            two.query("commit")
+            assert run(one, "s")[0][0] == here, text
+
+
+@runner.cases(1, 2)
+def test_prepare_in_sql_follows(cores):
+    """PREPARE, EXECUTE and DEALLOCATE over many connections; two clients with the same name."""
+    proxy = runner.proxy(cores=cores, max_connections=2)
+    with proxy.client() as one, proxy.client() as two, proxy.client() as three:
+        one.query("prepare s (int) as select $1 + 1, 'one', pg_backend_pid()")
+        two.query("PREPARE \"s\" AS select 'two; or three' ;")
+        pids = set()
+        for turn in range(6):
+            three.query("begin")
+            assert two.query("execute s") == [["two; or three"]]
+            rows = one.query(f"execute s({turn})")
+            assert rows[0][:2] == [str(turn + 1), "one"], rows
+            pids.add(rows[0][2])
+            assert three.error_of("execute s")["C"] == "26000"
+            three.query("rollback")
+            # Now on the connection that it had.
+            pids.add(one.query("execute s(1)")[0][2])
+        assert len(pids) == 2, pids
+        # Its own statements are all that a client is shown of SQL.
+        mine = "select string_agg(name, ' ') from pg_prepared_statements where from_sql"
+        assert one.value(mine) == "s" and three.value(mine) is None
+        one.query("deallocate s")
+        assert one.error_of("execute s(1)")["C"] == "26000"
+        two.query("discard all")
+        assert two.error_of("execute s")["C"] == "26000"
+
+
+def test_prepare_in_sql_and_the_protocol():
+    """A statement of PREPARE is bound and closed by messages of the protocol."""
+    proxy = runner.proxy(max_connections=1)
+    with proxy.client() as one, proxy.client() as two:
+        one.query("prepare s (int) as select $1 * 2")
+        two.query("select 1")
+        assert run(one, "s", [21]) == [["42"]]
+        assert prepare(one, "s", "select 1")["C"] == "42P05"
+        one.send(describe("S", "s") + SYNC)
+        assert wire.kinds(one.recv_until("Z")) == "tTZ"
+        one.send(close("S", "s") + SYNC)
+        assert wire.kinds(one.recv_until("Z")) == "3Z"
+        assert run(one, "s", [21]) == "26000"
+        # In one batch, and by a function.
+        one.send(parse("prepare t as select 't'") + bind() + execute() + SYNC)
+        assert wire.kinds(one.recv_until("Z")) == "12CZ"
+        one.query("do $$ begin execute 'prepare u as select 1'; end $$")
+        two.query("select 1")
+        assert one.value("execute t") == "t" and one.value("execute u") == "1"
+        # What cannot be prepared again is not there; everything else is.
+        cluster = runner.cluster()
+        cluster.run("drop table if exists short_lived")
+        cluster.run("create table short_lived (x int)")
+        cluster.run("grant select on short_lived to public")
+        one.query("prepare v as select * from short_lived")
+        two.query("select 1")
+        cluster.run("drop table short_lived")
+        assert one.error_of("execute v")["C"] == "26000"
+        assert one.value("execute t") == "t"
+
+
+@runner.cases(1, 2)
+def test_commands_in_sql_of_statements_of_the_protocol(cores):
+    """EXECUTE runs what Parse has made, PREPARE finds its name taken; over many connections and two clients."""
+    proxy = runner.proxy(cores=cores, max_connections=2)
+    with proxy.client() as one, proxy.client() as two, proxy.client() as three:
+        assert prepare(one, "s", "select $1::int + 1, pg_backend_pid()") is None
+        assert prepare(two, "s", "select 'two'") is None
+        pids = set()
+        for turn in range(6):
+            three.query("begin")
+            rows = one.query(f"execute s ({turn})")
+            assert rows[0][0] == str(turn + 1), rows
+            pids.add(rows[0][1])
+            assert two.query("EXECUTE \"s\"; ") == [["two"]]
+            assert three.error_of("execute s")["C"] == "26000"
+            three.query("rollback")
+            pids.add(one.query("execute s (1)")[0][1])
+        assert len(pids) == 2, pids
+        assert one.error_of("prepare s as select 1")["C"] == "42P05"
+        assert one.error_of("execute s")["C"] == "42601"  # A parameter is missing.
+        numbers = ",".join(["1"] * 300)
+        assert prepare(one, "l", "select $1::int[]") is None
+        assert one.query(f"execute l (array[{numbers}])")[0][0] == "{" + numbers + "}"
+        one.query("begin")
+        assert one.query("execute s (3)")[0][0] == "4"
+        one.error_of("select 1 / 0")
+        assert one.error_of("execute s (3)")["C"] == "25P02"
+        one.query("rollback")
+        one.query("deallocate s")
+        assert one.error_of("execute s (1)")["C"] == "26000"
+        one.query("prepare s as select 'now of SQL'")
+        assert one.query("execute s") == [["now of SQL"]]
+        assert two.query("execute s") == [["two"]]
+
+
+def test_execute_of_what_has_become_impossible():
+    """The table of a statement is gone: EXECUTE finds none, and the connection lives on."""
+    proxy = runner.proxy(max_connections=1)
+    cluster = runner.cluster()
+    cluster.run("create table gone_soon (x int); grant select on gone_soon to public")
+    with proxy.client() as client:
+        assert prepare(client, "s", "select x from gone_soon") is None
+        assert client.query("execute s") == []
+        cluster.run("drop table gone_soon")
+        assert client.error_of("execute s")["C"] == "26000"
+        assert client.value("select 1") == "1"
 
 
 if __name__ == "__main__":

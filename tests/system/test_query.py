@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Queries in every shape of the protocol, large ones, and the parameters that follow a client."""
 
+import contextlib
+import re
 import struct
 import time
 
@@ -566,6 +568,74 @@ def test_unreported_startup_parameters():
                 assert other.value("show work_mem") == "4MB"
             assert short.error_of("select pg_sleep(5)")["C"] == "57014"
             assert other.query("select pg_sleep(0.2)") == [[""]]
+
+
+@runner.cases(1, 2)
+def test_a_batch_without_its_sync_keeps_its_backend(cores):
+    """Whether it is flushed or has failed: its client is answered, and the only backend is its own up to the Sync."""
+    proxy = runner.proxy(cores=cores, max_connections=1)
+    for begun, kinds in (
+        (GOOD + FLUSH, "12TDC"),
+        (BAD_PARSE, "E"),
+        (BAD_BIND, "1E"),
+        (parse("select 1 / (random() * 0)::int") + bind() + execute(), "12E"),
+        (GOOD + BAD_BIND + GOOD, "12TDC1E"),
+    ):
+        with proxy.client() as client, proxy.client() as other:
+            client.send(begun)
+            found = []
+            while len(found) < len(kinds):
+                found.append(client.recv())
+            assert wire.kinds(found) == kinds, found
+            other.send(query("select 'waits'"))
+            other.recv_quiet(0.2)
+            client.send(GOOD + FLUSH)
+            if "E" in kinds:
+                client.recv_quiet(0.2)
+            else:
+                assert wire.rows(client.recv_until("C")) == [["good"]]
+            client.send(SYNC + GOOD + SYNC)
+            assert wire.kinds(client.recv_until("Z")) == "Z"
+            assert wire.rows(client.recv_until("Z")) == [["good"]]
+            assert other.result() == [["waits"]]
+
+
+@runner.cases(1, 2)
+def test_several_syncs_under_way_keep_the_backend(cores):
+    """The only backend goes to another client behind the last answer, not behind the first."""
+    proxy = runner.proxy(cores=cores, max_connections=1)
+    with proxy.client() as client, proxy.client() as other:
+        batches = [extended(f"select '{n}', pg_backend_pid(), pg_sleep(0.05)") + SYNC for n in range(8)]
+        client.send(*batches)
+        other.send(query("select clock_timestamp()::text"))
+        found = [wire.rows(client.recv_until("Z"))[0] for _ in batches]
+        assert [row[0] for row in found] == [str(n) for n in range(8)], found
+        assert len({row[1] for row in found}) == 1, found
+        other.result()
+
+
+def test_equal_values_in_other_words_cause_nothing():
+    """Clients that start with one value in several spellings share a backend without a SET between them."""
+    runner.cluster().run("alter role bench set log_statement = 'all'")
+    try:
+        for name, values in {
+            "TimeZone": ("Europe/Berlin", "europe/berlin", "EUROPE/BERLIN"),
+            "DateStyle": ("ISO, DMY", "iso,dmy", "ISO, European"),
+            "client_encoding": ("UTF8", "utf-8", "Utf8"),
+            "IntervalStyle": ("iso_8601", "ISO_8601"),
+        }.items():
+            with runner.fresh_proxy(max_connections=1) as proxy, contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(proxy.client(**{name: value})) for value in values]
+                for client in clients:
+                    client.query("select 'learn'")
+                before = runner.cluster().log_size()
+                for client in clients * 3:
+                    client.query("select 'go on'")
+                said = runner.cluster().log_since(before)
+                assert said.count("select 'go on'") == 3 * len(values), said
+                assert len(re.findall("statement: ", said)) == 3 * len(values), f"{name}: {said}"
+    finally:
+        runner.cluster().run("alter role bench reset log_statement")
 
 
 def test_first_reply_of_a_pipeline_is_not_held_back():

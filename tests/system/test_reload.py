@@ -272,7 +272,7 @@ def test_keys_that_need_a_restart_are_named():
         assert '[proxy]: log_level "info" -> "debug"' in told, told
         with proxy.client() as conn:
             assert conn.value("select 1") == "1"
-        assert " debug " in proxy.log().lower()
+        runner.eventually(lambda: " debug " in proxy.log().lower(), what="a line of the new level")
 
         def fewer(config):
             config["proxy"].update(max_clients=1)

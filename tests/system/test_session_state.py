@@ -239,6 +239,10 @@ def test_reset_leads_to_the_startup_values():
             assert told["application_name"] == "mine" and told["TimeZone"] == "Asia/Tokyo", told
             for name, value in own.items():
                 assert one.value(f"show {name}") == value.replace("4321", "4321ms"), name
+            one.query("set timezone = 'UTC'")
+            one.send(query(reset.partition(";")[0]), query("show timezone"), query("begin"), query("show timezone"))
+            found = [row for _ in range(4) for row in wire.rows(one.recv_until("Z"))]
+            assert found == [["Asia/Tokyo"]] * 2, found
 
 
 def test_startup_parameters():
@@ -280,6 +284,22 @@ def test_a_startup_parameter_that_is_not_known():
             assert client.value("select 1") == "1"
 
 
+def test_options_without_a_name():
+    """Options that name nothing, or set nothing, are refused at once, as by PostgreSQL."""
+    proxy = runner.proxy(max_connections=1)
+    for options in ("-c =", "-c=", "-c =x", "--=x", "-c", "-c x", "-", "x=y", "-c \\"):
+        codes = []
+        for connect in (lambda: wire.Conn(runner.cluster().address), proxy.open):
+            with connect() as conn:
+                try:
+                    conn.login("bench", "app", options=options)
+                    codes.append(conn.error_of("select 1/0")["C"])
+                except wire.ServerError as error:
+                    codes.append(error.code)
+        # An empty name is one that PostgreSQL does not know.
+        assert [code.replace("42704", "42601") for code in codes] == ["42601", "42601"], (options, codes)
+
+
 PINS = {
     "create temp table held (x int)": "drop table held",
     "create temporary view held as select 1": "drop view held",
@@ -287,7 +307,6 @@ PINS = {
     "declare held cursor with hold for select generate_series(1, 10)": "close held",
     "select pg_advisory_lock(4711)": "select pg_advisory_unlock(4711)",
     "select pg_try_advisory_lock_shared(4711)": "select pg_advisory_unlock_all()",
-    "listen held": "unlisten held",
     "set search_path = pg_temp; create table held (x int)": "drop table held; reset search_path",
 }
 

@@ -32,13 +32,19 @@ class Player:
         self.conn = conn
         self.chance = chance  # Where messages are cut; None: nowhere.
         self.frames = []
+        self.stale = []  # Ranges of frames that may say that a plan does not fit any more.
         self.end = ""  # Why it ended before the script did.
         self._rest = bytes(conn.buffer)
         self._base = 0  # Frames when nothing was owed.
 
     def play(self, script):
         for exchange in script.exchanges:
+            if exchange.before:
+                runner.cluster().run(exchange.before)
+            begin = len(self.frames)
             self._play(exchange)
+            if exchange.may_be_stale:
+                self.stale.append((begin, len(self.frames)))
             if self.end:
                 break
         return self.frames
@@ -127,8 +133,18 @@ def comparable(frame, is_fatal):
     return (frame.kind, frame.body[4:] if frame.kind == "A" else frame.body)
 
 
+def without_stale(direct, proxied):
+    """Leaves out where either says that a plan does not fit any more: the proxy may know of a newer one."""
+    for (begin, end), (other_begin, other_end) in reversed(list(zip(direct.stale, proxied.stale))):
+        found = direct.frames[begin:end], proxied.frames[other_begin:other_end]
+        if any(fields["C"] == "0A000" for frames in found for fields in wire.errors(frames)):
+            del direct.frames[begin:end]
+            del proxied.frames[other_begin:other_end]
+
+
 def difference(direct, proxied):
     """The first frame that differs, in words; empty if none does."""
+    without_stale(direct, proxied)
     for number, frame in enumerate(direct.frames):
         if number >= len(proxied.frames):
             return f"frame {number}: PostgreSQL says {frame}; the proxy nothing: {proxied.end}"

@@ -79,6 +79,19 @@ TEST_CASE("a command tag is one text") {
   CHECK_FALSE(read_command_complete({}).has_value());
 }
 
+TEST_CASE("a notification has a process id and two texts") {
+  const auto notification = read_notification(as_bytes("\0\0\1\2news\0hello\0"sv));
+  REQUIRE(notification.has_value());
+  CHECK(notification->process_id == 0x102);
+  CHECK(notification->channel == "news");
+  CHECK(notification->payload == "hello");
+  CHECK(read_notification(as_bytes("\0\0\0\1a\0\0"sv)).has_value());
+  for (const std::string_view body :
+       {""sv, "\0\0\0"sv, "\0\0\0\1"sv, "\0\0\0\1a\0"sv, "\0\0\0\1a\0b"sv, "\0\0\0\1a\0b\0c"sv}) {
+    CHECK_FALSE(read_notification(as_bytes(body)).has_value());
+  }
+}
+
 TEST_CASE("ready for query has one of three states") {
   CHECK(read_ready_for_query(as_bytes("I")) == transaction_status::idle);
   CHECK(read_ready_for_query(as_bytes("T")) == transaction_status::in_transaction);

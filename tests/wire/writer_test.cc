@@ -54,6 +54,11 @@ TEST_CASE("a text with a zero byte ends there instead of starting another field"
         "a\0c\0"sv);
 }
 
+TEST_CASE("a notification is written as servers do") {
+  CHECK(written([](MessageWriter& w) { write_notification(w, 0x102, "news", "hello"); }) ==
+        "A\0\0\0\x13\0\0\1\2news\0hello\0"sv);
+}
+
 TEST_CASE("the messages of a login are those of the manual") {
   CHECK(written([](MessageWriter& w) { write_authentication_ok(w); }) == "R\0\0\0\x08\0\0\0\0"sv);
   CHECK(written([](MessageWriter& w) { write_authentication_md5(w, as_bytes("salt")); }) ==

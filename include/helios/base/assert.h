@@ -9,9 +9,10 @@
 
 namespace helios {
 
-// Writes the report to stderr (with the calling core's number) and aborts.
-[[noreturn]] void assertion_failed(const char* expression, const char* file, int line,
-                                   const char* function) noexcept;
+// Writes the report to stderr (with the calling core's number) and aborts. Cold: what leads to it
+// is compiled away from the code beside it, so that the path of a query fills fewer pages.
+[[noreturn, gnu::cold]] void assertion_failed(const char* expression, const char* file, int line,
+                                              const char* function) noexcept;
 
 // The number that assertion reports and log lines show for this thread; -1 outside any core.
 void set_current_core(int core) noexcept;

@@ -24,8 +24,8 @@ void set_log_level(LogLevel level) noexcept;
 // Lines that were lost since the process began because a ring was full or stderr was blocked.
 [[nodiscard]] uint64_t log_lines_dropped() noexcept;
 
-// printf-style. Call through LOG.
-void log_line(LogLevel level, const char* format, ...) noexcept
+// printf-style. Call through LOG. Cold: see assertion_failed (assert.h).
+[[gnu::cold]] void log_line(LogLevel level, const char* format, ...) noexcept
     __attribute__((format(printf, 2, 3)));
 
 // A limit for one kind of line: at most `burst` lines per second on each thread; what was held back
@@ -35,7 +35,7 @@ struct LogLimit {
   uint32_t count = 0;
   uint32_t dropped = 0;
 };
-[[nodiscard]] bool log_allowed(LogLimit& limit, uint32_t burst = 10) noexcept;
+[[nodiscard, gnu::cold]] bool log_allowed(LogLimit& limit, uint32_t burst = 10) noexcept;
 
 }  // namespace helios
 

@@ -117,6 +117,7 @@ struct PoolConfig {
   uint32_t max_prepared_statements = 200;
   uint64_t max_prepared_statement_size = 1024 * 1024;      // Larger ones pin.
   uint64_t max_client_statements_size = 16 * 1024 * 1024;  // Beyond it a client's pin.
+  uint64_t max_client_notifications_size = 1024 * 1024;    // That a client has not read.
 
   friend bool operator==(const PoolConfig&, const PoolConfig&) = default;
 };
@@ -147,6 +148,7 @@ struct PoolOverrides {
   std::optional<uint32_t> max_prepared_statements;
   std::optional<uint64_t> max_prepared_statement_size;
   std::optional<uint64_t> max_client_statements_size;
+  std::optional<uint64_t> max_client_notifications_size;
 
   friend bool operator==(const PoolOverrides&, const PoolOverrides&) = default;
 };

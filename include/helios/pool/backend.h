@@ -37,6 +37,7 @@
 #include "helios/pool/ledger.h"
 #include "helios/pool/lessee.h"
 #include "helios/pool/parameters.h"
+#include "helios/pool/sent_batch.h"
 #include "helios/pool/slice.h"
 #include "helios/pool/state_probe.h"
 #include "helios/runtime/timer_wheel.h"
@@ -65,6 +66,7 @@ struct BackendTransfer {
   std::string cancel_key;
   ParameterList parameters;
   ParameterList settings;
+  SqlStatements sql_statements;
   BackendStatements::List statements;
   std::vector<std::string> strays;
   Welcome welcome;  // The other core may not know it yet.
@@ -116,28 +118,44 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] Ledger& ledger() noexcept { return ledger_; }
   [[nodiscard]] const Ledger& ledger() const noexcept { return ledger_; }
   [[nodiscard]] uint8_t transaction_status() const noexcept { return transaction_status_; }
+  // As the last ReadyForQuery has told it, whatever was sent since.
+  [[nodiscard]] uint8_t last_status() const noexcept { return last_status_; }
+  // Something was sent since the last Sync or simple query and is answered, as far as it is in the
+  // ledger; only a Sync ends it.
+  [[nodiscard]] bool is_batch_waiting() const noexcept {
+    return ledger_.empty() && transaction_status_ == 0 && !ledger_.is_skipping_to_sync();
+  }
 
   // --- For the lessee ---
 
-  // Makes the session's parameters those of `wanted` with one statement whose replies are
-  // swallowed. Returns false when they are already.
+  // Makes the session's parameters, and what PREPARE has made in it, those of `wanted`, with
+  // statements whose replies are swallowed. Returns false when they are already.
   bool apply_parameters(const ParameterSetRef& wanted) noexcept;
+  // What PREPARE has made here, as the server told (StateProbe::asks_statements).
+  void set_sql_statements(const SqlStatements& statements) noexcept;
   // Asks the server about the state of its session; Lessee::on_state tells when the answer is here.
   // Custom parameters that are known to be set, and the role, need not be named. Requires: leased,
   // is_quiet(), transaction status idle.
   void ask_state(std::unique_ptr<StateProbe> probe) noexcept;
+  // Sends a statement of the pooler's own: its replies are swallowed, and Lessee::on_ready or
+  // on_skipped_error tells of its end.
+  void start_statement(std::string_view text) noexcept;
   // For statistics: since when the lessee has had a reason to keep it; 0: it has none.
   Nanoseconds pinned_since = 0;
   // Announces a message (Ledger::on_sent), then sends its bytes in pieces.
   void on_request(uint8_t tag) noexcept {
+    if (batch_.is_kept()) batch_.add({{}, tag, LedgerAction::forward, 0});
     ledger_.on_sent(tag, LedgerAction::forward);
     transaction_status_ = 0;
   }
   // The same for a message with marks. What is FAKE is answered by answer_fakes().
   void on_request(const LedgerEntry& entry) noexcept {
+    if (batch_.is_kept()) batch_.add(entry);
     ledger_.on_sent(entry);
     if (entry.action != LedgerAction::fake) transaction_status_ = 0;
   }
+  // A Sync of the pooler's own, behind messages of its own.
+  void start_sync() noexcept;
   // Makes sure that the client's next message finds no other client's unnamed statement: the server
   // then says that there is none.
   void drop_foreign_statement() noexcept;
@@ -148,13 +166,21 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // anything that was sent before.
   [[nodiscard]] bool is_between_batches() const noexcept { return !ledger_.may_skip_next(); }
   void send(ByteSpan bytes) noexcept {
+    if (batch_.is_kept()) batch_.add(bytes);
     choose_drained();
     stream_.send(bytes);
   }
   void send_received(ByteSpan bytes, BufferRef buffer) noexcept {
+    if (batch_.is_kept()) batch_.add(bytes);
     choose_drained();
     stream_.send_received(bytes, buffer);
   }
+  // The message that is announced next uses a statement that the backend has. If it begins a batch
+  // outside of a transaction, and the statement turns out to be out of date, the statement is
+  // prepared anew and the batch sent again (sent_batch.h).
+  void keep_batch(const Statement& statement) noexcept;
+  // That is going to happen: nothing may be sent before.
+  [[nodiscard]] bool is_sending_again() const noexcept { return batch_.is_due(); }
   [[nodiscard]] bool is_above_high_mark() const noexcept { return stream_.is_above_high_mark(); }
   [[nodiscard]] bool has_unsent() const noexcept { return stream_.unsent_size() > 0; }
   // During this lease each ReadyForQuery is shown to the lessee before it is forwarded; a lessee
@@ -182,8 +208,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Ends the lease and the connection. A server that is busy gets a cancel request first. Note:
   // on_backend_lost is not called. `text`: for the log. `mid_message`: the last message to the
   // server was sent in part only.
-  void close(const char* text, CloseReason reason = CloseReason::failed,
-             bool mid_message = false) noexcept;
+  [[gnu::cold]] void close(const char* text, CloseReason reason = CloseReason::failed,
+                           bool mid_message = false) noexcept;
 
   // --- For Pools ---
 
@@ -264,19 +290,28 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Reading replies (backend_replies.cc).
   void relay(ByteSpan input, BufferRef buffer) noexcept;
   void begin_message() noexcept;
+  void begin_reply(uint8_t tag) noexcept;
+  [[nodiscard]] bool is_held_back(uint8_t tag) const noexcept;
+  [[nodiscard]] bool note_answer(uint8_t tag) noexcept;
+  void take_held(ByteSpan body) noexcept;
+  void take_error(ByteSpan body) noexcept;
+  void lose_to(const ErrorFields& fields) noexcept;
   void collect(ByteSpan body) noexcept;
   void finish_message(ByteSpan last) noexcept;
   void apply_message(ByteSpan body) noexcept;
   void note_statements(uint8_t tag, const Reply& reply) noexcept;
   void judge_statement(std::string_view sqlstate) noexcept;
+  [[nodiscard]] bool is_worth_another_try(std::string_view code) noexcept;
+  void send_again() noexcept;
   void finish_ready(ByteSpan body) noexcept;
+  void finish_notification(ByteSpan body) noexcept;
   void finish_probe() noexcept;
   void finish_error(ByteSpan body) noexcept;
   void fail_after_login(const ErrorFields& fields) noexcept;
   void finish_parameter(ByteSpan body) noexcept;
   void note_reported(std::string_view name, std::string_view value) noexcept;
   void on_end_of_input() noexcept;
-  void violate(const char* what) noexcept;
+  [[gnu::cold]] void violate(const char* what) noexcept;
 
   [[nodiscard]] bool is_single_use() const noexcept { return slice_->spec().limits.is_single_use; }
   void settle() noexcept;
@@ -285,8 +320,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool ask_base_state() noexcept;
   void hold() noexcept;
   void place() noexcept;
-  void start_statement(std::string_view text) noexcept;
-  void start_sync() noexcept;
+  void send_query(std::string_view text) noexcept;
+  void send_own(ByteSpan bytes) noexcept;
+  void prepare_as(const SqlStatements& wanted) noexcept;
+  void on_not_prepared(const StatementKey& key) noexcept;
   [[nodiscard]] bool is_recoverable() const noexcept;
   [[nodiscard]] bool is_batch_open() const noexcept;
   void go_on_recovering() noexcept;
@@ -302,13 +339,16 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   FrameReader reader_;
   Ledger ledger_;
   BackendStatements statements_;
+  SentBatch batch_;
   LedgerEntry failed_;  // While its ErrorResponse is being read; with marks or none.
   Lessee* lessee_ = nullptr;
   State state_ = State::connecting;
   uint8_t transaction_status_ = 0;  // 0: not known (a message came since the last ReadyForQuery).
-  bool forwarding_ = false;         // The current message goes to the lessee.
-  bool skipping_ = false;           // The current message answers a statement of the pooler's own.
-  uint8_t traits_ = 0;              // Of the current message's kind (backend_replies.cc).
+  uint8_t last_status_ = 'I';
+  bool forwarding_ = false;  // The current message goes to the lessee.
+  bool is_held_ = false;     // It counts when all of it is here (is_held_back).
+  bool skipping_ = false;    // The current message answers a statement of the pooler's own.
+  uint8_t traits_ = 0;       // Of the current message's kind (backend_replies.cc).
   bool is_ready_held_ = false;
   Cleaning cleaning_ = Cleaning::none;
   bool is_state_known_ = true;    // parameters_ has what the session has set; not so behind

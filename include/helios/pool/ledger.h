@@ -31,13 +31,15 @@ enum class LedgerAction : uint8_t { forward, skip, inject, fake };
 
 // What an entry has to do with prepared statements.
 namespace ledger_mark {
-inline constexpr uint8_t pins = 1;      // Parse or Close of a statement that does not follow its
-                                        // client: key.low is the hash of its name.
-inline constexpr uint8_t parses = 2;    // Parse of the statement `key`.
-inline constexpr uint8_t replaces = 4;  // The same behind a Close of it.
-inline constexpr uint8_t uses = 8;      // Bind or Describe of the statement `key`.
-inline constexpr uint8_t renames = 16;  // The client's names change with it.
-inline constexpr uint8_t taken = 32;    // Parse of a name that is taken: it fails.
+inline constexpr uint8_t pins = 1;       // Parse or Close of a statement that does not follow its
+                                         // client: key.low is the hash of its name.
+inline constexpr uint8_t parses = 2;     // Parse of the statement `key`.
+inline constexpr uint8_t replaces = 4;   // The same behind a Close of it.
+inline constexpr uint8_t uses = 8;       // Bind or Describe of the statement `key`.
+inline constexpr uint8_t renames = 16;   // The client's names change with it.
+inline constexpr uint8_t taken = 32;     // Parse of a name that is taken: it fails.
+inline constexpr uint8_t prepares = 64;  // Of the pooler's own, and may fail: PREPARE in SQL (the
+                                         // key stands for its name), or Parse in its place.
 }  // namespace ledger_mark
 
 struct LedgerEntry {
@@ -102,6 +104,8 @@ class Ledger {
     return std::exchange(dropped_, {});
   }
 
+  // The server owes nothing that a client has asked it for. Walks over what is owed.
+  [[nodiscard]] bool has_only_own() const noexcept;
   // An entry with this mark is among those that are owed. Walks over them.
   [[nodiscard]] bool has_marked(uint8_t mark) const noexcept;
   // Number of the batch that the next message will be in: they end with Sync.
@@ -114,6 +118,14 @@ class Ledger {
   // an extended message behind the last Sync (a simple query does not end a batch) that is not
   // answered yet, or a COPY. Walks back to that Sync.
   [[nodiscard]] bool may_skip_next() const noexcept;
+  // This reply, a row or the description of rows, belongs to a client and completes nothing: what
+  // on_reply would say too.
+  [[nodiscard]] bool is_part_of_answer(uint8_t tag) const noexcept {
+    if (size_ == 0) return false;
+    const LedgerEntry& head = ring_[head_];
+    return head.action == LedgerAction::forward && head.marks == 0 &&
+           (head.tag == 'Q' || (head.tag == 'E' && tag == 'D'));
+  }
   // The server works on a statement of the pooler's own.
   [[nodiscard]] bool is_head_skipped() const noexcept {
     return size_ > 0 && ring_[head_].action == LedgerAction::skip;
@@ -141,6 +153,14 @@ class Ledger {
   [[nodiscard]] bool has_unbound() const noexcept { return has_unbound_; }
   // Sync, Query or FunctionCall entries of the client (FORWARD): ReadyForQuery messages to come.
   [[nodiscard]] size_t ready_due_count() const noexcept { return ready_due_count_; }
+  // The error that the head stands for was said; of its answer ReadyForQuery alone is still to
+  // come.
+  [[nodiscard]] bool is_head_failed() const noexcept { return is_head_failed_; }
+  // Calls visit(entry) for everything that is owed, the oldest first.
+  template <typename Visit>
+  void walk(Visit visit) const {
+    for (size_t i = 0; i < size_; ++i) visit(at(i));
+  }
 
  private:
   void count(const LedgerEntry& entry, int change) noexcept;
@@ -178,6 +198,7 @@ class Ledger {
   bool ambiguous_ = false;
   bool is_unnamed_own_ = false;  // The unnamed statement, if the server has one, is this client's.
   bool has_unbound_ = false;
+  bool is_head_failed_ = false;
 };
 
 }  // namespace helios

@@ -12,6 +12,7 @@
 #include "helios/pool/pool_error.h"
 #include "helios/pool/slice.h"
 #include "helios/runtime/io.h"
+#include "helios/wire/backend_messages.h"
 #include "helios/wire/error_response.h"
 
 namespace helios {
@@ -19,6 +20,12 @@ namespace helios {
 class Backend;
 class StateProbe;
 struct PoolEntry;
+
+// How a backend is lost.
+enum class Loss : uint8_t {
+  connection,  // Its connection broke, or the server has said that it ends.
+  protocol,    // The server sent what cannot be: nobody knows what it has answered.
+};
 
 class Lessee : public Waiter {
  public:
@@ -44,10 +51,14 @@ class Lessee : public Waiter {
   // the oldest have not, and never will, because the server skips them.
   virtual void on_name_settled() noexcept = 0;
   virtual void on_names_undone(size_t count) noexcept = 0;
-  // A command of the client has ended with this tag, e.g. "SET".
+  // A command of the client has ended with this tag, e.g. "LOAD". Only of those that
+  // may_change_session.
   virtual void on_command_complete(std::string_view tag) noexcept = 0;
   // A parameter of the client's session has changed.
   virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
+  // A notification, between two messages: it is not among the bytes of on_reply. Must not give the
+  // backend back.
+  virtual void on_notification(const Notification& notification) noexcept = 0;
   // ReadyForQuery; `skipped`: it ends a statement of the pooler's own. Comes before the message
   // itself goes to the client when the lessee asked for that (Backend::hold_ready). While a
   // transaction is open the lessee may close or recover the backend.
@@ -67,12 +78,33 @@ class Lessee : public Waiter {
   virtual void on_backend_drained() noexcept = 0;
   // The last cancel request that was under way for the backend has been dealt with.
   virtual void on_cancel_ended() noexcept = 0;
-  // The server's end is gone. The lease is over; the backend ends by itself. `error`: for the
-  // client, unless the server said FATAL itself.
-  virtual void on_backend_lost(const PoolError& error, bool told_by_server) noexcept = 0;
+  // The server's end is gone. The lease is over; the backend ends by itself, and may be asked until
+  // then what it still owes. `error`: for the client; in the server's own words where it has said
+  // FATAL, which is not relayed.
+  virtual void on_backend_lost(const PoolError& error, Loss loss) noexcept = 0;
 
  protected:
   ~Lessee() = default;
+};
+
+// One that has no client: only statements of the pooler's own go to its backend, so that nothing of
+// a client can come back.
+class ClientlessLessee : public Lessee {
+ public:
+  void on_reply(ByteSpan, BufferRef, bool) noexcept final {}
+  void on_reply_copy(ByteSpan, bool) noexcept final {}
+  void on_statement(uint8_t, uint64_t) noexcept final {}
+  void on_name_settled() noexcept final {}
+  void on_names_undone(size_t) noexcept final {}
+  void on_command_complete(std::string_view) noexcept final {}
+  void on_parameter(std::string_view, std::string_view) noexcept final {}
+  void on_state(const StateProbe&) noexcept final {}
+  void on_input_end() noexcept final {}
+  void on_backend_drained() noexcept final {}
+  void on_cancel_ended() noexcept final {}
+
+ protected:
+  ~ClientlessLessee() = default;
 };
 
 }  // namespace helios

@@ -1,10 +1,11 @@
-// Session parameters that follow a client from backend to backend.
+// Session parameters that follow a client from backend to backend, and with them what it has
+// prepared by PREPARE in SQL.
 //
 // A server reports some parameters by ParameterStatus (PostgreSQL documentation 55.2.7); of the
 // others that a session has changed it tells when it is asked (state_probe.h). For those that a
 // client can set, each client and each backend has a ParameterSet; when a client gets a backend
 // whose set differs, the difference goes out as one statement ahead of the client's own first
-// message.
+// message, and one more for each statement that it lacks, or has of somebody else.
 //
 // Sets are immutable and shared: equal sets of one core are one object, so comparing two is
 // comparing two pointers. Those that nobody uses any more are kept for a while: the replay of
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "helios/base/intrusive_list.h"
+#include "helios/wire/crypto.h"
 
 namespace helios {
 
@@ -33,12 +35,31 @@ using ParameterList = std::vector<std::pair<std::string, std::string>>;
 // login instead of in it.
 [[nodiscard]] bool is_settable_later(std::string_view name) noexcept;
 [[nodiscard]] bool equal_names(std::string_view a, std::string_view b) noexcept;
+// A parameter on which the meaning of a literal may depend: the server reads it when it parses the
+// text of a statement, and never again.
+[[nodiscard]] bool decides_literals(std::string_view name) noexcept;
 // The value of a parameter in a list; nullptr when it is not there.
 [[nodiscard]] const std::string* find_parameter(const ParameterList& list,
                                                 std::string_view name) noexcept;
 
+// What of a session's parameters matters when a statement is parsed, as a cryptographic hash: the
+// way literals are read, and where names are looked up. Sessions with the same have the same
+// statement when they parse the same text; others may not.
+using ParseContext = Sha256Digest;
+
 class ParameterStore;
 struct UnusedSetTag;
+
+// A statement of PREPARE, under the name that the client has given it.
+struct SqlStatement {
+  std::string name;
+  std::string text;  // The whole command, in the client's encoding.
+  // In which it was parsed. One that is parsed again is another one then.
+  ParseContext context{};
+
+  friend bool operator==(const SqlStatement&, const SqlStatement&) = default;
+};
+using SqlStatements = std::vector<SqlStatement>;
 
 class ParameterSet : public ListNode<UnusedSetTag> {
  public:
@@ -47,12 +68,17 @@ class ParameterSet : public ListNode<UnusedSetTag> {
   // Others, that the session has set; the rest have the values with which a session begins. `role`
   // is among them. Values are in the encoding of the database.
   [[nodiscard]] const ParameterList& settings() const noexcept { return settings_; }
+  // Sorted by name.
+  [[nodiscard]] const SqlStatements& statements() const noexcept { return statements_; }
+  [[nodiscard]] const ParseContext& parse_context() const noexcept { return parse_context_; }
 
  private:
   friend class ParameterStore;
   friend class ParameterSetRef;
   ParameterList list_;      // Sorted by name.
   ParameterList settings_;  // Likewise.
+  SqlStatements statements_;
+  ParseContext parse_context_{};
   std::string key_;
   uint32_t references_ = 0;
   ParameterStore* store_ = nullptr;
@@ -94,9 +120,10 @@ class ParameterStore {
   ~ParameterStore();  // Requires: no set is referenced.
 
   // The set with these parameters: reported ones, of which those that are not followed are left
-  // out, and those that the session has set.
+  // out, and those that the session has set. `statements`: sorted.
   [[nodiscard]] ParameterSetRef intern(const ParameterList& list,
-                                       const ParameterList& settings = {});
+                                       const ParameterList& settings = {},
+                                       const SqlStatements& statements = {});
   // The set that differs from `base` in this one value. `base` itself when the parameter is not
   // followed or the value is the same. Note: allocates only when the store has no such set.
   [[nodiscard]] ParameterSetRef with(const ParameterSetRef& base, std::string_view name,
@@ -105,6 +132,13 @@ class ParameterStore {
   // Requires: `settings` is sorted.
   [[nodiscard]] ParameterSetRef with_settings(const ParameterSetRef& base,
                                               const ParameterList& settings);
+  // The set that differs from `base` in what was prepared. Note: allocates as above. Requires:
+  // `statements` is sorted.
+  [[nodiscard]] ParameterSetRef with_statements(const ParameterSetRef& base,
+                                                const SqlStatements& statements);
+  // The same set, with all statements parsed in its own context: what a session comes to when they
+  // are prepared anew.
+  [[nodiscard]] ParameterSetRef in_own_context(const ParameterSetRef& base);
   // The statement that turns a session with the parameters `from` into one with `to`; empty when
   // there is nothing to do. Reported parameters that one of them lacks are left alone: another
   // version of the server may not know them. `login_user`: who the session belongs to when it
@@ -122,14 +156,16 @@ class ParameterStore {
   friend class ParameterSetRef;
   void on_used(ParameterSet& set) noexcept;
   void on_unused(ParameterSet& set) noexcept;
-  void forget_oldest() noexcept;
+  void forget(ParameterSet& set) noexcept;
   void write_key(const ParameterList& base, std::string_view name, std::string_view value);
   void add_reported(const ParameterSet& from, const ParameterSet& to);
   void add_settings(const ParameterSet& from, const ParameterSet& to);
   [[nodiscard]] ParameterSetRef intern_sorted(const ParameterList& list,
-                                              const ParameterList& settings);
+                                              const ParameterList& settings,
+                                              const SqlStatements& statements);
   [[nodiscard]] ParameterSetRef find_key() noexcept;
-  [[nodiscard]] ParameterSetRef add(ParameterList list, ParameterList settings);
+  [[nodiscard]] ParameterSetRef add(ParameterList list, ParameterList settings,
+                                    SqlStatements statements);
 
   std::unordered_map<std::string_view, std::unique_ptr<ParameterSet>> sets_;
   IntrusiveList<ParameterSet, UnusedSetTag> unused_;  // Front: unused for longest.
@@ -146,6 +182,8 @@ struct Welcome {
   friend bool operator==(const Welcome&, const Welcome&) = default;
 };
 
+// Appends a name in quotes.
+void append_quoted_name(std::string& out, std::string_view name);
 // Appends an SQL literal that means the same whatever standard_conforming_strings is.
 void append_literal(std::string& out, std::string_view value);
 

@@ -80,6 +80,8 @@ struct PoolLimits {
   uint32_t max_prepared_statements = 200;
   uint64_t max_prepared_statement_size = 1024 * 1024;      // Larger ones do not follow.
   uint64_t max_client_statements_size = 16 * 1024 * 1024;  // Of one client, all together.
+  // Bytes of answers that a client has not taken when it gets another notification.
+  uint64_t max_client_notifications_size = 1024 * 1024;
 
   // What the session of a backend has set is known.
   [[nodiscard]] bool follows_state() const noexcept {
@@ -170,6 +172,8 @@ struct PoolSpec : PoolTerms {
   std::string user;      // As the client names it.
   // Of the configuration that it was made from: a later one has a higher number.
   uint64_t epoch = 0;
+  // The pool of a hub (notification_hub.h): no configuration has it, and none ends it.
+  bool is_of_hub = false;
   // One for all specs of this pool (pool_registry.h); until it is set a spec has one of its own.
   std::shared_ptr<PoolShared> shared = std::make_shared<PoolShared>(PoolLimits());
 
@@ -219,6 +223,12 @@ class PoolSpecRef {
  private:
   const PoolSpec* spec_ = nullptr;
 };
+
+// The pool of the connections of a hub that serves `pool`: one on each core, and another one while
+// that ends, each for one lease.
+// `generation`: of nobody else.
+[[nodiscard]] PoolSpecRef make_hub_spec(const PoolSpec& pool, uint32_t cores_count,
+                                        uint64_t generation);
 
 // With the replication parameter among its start-up parameters: a pool whose backends serve one
 // client each, and count with those of the same database and user that have no start-up parameters.

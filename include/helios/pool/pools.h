@@ -19,6 +19,7 @@
 #include "helios/net/stream.h"
 #include "helios/pool/backend.h"
 #include "helios/pool/cancels.h"
+#include "helios/pool/notification_hub.h"
 #include "helios/pool/parameters.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_source.h"
@@ -69,6 +70,8 @@ struct PoolEntry : ListNode<GateTag> {
   // At its node's gate (Pools): since when it waits there; a place that is its own and not used.
   Nanoseconds gate_since = 0;
   bool has_place = false;
+  // Listens for its clients; null until one of them does.
+  std::unique_ptr<NotificationHub> hub;
 };
 
 // The welcome of a pool, on its way to another core. Owned by the message that carries it.
@@ -117,6 +120,8 @@ class Pools final : public SlicePort {
   void finish_reload() noexcept;
   // The pool that takes over from one that is superseded; nullptr when it was removed.
   [[nodiscard]] PoolEntry* successor_of(const PoolEntry& entry) noexcept;
+  // The hub of this pool, made when it is not there.
+  [[nodiscard]] NotificationHub& hub_of(PoolEntry& entry) noexcept;
   // What clients of a removed pool are told. Requires: begin_reload was called.
   [[nodiscard]] PoolError why_removed(const std::string& database, const std::string& user) const;
 
@@ -160,6 +165,7 @@ class Pools final : public SlicePort {
     return writer_;
   }
   [[nodiscard]] Nanoseconds now() noexcept { return context_.clock.now(); }
+  [[nodiscard]] uint64_t random_number() noexcept;
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
   // A backend of this pool that is released has to close, because another pool wants its place in
   // a limit that both share. Asked once for each backend: the answer counts on it.
@@ -186,6 +192,7 @@ class Pools final : public SlicePort {
 
   bool connect(Slice& slice) noexcept override;
   void withdraw(Slice& slice) noexcept override;
+  bool screen(Slice& slice, PooledBackend& backend) noexcept override;
   void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept override;
   void move(Slice& slice, PooledBackend& backend, CoreId to) noexcept override;
   void close(Slice& slice, PooledBackend& backend) noexcept override;
@@ -221,7 +228,6 @@ class Pools final : public SlicePort {
   [[nodiscard]] PoolEntry* heir_of(const PoolSpec& superseded) noexcept;
   void close_unfit(Backend& backend) noexcept;
 
-  [[nodiscard]] uint64_t random_number() noexcept;
   [[nodiscard]] bool take_place(PoolEntry& entry) noexcept;
   void give_back_place(Node& node) noexcept;
   void on_place(Node& node) noexcept;
@@ -230,6 +236,8 @@ class Pools final : public SlicePort {
   void leave_gate(PoolEntry& entry) noexcept;
   [[nodiscard]] PoolEntry* first_at_gate(const Node& node) noexcept;
   [[nodiscard]] bool take_limits(const PoolSpec& spec) noexcept;
+  static void count_hub(const PoolSpec& spec, int change) noexcept;
+  void close_hubs_in_the_way() noexcept;
   // For connections that nobody waits for.
   [[nodiscard]] bool has_room_to_spare(const PoolSpec& spec) noexcept;
   [[nodiscard]] static std::array<SharedLimit*, 4> limits_of(const PoolSpec& spec) noexcept;

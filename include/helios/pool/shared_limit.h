@@ -98,6 +98,10 @@ class SharedLimit {
   [[nodiscard]] uint32_t max() const noexcept { return max_.load(std::memory_order_relaxed); }
   [[nodiscard]] uint32_t taken_by(uint64_t pool) const;
 
+  // Of those that are taken: the connections of hubs, which are never idle. Kept by the users of
+  // the limit.
+  std::atomic<uint32_t> hubs_count{0};
+
  private:
   struct Want {
     CoreId core;

@@ -53,6 +53,7 @@
 
 #include "helios/base/clock.h"
 #include "helios/base/intrusive_list.h"
+#include "helios/pool/accepted_statements.h"
 #include "helios/pool/pool_cores.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/pool/pool_spec.h"
@@ -97,6 +98,9 @@ class SlicePort {
   virtual bool connect(Slice& slice) noexcept = 0;
   // Nobody here needs any more what connect() was refused. May call back (on_limit_freed).
   virtual void withdraw(Slice& slice) noexcept = 0;
+  // Whether this backend, which was idle until now, may be handed to a waiter. If not, it is being
+  // tested (it comes back by release) or has been closed. May call back (on_gone).
+  virtual bool screen(Slice& slice, PooledBackend& backend) noexcept = 0;
   // The waiter has left the queue and gets this backend. May call back (release, enqueue).
   virtual void hand_over(Slice& slice, PooledBackend& backend, Waiter& waiter) noexcept = 0;
   // Send this backend to another core; ends in on_moved or, when it was lost, in on_move_failed (at
@@ -248,6 +252,8 @@ class Slice : public ListNode<ActiveSliceTag> {
   Nanoseconds unused_since = 0;
   // The slice counts those who queue; everything else is counted where it happens.
   PoolCounters counters;
+  // Kept by its backends.
+  AcceptedStatements accepted_statements;
 
  private:
   // What this core knows about another with respect to this pool.
@@ -291,6 +297,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] uint32_t needed_count() const noexcept;
   void on_queue_left() noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
+  void hand_out_idle() noexcept;
   void hand_out() noexcept;
   void grant_backend(Peer& peer, PooledBackend& backend) noexcept;
   void grant_permit(Peer& peer) noexcept;

@@ -38,13 +38,16 @@ class StateProbe {
  public:
   // --- What is asked ---
 
-  // Parameters that the session has set are asked in any case. The server does not list custom
-  // ones; those asked by name have a dot in it.
+  // Parameters that the session has set. Without them nothing is asked but `asks_statements`.
+  bool asks_settings = true;
+  // The server does not list custom ones; those asked by name have a dot in it.
   std::vector<std::string> custom_names;
   // The role, and what it is without SET ROLE. (Among the settings only if they differ.)
   bool asks_role = false;
   // temporary, cursor, lock, listening.
   bool asks_holdings = false;
+  // What was prepared by PREPARE in SQL.
+  bool asks_statements = false;
   // There was a RESET: custom parameters that are empty count as not set, as it leaves them so.
   bool has_reset = false;
 
@@ -64,15 +67,21 @@ class StateProbe {
     return find_parameter(found_, name) != nullptr;
   }
   [[nodiscard]] PinReasons holdings() const noexcept { return holdings_; }
+  // Sorted by name; the contexts are not known here.
+  [[nodiscard]] const SqlStatements& statements() const noexcept { return statements_; }
+  // What the session listens to, in the client's encoding.
+  [[nodiscard]] const std::vector<std::string>& channels() const noexcept { return channels_; }
 
  private:
   void add(char kind, std::string_view name, std::string value);
 
   ParameterList found_;
   ParameterList defined_;
+  SqlStatements statements_;
   std::string role_;
   std::string base_role_;
   PinReasons holdings_ = 0;
+  std::vector<std::string> channels_;
   bool has_failed_ = false;
 };
 

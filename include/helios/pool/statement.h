@@ -1,9 +1,11 @@
-// Prepared statements that clients have by name, without their names: text and parameter types.
+// Prepared statements that clients have by name, without their names: text and parameter types, and
+// the context in which the text is parsed (parameters.h): a date in it is another one where
+// DateStyle is.
 //
 // Equal statements of one core are one Statement, whoever uses them. On a server a statement has a
-// name that is made of its content, the same on every core and every backend, so that whoever finds
-// it on a backend can use it, and nobody has to tell anybody a number. It is a cryptographic hash:
-// clients that could choose two texts of one name would run each other's.
+// name that is made of its content and context, the same on every core and every backend, so that
+// whoever finds it on a backend can use it, and nobody has to tell anybody a number. It is a
+// cryptographic hash: clients that could choose two texts of one name would run each other's.
 //
 // A Statement lives as long as somebody refers to it. One core's data; keys are plain values.
 #pragma once
@@ -18,11 +20,11 @@
 
 #include "helios/base/bytes.h"
 #include "helios/base/keyed_hash.h"
-#include "helios/wire/crypto.h"
+#include "helios/pool/parameters.h"
 
 namespace helios {
 
-// Tells statements apart: 128 bits of the SHA-256 of their content.
+// Tells statements apart: 128 bits of the SHA-256 of their context and content.
 struct StatementKey {
   uint64_t high = 0;
   uint64_t low = 0;
@@ -49,6 +51,8 @@ class Statement {
   // A Parse message behind the statement's name: the text, its NUL, the parameter types.
   [[nodiscard]] ByteSpan content() const noexcept { return as_bytes(content_); }
   [[nodiscard]] std::string_view text() const noexcept { return content_.c_str(); }
+  // In which it is parsed.
+  [[nodiscard]] const ParseContext& context() const noexcept { return context_; }
   // Bytes of memory that it takes, about.
   [[nodiscard]] size_t size() const noexcept { return size_of(content_.size()); }
   [[nodiscard]] static size_t size_of(size_t content_size) noexcept {
@@ -58,11 +62,12 @@ class Statement {
  private:
   friend class StatementTable;
   friend class StatementRef;
-  static constexpr size_t overhead = 256;
+  static constexpr size_t overhead = 288;
   std::string content_;
+  ParseContext context_{};
   StatementKey key_;
   StatementName name_{};
-  uint32_t references_ = 0;
+  mutable uint32_t references_ = 0;
   StatementTable* table_ = nullptr;
 };
 
@@ -70,7 +75,7 @@ class Statement {
 class StatementRef {
  public:
   StatementRef() = default;
-  explicit StatementRef(Statement* statement) noexcept : statement_(statement) { take(); }
+  explicit StatementRef(const Statement* statement) noexcept : statement_(statement) { take(); }
   StatementRef(const StatementRef& other) noexcept : StatementRef(other.statement_) {}
   StatementRef(StatementRef&& other) noexcept
       : statement_(std::exchange(other.statement_, nullptr)) {}
@@ -90,7 +95,7 @@ class StatementRef {
  private:
   void take() noexcept;
   void drop() noexcept;
-  Statement* statement_ = nullptr;
+  const Statement* statement_ = nullptr;
 };
 
 // The statements of one core.
@@ -101,9 +106,10 @@ class StatementTable {
   StatementTable& operator=(const StatementTable&) = delete;
   ~StatementTable();  // Requires: no statement is referenced.
 
-  // The statement with this content (Statement::content). Null when there is none, and with it all
-  // of them would need more than `bytes_max`.
-  [[nodiscard]] StatementRef intern(ByteSpan content, size_t bytes_max);
+  // The statement with this content (Statement::content) in this context. Null when there is none,
+  // and with it all of them would need more than `bytes_max`.
+  [[nodiscard]] StatementRef intern(ByteSpan content, const ParseContext& context,
+                                    size_t bytes_max);
 
   [[nodiscard]] size_t count() const noexcept { return statements_.size(); }
   // Of all statements together.
@@ -111,15 +117,23 @@ class StatementTable {
 
  private:
   friend class StatementRef;
-  struct Hash {
-    HashKey key;
-    size_t operator()(std::string_view content) const noexcept {
-      return keyed_hash(key, as_bytes(content));
+  struct Content {
+    std::string_view content;
+    const ParseContext* context;
+    friend bool operator==(const Content& a, const Content& b) noexcept {
+      return a.content == b.content && *a.context == *b.context;
     }
   };
-  void forget(Statement& statement) noexcept;
+  // The same text is rarely used in many contexts.
+  struct Hash {
+    HashKey key;
+    size_t operator()(const Content& one) const noexcept {
+      return keyed_hash(key, as_bytes(one.content)) ^ (*one.context)[0];
+    }
+  };
+  void forget(const Statement& statement) noexcept;
 
-  std::unordered_map<std::string_view, std::unique_ptr<Statement>, Hash> statements_;
+  std::unordered_map<Content, std::unique_ptr<Statement>, Hash> statements_;
   size_t bytes_ = 0;
 };
 

@@ -37,10 +37,15 @@ class ClientStatements {
 
   void set(std::string_view name, StatementRef statement, uint64_t batch);
   void remove(std::string_view name, uint64_t batch) { set(name, {}, batch); }
+  // The same while nothing is on its way to a server: it has happened. Requires: no change is
+  // unsettled.
+  void set_settled(std::string_view name, StatementRef statement);
   // The oldest change has happened. Requires: there is one that is not settled.
   void settle() noexcept;
   // The `count` oldest changes have not. Requires: there are as many.
   void undo(size_t count) noexcept;
+  // None of the changes has happened.
+  void undo_all() noexcept { undo(changes_.size()); }
   [[nodiscard]] bool has_unsettled() const noexcept { return !changes_.empty(); }
 
   // The server has dropped all statements, or this one; what is not settled comes after that.

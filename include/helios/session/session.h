@@ -6,8 +6,9 @@
 //   (session_transfer.cc). There it begins anew, in welcome or ready.
 // - welcome: waits for a backend of its pool: what the server reports goes into the welcome. Ready;
 //   of a replication connection leased, until it ends.
-// - ready: no lease; the client may be silent, or in the middle of a message that needs no backend.
-//   Ends in waiting or leased.
+// - ready: no lease; the client may be silent, in the middle of a message that needs no backend, or
+//   in a transaction that has failed with the loss of its backend (session_lost.cc). Ends in
+//   waiting or leased.
 // - waiting: in the queue of its slice; bytes are kept in the inbox (session_waiting.cc). Leased,
 //   or ready by a cancel request.
 // - leased: holds a backend. Ready, or leaving.
@@ -26,6 +27,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "helios/net/stream.h"
@@ -43,8 +45,10 @@
 
 namespace helios {
 
+class SessionListening;
 class Sessions;
 struct SessionLogin;
+struct SessionLost;
 struct SessionTimeouts;
 struct SessionStatements;
 struct SessionTransfer;
@@ -84,8 +88,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void cut() noexcept;
   // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for
   // the log.
-  void fail(std::string_view sqlstate, std::string_view message) noexcept;
-  void fail(const PoolError& error) noexcept { fail(error.sqlstate, error.message); }
+  [[gnu::cold]] void fail(std::string_view sqlstate, std::string_view message) noexcept;
+  [[gnu::cold]] void fail(const PoolError& error) noexcept { fail(error.sqlstate, error.message); }
   // A cancel request while the client waits for a backend: what it asked for is answered with an
   // error, never sent to a server, and the session goes on. Requires: state() is waiting.
   void cancel_wait() noexcept;
@@ -93,6 +97,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_cancel_finished() noexcept;
 
  private:
+  friend class SessionListening;
+
   // --- Lessee ---
   void on_leased(Backend& backend) noexcept override;
   void on_wait_failed(const PoolError& error) noexcept override;
@@ -104,6 +110,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_names_undone(size_t count) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
+  void on_notification(const Notification& notification) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
   void on_state(const StateProbe& probe) noexcept override;
   void on_skipped_error(const ErrorFields& fields) noexcept override;
@@ -113,7 +120,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
     if (session_state_.must_ask()) try_release();
     resume();
   }
-  void on_backend_lost(const PoolError& error, bool told_by_server) noexcept override;
+  void on_backend_lost(const PoolError& error, Loss loss) noexcept override;
 
   // --- StreamOwner ---
   void on_connected(Stream&) noexcept override {}
@@ -155,13 +162,14 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   enum class Prepared : uint8_t { no, drop, yes };
   [[nodiscard]] Prepared prepare(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool begin_message(ByteSpan seen) noexcept;
-  void announce(uint8_t tag) noexcept;
+  void announce(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
   void inspect(ByteSpan body) noexcept;
   void finish_message() noexcept;
   [[nodiscard]] bool must_hold(uint8_t tag) noexcept;
   [[nodiscard]] bool is_blocked() const noexcept;
   void end_skip() noexcept;
+  void send_answer(uint8_t tag) noexcept;
   void keep(ByteSpan bytes, BufferRef buffer) noexcept;
   void run_inbox() noexcept;
   void resume() noexcept;
@@ -191,21 +199,28 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void pass_on_collected(size_t from) noexcept;
   void note_pinned() noexcept;
   void close_without_backend(std::string_view name) noexcept;
+  [[nodiscard]] bool parse_without_backend(const StatementHead& head, ByteSpan body) noexcept;
   [[nodiscard]] Begun begin_statement(const StatementHead& head, ByteSpan body) noexcept;
   [[nodiscard]] Begun begin_parse(std::string_view name, ByteSpan content, ByteSpan body) noexcept;
   [[nodiscard]] Begun begin_close(std::string_view name) noexcept;
-  [[nodiscard]] Begun begin_deallocate(std::string_view name) noexcept;
+  [[nodiscard]] Begun begin_command(const NamedCommand& command) noexcept;
   [[nodiscard]] Begun begin_use(const StatementHead& head, std::string_view name) noexcept;
   [[nodiscard]] const Statement* find_statement(std::string_view name) const noexcept;
+  [[nodiscard]] const ParseContext& parse_context() const noexcept;
   [[nodiscard]] bool is_provided(const Statement& statement) noexcept;
-  [[nodiscard]] bool is_pinned_name(std::string_view name) const noexcept;
+  [[nodiscard]] bool is_sql_name(std::string_view name) const noexcept;
+  [[nodiscard]] bool is_own_name(std::string_view name) const noexcept;
+  [[nodiscard]] bool may_be_own_name(std::string_view name) const noexcept;
   [[nodiscard]] StatementRef hold_statement(std::string_view name, ByteSpan content) noexcept;
   void send_close(std::string_view name) noexcept;
+  void close_strays() noexcept;
   void make_room(size_t wanted) noexcept;
   void send_parse(const Statement& statement, LedgerAction action, uint8_t marks) noexcept;
   void send_use(const StatementHead& head, std::string_view name,
                 const LedgerEntry& entry) noexcept;
   void send_unknown(const StatementHead& head) noexcept;
+  void start_stray(std::string_view name) noexcept;
+  void send_copy(std::string_view name, const Statement& statement) noexcept;
   void send_empty(std::string_view name) noexcept;
   void send_duplicate(std::string_view name, ByteSpan body) noexcept;
   void foresee(std::string_view text) noexcept;
@@ -218,10 +233,10 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool acquire() noexcept;
   void try_release() noexcept;
   [[nodiscard]] bool is_pinned() const noexcept;
-  void drop_backend(const char* reason) noexcept;
-  void abandon_backend(const char* reason) noexcept;
+  [[gnu::cold]] void drop_backend(const char* reason) noexcept;
+  [[gnu::cold]] void abandon_backend(const char* reason) noexcept;
   void try_leave() noexcept;
-  void drop_ambiguous() noexcept;
+  [[gnu::cold]] void drop_ambiguous() noexcept;
   void end(const char* reason) noexcept;
   void leave_queue(WaitFailure reason) noexcept;
   void start_leaving() noexcept;
@@ -243,22 +258,68 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void after_lease() noexcept;
   void schedule_wait() noexcept;
 
+  // The loss of a backend (session_lost.cc).
+  [[nodiscard]] SessionLost& own_lost() noexcept;
+  [[nodiscard]] bool has_lost_transaction() const noexcept;
+  [[nodiscard]] bool is_bound_to(const Backend& backend) const noexcept;
+  void outlive(const Backend& backend, const PoolError& error) noexcept;
+  void lose_statements() noexcept;
+  void note_parameters() noexcept;
+  void forget_parameters_before() noexcept;
+  void restore_parameters() noexcept;
+  [[nodiscard]] bool has_asked_for_end(const Ledger& ledger) const noexcept;
+  void answer_owed(const Ledger& ledger, const PoolError& error) noexcept;
+  void begin_lost(uint8_t tag) noexcept;
+  void keep_lost(ByteSpan piece) noexcept;
+  void refuse_lost() noexcept;
+  void finish_lost() noexcept;
+  void end_lost() noexcept;
+  void send_tag(std::string_view tag) noexcept;
+  [[nodiscard]] bool answer_lost_query(std::string_view text) noexcept;
+  [[nodiscard]] bool answer_lost_parse(ByteSpan body) noexcept;
+  [[nodiscard]] bool answer_lost_bind(ByteSpan body) noexcept;
+  [[nodiscard]] bool answer_lost_describe(ByteSpan body) noexcept;
+  [[nodiscard]] bool answer_lost_execute(ByteSpan body) noexcept;
+  [[nodiscard]] bool answer_lost_close(ByteSpan body) noexcept;
+  [[nodiscard]] std::optional<std::string> find_lost_end(std::string_view name) const noexcept;
+  [[nodiscard]] bool keep_statement(std::string_view name, ByteSpan content) noexcept;
+
   // State that follows or pins (session_follow.cc).
   [[nodiscard]] bool reads_text(uint8_t tag) const noexcept;
   void read_text(ByteSpan piece) noexcept;
   void screen_text(std::string_view piece, bool is_first, bool is_last) noexcept;
   void read_body(std::string_view body) noexcept;
+  [[nodiscard]] bool makes_temporary() const noexcept;
+  [[nodiscard]] bool is_harmless(std::string_view text) const noexcept;
   [[nodiscard]] SqlEffects effects_of_text(std::string_view text) const noexcept;
+  [[nodiscard]] bool has_standard_strings() const noexcept;
   void note_statement(uint64_t name, const SqlEffects& effects) noexcept;
   void note_parsed(std::string_view name, std::string_view text) noexcept;
   void note_bound(std::string_view name) noexcept;
-  void note_effects(const SqlEffects& effects) noexcept;
+  void note_effects(const SqlEffects& effects, bool is_executed = true) noexcept;
   [[nodiscard]] bool refuse(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool ask_state() noexcept;
   void restore_first(const StateProbe& probe) noexcept;
+  [[nodiscard]] bool follow_sql_statements(const StateProbe& probe) noexcept;
   void note_pin(PinReason reason) noexcept;
   [[nodiscard]] Cleaning cleaning_needed() const noexcept;
   void warn_unfollowed(const char* what) noexcept;
+
+  // Notifications (session_listen.cc).
+  [[nodiscard]] uint32_t told_process_id(const Notification& notification) noexcept;
+  void deliver(ByteSpan messages) noexcept;
+  void check_unread(size_t kept_size) noexcept;
+  void note_channels(const StateProbe& probe) noexcept;
+  void advance_listening() noexcept;
+  [[nodiscard]] bool can_hand_over() noexcept;
+  [[nodiscard]] NotificationHub* hub_of_pool() noexcept;
+  void hand_over() noexcept;
+  void take_over() noexcept;
+  void on_backend_taken_over() noexcept;
+  [[nodiscard]] bool is_heard_in(const PoolEntry& pool) const noexcept;
+  void fail_unheard() noexcept;
+  [[nodiscard]] bool is_changing_over() const noexcept;
+  void note_unheard() noexcept;
 
   // Waiting (session_waiting.cc).
   [[nodiscard]] Nanoseconds wait_end() const noexcept;
@@ -300,11 +361,14 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   NameReader name_reader_;
   StatementNames names_;  // Of statements that pin.
   std::unique_ptr<SessionStatements>
-      statements_;  // Of those that follow; null until there was one.
+      statements_;                     // Of those that follow; null until there was one.
+  std::unique_ptr<SessionLost> lost_;  // Null until there was something to lose.
   SessionState session_state_;
-  // The beginning of a simple query that may be PREPARE, DEALLOCATE or DISCARD.
+  std::unique_ptr<SessionListening> listening_;  // Null: it listens to nothing.
+  // The beginning of a simple query that may be DEALLOCATE or DISCARD.
   std::string query_text_;
-  SqlName sql_name_;
+  // Hash of what the DEALLOCATE names that is being executed; 0: none, or it could not be read.
+  uint64_t deallocated_name_ = 0;
   State state_ = State::login;
   uint8_t cancel_key_size_ = 0;
   // What is dropped of a wait that was cancelled: the query that waited, or everything up to the

@@ -22,8 +22,8 @@ namespace helios {
 
 class SessionState {
  public:
-  // A text may have had these effects.
-  void add(const SqlEffects& effects);
+  // A text may have had these effects; one that is parsed only will have them when it is bound.
+  void add(const SqlEffects& effects, bool is_executed = true);
   // A prepared statement (0: the unnamed one) has this text: the effects count when it is bound,
   // again and again.
   void add_statement(uint64_t name, const SqlEffects& effects);
@@ -34,6 +34,11 @@ class SessionState {
   // One that could not be read.
   void on_unknown_bind();
 
+  // There may be something that the session holds, or has prepared in SQL.
+  [[nodiscard]] bool may_hold() const noexcept {
+    return details_ && (details_->pins != 0 || details_->has_prepared || details_->pending != 0 ||
+                        details_->is_asking);
+  }
   // The backend may not change hands before the server was asked.
   [[nodiscard]] bool must_ask() const noexcept { return details_ && details_->pending != 0; }
   [[nodiscard]] bool is_asking() const noexcept { return details_ && details_->is_asking; }
@@ -43,16 +48,51 @@ class SessionState {
   [[nodiscard]] bool has_reset_reported() const noexcept {
     return details_ && (details_->asked & sql_effect::reported) != 0;
   }
-  // Its answer; `has_settings`: parameters are set that pin by themselves. Returns the reasons to
-  // keep the backend that are new.
-  PinReasons on_answer(const StateProbe& probe, bool has_settings) noexcept;
+  // A RESET may have happened of which the server was not asked yet, or has not answered.
+  [[nodiscard]] bool awaits_reset() const noexcept {
+    return details_ && (details_->open_effects() & sql_effect::reset) != 0;
+  }
+  // Its answer; `pins`: what pins of parameters and statements, as far as they were asked for.
+  // Returns the reasons to keep the backend that are new.
+  PinReasons on_answer(const StateProbe& probe, PinReasons pins) noexcept;
 
   // LOAD has succeeded: nothing undoes it.
   void on_library() { details().pins |= pin_bit(PinReason::library); }
+  // The backend listens for this session; or no longer, because another connection does.
+  void on_listening() { details().pins |= pin_bit(PinReason::listening); }
+  void on_handed_over() {
+    details().pins &= static_cast<PinReasons>(~pin_bit(PinReason::listening));
+  }
   [[nodiscard]] PinReasons pins() const noexcept { return details_ ? details_->pins : 0; }
   [[nodiscard]] bool has_pin(PinReason reason) const noexcept {
     return (pins() & pin_bit(reason)) != 0;
   }
+  // PREPARE may have left something that the server was not asked about, or that cannot follow.
+  [[nodiscard]] bool may_have_prepared() const noexcept;
+  // Parameters that decides_literals may be other ones than those that are known: the context in
+  // which texts are parsed then, which is like no other. Null: they are as known.
+  [[nodiscard]] const ParseContext* own_parse_context() const noexcept {
+    return details_ && details_->own_context_until != Known::now ? &details_->own_context : nullptr;
+  }
+  // Everything is answered: what servers report is known.
+  void on_reported() noexcept {
+    if (details_ && details_->own_context_until == Known::when_reported)
+      details_->own_context_until = Known::now;
+  }
+  // The transaction is over, and there is nothing to ask.
+  void on_settled() noexcept {
+    if (details_ && !details_->is_unknown) details_->own_context_until = Known::now;
+  }
+
+  // A transaction has ended: what is pending is there to stay, as far as its client knows.
+  void on_transaction_end() noexcept {
+    if (must_ask()) [[unlikely]]
+      details_->has_stayed = true;
+  }
+  // The client would miss something if its transaction were rolled back and the backend were gone:
+  // what the server was not asked about yet. `is_block`: what is pending may have been done in a
+  // transaction block that is still open.
+  [[nodiscard]] bool outlives_rollback(bool is_block) const noexcept;
   // Something may be left that the server was not, or could not be, asked about.
   [[nodiscard]] bool is_dirty() const noexcept {
     return details_ && (details_->is_dirty || details_->is_asking || details_->pending != 0);
@@ -76,6 +116,9 @@ class SessionState {
   // A question that the server does not answer is put again so many times.
   static constexpr uint8_t attempts_max = 3;
 
+  // When it is known again how literals are read.
+  enum class Known : uint8_t { now, when_reported, when_settled };
+
   struct Details {
     std::string text;
     TextScreen screen;
@@ -87,11 +130,29 @@ class SessionState {
     uint16_t asked = 0;    // Those of the question that is not answered yet.
     PinReasons pins = 0;
     uint8_t attempts_count = 0;
+    ParseContext own_context{};
+    Known own_context_until = Known::now;
+    bool has_prepared = false;  // Something of PREPARE, as far as the server was asked.
     bool is_asking = false;
     bool is_dirty = false;
+    bool is_unknown = false;  // The server did not tell what is set.
+    bool has_stayed = false;  // Something pending is of a transaction that has ended.
+
+    // What the server was not asked about yet, or has not answered.
+    [[nodiscard]] uint16_t open_effects() const noexcept {
+      return static_cast<uint16_t>(pending | (is_asking ? asked : 0));
+    }
+    // With these effects other statements of PREPARE may be there than before.
+    [[nodiscard]] bool may_prepare(uint16_t effects) const noexcept {
+      return (effects & (sql_effect::prepares | sql_effect::unseen)) != 0 ||
+             ((effects & sql_effect::ends) != 0 && has_prepared);
+    }
   };
   [[nodiscard]] Details& details();
   void add_bits(uint16_t bits);
+  void execute(uint16_t bits);
+  void note_literals(uint16_t bits);
+  void start_own_context(Known until);
   void add_names(const SqlEffects& effects);
 
   // Most clients never need it.

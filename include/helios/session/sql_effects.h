@@ -27,6 +27,9 @@ constexpr uint16_t ends = 1 << 9;  // What a session holds may be gone: DROP, CL
 constexpr uint16_t prepares = 1 << 10;  // PREPARE: the other bits hold when EXECUTE comes.
 constexpr uint16_t executes = 1 << 11;  // EXECUTE.
 constexpr uint16_t reported = 1 << 12;  // With `reset`: of parameters that servers report, too.
+constexpr uint16_t literals = 1 << 13;  // A parameter that decides_literals, if only up to the end
+                                        // of the transaction.
+constexpr uint16_t hidden = 1 << 14;    // With `literals`: of one that servers do not report.
 
 // What follows no client, so that the backend has to stay with it.
 constexpr uint16_t holding = temporary | cursor | lock | listening | library;

@@ -1,5 +1,5 @@
-// The prepared statements that a client has by name on its backend, because they do not follow it
-// (client_statements.h): those of PREPARE in SQL, and what is too large to be held.
+// The prepared statements of the protocol that a client has by name on its backend, because they do
+// not follow it (client_statements.h): what is too large to be held.
 //
 // While there is one, the backend stays with the client. Names are kept as hashes: a collision can
 // only keep a backend longer than needed or, with a chance of 2^-64 per pair, too short. One
@@ -49,21 +49,12 @@ class NameReader {
   NameHash hash_;
 };
 
-// Bytes at the beginning of a simple query in which commands of the following kinds are looked for.
+// Bytes at the beginning of a simple query in which commands that drop statements are looked for.
 inline constexpr size_t query_text_max = 256;
-// A text that begins with this byte may be a command that begins with this letter (a small one).
-[[nodiscard]] constexpr bool may_be_command(uint8_t first, char letter) noexcept {
-  return (first | 0x20) == letter || first == ' ' || first == '\n' || first == '\t';
+// A text that begins with this byte may be DEALLOCATE or DISCARD, behind a comment even.
+[[nodiscard]] constexpr bool may_be_dropping(uint8_t first) noexcept {
+  return (first | 0x20) == 'd' || first <= ' ' || first == '/' || first == '-';
 }
-
-// What a PREPARE or DEALLOCATE in SQL names.
-struct SqlName {
-  bool is_known = false;
-  uint64_t name = 0;
-};
-// `text`: the beginning of a simple query. Known only when it is a single plain PREPARE name or
-// DEALLOCATE [PREPARE] name.
-[[nodiscard]] SqlName read_sql_name(std::string_view text) noexcept;
 
 // What a text, or its beginning, makes a server forget: nothing that could be told, one prepared
 // statement (DEALLOCATE), or all of them (DEALLOCATE ALL, DISCARD ALL).
@@ -73,22 +64,35 @@ enum class Dropping : uint8_t { none, one, all };
 // The name in a text that is one DEALLOCATE of one name; empty when it is something else.
 [[nodiscard]] std::string read_deallocated_name(std::string_view text);
 
+// What a text does with a statement of this name: it is one DEALLOCATE and nothing else, or it
+// begins with EXECUTE or PREPARE. Empty name: none of these.
+struct NamedCommand {
+  enum class Kind : uint8_t { deallocate, execute, prepare };
+  Kind kind = Kind::deallocate;
+  std::string name;
+};
+[[nodiscard]] NamedCommand read_named_command(std::string_view text);
+// A text that begins with this byte may be such a command.
+[[nodiscard]] constexpr bool may_be_named_command(uint8_t first) noexcept {
+  return may_be_dropping(first) || (first | 0x20) == 'e' || (first | 0x20) == 'p';
+}
+
+// The text is one PREPARE and nothing else, so that it can be sent again for the same.
+[[nodiscard]] bool is_single_prepare(std::string_view text, bool standard_strings) noexcept;
+
 class StatementNames {
  public:
-  [[nodiscard]] bool empty() const noexcept { return names_ == nullptr && !has_unknown_; }
+  [[nodiscard]] bool empty() const noexcept { return names_ == nullptr; }
   [[nodiscard]] size_t size() const noexcept { return names_ == nullptr ? 0 : names_->size(); }
-  [[nodiscard]] bool may_contain(uint64_t name) const noexcept {
-    return has_unknown_ || (names_ != nullptr && names_->contains(name));
+  [[nodiscard]] bool contains(uint64_t name) const noexcept {
+    return names_ != nullptr && names_->contains(name);
   }
   void add(uint64_t name);
   void remove(uint64_t name) noexcept;
-  // A statement whose name could not be read: only clear() takes it away.
-  void add_unknown() noexcept { has_unknown_ = true; }
   void clear() noexcept;
 
  private:
   std::unique_ptr<std::unordered_set<uint64_t>> names_;  // Null: none, as with nearly all clients.
-  bool has_unknown_ = false;
 };
 
 }  // namespace helios

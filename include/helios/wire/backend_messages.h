@@ -54,6 +54,12 @@ struct BackendKeyData {
 // Tag 'C': the command tag, e.g. "SELECT 1".
 [[nodiscard]] std::optional<std::string_view> read_command_complete(ByteSpan body) noexcept;
 
+// By the first letter of its tag: the command may be one that a pooler has to know of (DISCARD,
+// DEALLOCATE, LOAD).
+[[nodiscard]] constexpr bool may_change_session(uint8_t first) noexcept {
+  return first == 'D' || first == 'L';
+}
+
 // A command with this tag has dropped all prepared statements of its session.
 [[nodiscard]] constexpr bool drops_statements(std::string_view command_tag) noexcept {
   return command_tag == "DEALLOCATE ALL" || command_tag == "DISCARD ALL";
@@ -61,6 +67,16 @@ struct BackendKeyData {
 
 // Tag 'Z': one of transaction_status.
 [[nodiscard]] std::optional<uint8_t> read_ready_for_query(ByteSpan body) noexcept;
+
+// NotificationResponse.
+struct Notification {
+  uint32_t process_id = 0;  // Of the server process that has sent it.
+  std::string_view channel;
+  std::string_view payload;
+};
+
+// Tag 'A'.
+[[nodiscard]] std::optional<Notification> read_notification(ByteSpan body) noexcept;
 
 struct NegotiateProtocolVersion {
   uint16_t newest_minor = 0;

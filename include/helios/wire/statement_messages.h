@@ -40,6 +40,15 @@ struct StatementHead {
   size_t size = 0;  // With a name: bytes of the body up to its end, its NUL included.
 };
 
+// Such a message uses the unnamed statement, or a portal, as its first bytes tell: nearly all
+// messages of clients that prepare nothing. False says nothing.
+[[nodiscard]] constexpr bool is_plainly_unnamed(uint8_t tag, ByteSpan body) noexcept {
+  if (body.empty()) return false;
+  if (tag == frontend_tag::parse) return body[0] == 0;
+  if (tag == frontend_tag::bind) return body.size() > 1 && body[0] == 0 && body[1] == 0;
+  return body[0] != 'S';
+}
+
 // `body`: of a message for which may_name_statement(tag), or its beginning. The texts are views
 // into it.
 [[nodiscard]] StatementHead read_statement_head(uint8_t tag, ByteSpan body) noexcept;

@@ -61,6 +61,9 @@ class MessageWriter {
 // A name and its value, as start-up packets and ParameterStatus carry them.
 using TextPair = std::pair<std::string_view, std::string_view>;
 
+// One of the messages that have no body, of a server or a client: ParseComplete, Sync...
+void write_empty_message(MessageWriter& writer, uint8_t tag);
+
 // What servers say.
 
 // `status`: one of transaction_status.
@@ -74,6 +77,8 @@ void write_authentication_sasl(MessageWriter& writer);
 void write_authentication_sasl_continue(MessageWriter& writer, std::string_view data);
 void write_authentication_sasl_final(MessageWriter& writer, std::string_view data);
 void write_parameter_status(MessageWriter& writer, std::string_view name, std::string_view value);
+void write_notification(MessageWriter& writer, uint32_t process_id, std::string_view channel,
+                        std::string_view payload);
 // Requires: a key of cancel_key_size_min to cancel_key_size_max bytes.
 void write_backend_key_data(MessageWriter& writer, uint32_t pid, ByteSpan key);
 // `newest_minor`: sent as 3.`newest_minor` in one number, as PostgreSQL does.

@@ -233,6 +233,12 @@ class Cluster:
     def log_size(self):
         return os.path.getsize(self.log_path)
 
+    def log_since(self, size):
+        """What came into the log since it had this size."""
+        with open(self.log_path, "rb") as file:
+            file.seek(size)
+            return file.read().decode(errors="replace")
+
     def dsn(self, database="app", user="postgres", **more):
         words = {"host": self.sockets, "port": self.port, "dbname": database, "user": user, **more}
         return " ".join(f"{name}='{value}'" for name, value in words.items())

@@ -7,7 +7,8 @@ own (see TABLE).
 Left out, because the pooler differs by decision or does not follow yet; a place to add to as it learns:
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
 - RESET of what the start-up packet named;
-- PREPARE with other than a plain name, or one that a Parse uses (the proxy may not know yet), ALTER TABLE between two uses of a named statement;
+- PREPARE of a name that a Parse uses;
+- the answer of a statement whose plan no longer fits its table (0A000), which the pooler may prepare anew;
 - the unnamed statement after the batch that binds it;
 - lengths that are out of range: PostgreSQL closes without a word, the pooler says what is wrong;
 - Terminate with replies under way: the pooler drops them;
@@ -34,6 +35,7 @@ create table {t} (
 grant all on {t} to public;
 """
 ROWS = """
+alter table {t} drop column if exists extra;
 truncate {t};
 insert into {t} select g, 'row ' || g, g * 1.5, int4send(g), timestamptz '2024-02-29 12:00Z' + g * interval '1 day'
 from generate_series(1, 10) g;
@@ -59,24 +61,44 @@ SETTINGS = {
 }
 
 
+# Other ways to set something.
+OTHER_SETS = (
+    "set time zone interval '+02:00' hour to minute",
+    "set names 'UTF8'",
+    "set schema 'public'",
+    "set session characteristics as transaction read write",
+    "set session characteristics as transaction isolation level serializable, read only",
+    "set session authorization default",
+    "set seed to 0.5",
+    "set no_such_parameter = 1",
+    "set mix.own = 'value'; select current_setting('mix.own')",
+    "do $$ begin perform set_config('work_mem', '9MB', false); end $$",
+    "set local work_mem from current",
+)
+
+
 class Exchange:
     """Messages to send, each with what it is, and what to read then.
 
     `until`, counted from the last exchange after which the server owed nothing, is ("Z", n): n times ReadyForQuery;
     ("some", kinds, n): n replies of these kinds, or an error; ("row", text): ReadyForQuery behind a row with this text;
-    ("end",): end of file.
+    ("end",): end of file. `before`: SQL that somebody else runs first. `may_be_stale`: where either says that a
+    plan does not fit any more nothing is compared.
     """
 
     def __init__(self, messages, until):
         self.messages = messages
         self.until = until
+        self.before = ""
+        self.may_be_stale = False
 
     @property
     def data(self):
         return b"".join(data for _, data in self.messages)
 
     def __str__(self):
-        return "\n".join(what for what, _ in self.messages) + f"\n  read until {self.until}"
+        before = f"  (somebody else: {self.before})\n" if self.before else ""
+        return before + "\n".join(what for what, _ in self.messages) + f"\n  read until {self.until}"
 
 
 def describe(data):
@@ -210,6 +232,9 @@ class Script:
             (5, self._call_unit),
             (8, self._settings_unit),
             (6, self._state_unit),
+            (8, self._prepare_unit),
+            (3, self._stale_unit),
+            (5, self._cursor_unit),
             (3, self._large_unit),
             (6, self._flush_unit),
             (6, self._wild_unit),
@@ -263,8 +288,13 @@ class Script:
             f"insert into {t} (id, name) values (30, null)",
             f"select name::int from {t} order by id",
             f"declare c cursor for select id from {t} order by id",
+            f"declare c scroll cursor for select id, name from {t} order by id desc",
             "fetch 2 from c",
+            "fetch backward 1 from c",
+            "move 2 in c",
+            f"update {t} set name = 'current' where current of c",
             "close c",
+            "close all",
             f"lock table {t}",
             "notify nobody, 'payload'",
             "select from generate_series(1, 3)",
@@ -272,6 +302,9 @@ class Script:
             "show timezone",
             "show application_name",
             "set local timezone = 'Asia/Tokyo'",
+            "set transaction isolation level repeatable read",
+            "show transaction_isolation",
+            "set constraints all immediate",
             "savepoint s",
             "rollback to s",
             "release s",
@@ -400,6 +433,7 @@ class Script:
         self._control(self._pick(*begin))
         steps = (self._simple_unit, self._batch_unit, self._pipeline_unit, self._savepoint_step)
         steps += (self._copy_in_unit, self._portal_step, self._settings_unit, self._call)
+        steps += (self._prepare_unit, self._cursor_unit)
         for _ in range(self.chance.randrange(6)):
             self._pick(*steps)()
             self._maybe_wait(50)
@@ -408,7 +442,7 @@ class Script:
             self._control(self._pick(*end))
 
     def _savepoint_step(self):
-        steps = "savepoint s", "rollback to s", "release s", "savepoint t", "rollback to t"
+        steps = "savepoint s", "rollback to s", "release s", "savepoint t", "rollback to t", "release t"
         self._control(self._pick(*steps))
 
     def _named_unit(self):
@@ -556,6 +590,10 @@ class Script:
             text = self._pick(f"set {name} = {value}", f"set {name} = {value}", f"set local {name} = {value}")
             if self._one_in_hundred(20):
                 text = f"select set_config('{name}', 'utc', {self._pick('true', 'false')})"
+            elif self._one_in_hundred(20) and not self.startup:
+                text = self._pick(f"reset {name}", f"reset {name}", "reset all")
+            elif self._one_in_hundred(10):
+                text = self._pick(*OTHER_SETS)
             self._control(text)
             self._maybe_wait(30)
             if self._one_in_hundred(60):
@@ -563,6 +601,85 @@ class Script:
         if self._one_in_hundred(50):
             shown = "moment, interval '1 mon 2 days 03:04:05', '\\'"
             self._query(f"select {shown} from {self.table} where id < 3 order by id")
+
+    def _prepare_unit(self):
+        """PREPARE, EXECUTE and DEALLOCATE in SQL, in and out of blocks, by either protocol."""
+        t, i = self.table, self._id()
+        names = ("q1", "q1", "q2", "Q1", '"Q 3"')
+        for _ in range(self.chance.randrange(1, 7)):
+            name = self._pick(*names)
+            text = self._pick(
+                f"prepare {name} as select {i}, 'text'",
+                f"prepare {name} (int) as select $1 + {i}",
+                f"prepare {name} (int, text) as select $1, $2, length($2)",
+                f"prepare {name} as select * from {t} where id = $1",
+                f"prepare {name} (int) as update {t} set amount = amount + $1 where id < {i} returning id, amount",
+                f"prepare {name} as selec",
+                f"execute {name}",
+                f"execute {name} ({i})",
+                f"execute {name} ({i})",
+                f"execute {name} ({i}, 'it''s')",
+                f"explain (costs off) execute {name} ({i})",
+                f"execute {name} (1 / ({i} - {i}))",
+                f"deallocate {name}",
+                f"deallocate prepare {name}",
+                f"begin; prepare {name} as select 'block'; rollback",
+            )
+            if self._one_in_hundred(10):
+                text += f"; execute {name}"
+            if ";" in text or self._one_in_hundred(50):
+                self._query(text)
+            else:
+                self._control(text)
+            self._maybe_wait(30)
+        if self._one_in_hundred(60):
+            self._control("deallocate all")
+
+    def _stale_unit(self):
+        """Somebody else adds a column to what a prepared statement selects, and takes it away."""
+        self._wait_ready()
+        self._barrier()
+        in_sql = self._one_in_hundred(40)
+        text = f"select * from {self.table} order by id limit 2"
+        self._query("deallocate all")
+        if in_sql:
+            self._query(f"prepare stale as {text}")
+        else:
+            self._send(wire.parse(text, "stale"))
+            self._sync()
+        use = [wire.query("execute stale")]
+        if not in_sql:
+            use = [bind([], [], "stale"), wire.describe("P", ""), wire.execute(), SYNC]
+        self._put(*use)
+        self._due += 1
+        self._wait_ready()
+        for change in ("add extra int", "drop extra"):
+            for number in range(self.chance.randrange(1, 4)):
+                self._put(*use)
+                self._due += 1
+                self._wait_ready()
+                self.exchanges[-1].may_be_stale = True
+                if number == 0:
+                    self.exchanges[-1].before = f"alter table {self.table} {change}"
+        self._query("deallocate stale" if in_sql else "select 1")
+        self._send(wire.close("S", "stale"))
+        self._sync()
+
+    def _cursor_unit(self):
+        """Cursors in SQL over several queries; outside of a block there is none."""
+        declares = (
+            f"declare k cursor for select id, name from {self.table} order by id",
+            f"declare k scroll cursor with hold for select id from {self.table} order by id",
+            "declare k no scroll cursor for select generate_series(1, 30)",
+            "declare k binary cursor for select 1::int4, 'x'::text",
+        )
+        moves = ("fetch k", "fetch 3 from k", "fetch all k", "fetch last k", "fetch prior k", "fetch absolute 2 k")
+        moves += ("move 2 k", "move backward all k", "fetch 0 k", f"delete from {self.table} where current of k")
+        self._control(self._pick(*declares))
+        for _ in range(self.chance.randrange(1, 5)):
+            self._control(self._pick(*moves))
+            self._maybe_wait(30)
+        self._control(self._pick("close k", "close k", "close all", "fetch 1 k"))
 
     def _state_unit(self):
         """What a session has beside its parameters."""

@@ -1,0 +1,308 @@
+// What PREPARE in SQL makes follows its client, under the client's own names.
+#include <doctest/doctest.h>
+
+#include "helios/session/statement_names.h"
+#include "tests/support/session_bench.h"
+
+namespace helios {
+namespace {
+
+using namespace test;
+
+using Texts = std::vector<std::string>;
+
+bool is_idle(SessionBench& bench) {
+  return bench.slice().idle_count() == 1;
+}
+
+// What a query says: its row, or the SQLSTATE; else the tags.
+std::string ask(TestClient& client, std::string_view text) {
+  (void)client.take();
+  client.query(text);
+  const auto got = client.take();
+  for (const WireMessage& message : got) {
+    if (message.tag == 'E') return field_of(message, 'C');
+    if (message.tag == 'D') return message.body.substr(6);
+  }
+  return tags_of(got);
+}
+
+BenchOptions following(uint32_t backends_count = 1) {
+  BenchOptions options = with_backends(backends_count);
+  options.limits.session_state = StatePolicy::follow;
+  options.limits.max_prepared_statements = 200;
+  return options;
+}
+
+struct Scene {
+  explicit Scene(const BenchOptions& options = following()) : bench(options) {}
+  ServerSession& server() { return bench.server.only(); }
+  // Since the last call: what clients and pooler sent, but for questions about the session.
+  Texts news() {
+    Texts texts;
+    for (const std::string& text : server().queries())
+      if (!text.starts_with("SELECT 's'") && !text.starts_with("SELECT 'p'")) texts.push_back(text);
+    server().log.clear();
+    return texts;
+  }
+  SessionBench bench;
+  TestClient one{bench, 0, "me"};
+  TestClient two{bench, 0, "me"};
+};
+
+TEST_CASE("a text is one PREPARE, or it is not") {
+  for (const char* const text :
+       {"PREPARE a AS select 1", "prepare \"A\" (int, text) as select $1, ';', $$;$$ ; -- x",
+        "/* x */ PREPARE a AS insert into t values ('\\'';')"})
+    CHECK(is_single_prepare(text, true));
+  for (const char* const text : {"PREPARE a AS select 1; select 2", "select 1", "",
+                                 "select 0; PREPARE a AS select 1", "PREPARE a AS select 'x"})
+    CHECK_FALSE(is_single_prepare(text, true));
+  // Where a backslash escapes, the literal goes on.
+  CHECK(is_single_prepare("PREPARE a AS select '\\'; select 2, '", false));
+  CHECK_FALSE(is_single_prepare("PREPARE a AS select '\\'; select 2, '", true));
+}
+
+TEST_CASE("what PREPARE has made keeps no backend, and is there when it is needed") {
+  Scene scene;
+  scene.one.query("PREPARE s AS select x");
+  CHECK(scene.one.take_tags() == "CZ");
+  CHECK(is_idle(scene.bench));
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  // Where another client was meanwhile it is prepared again.
+  CHECK(ask(scene.two, "select 1") == "select 1");
+  CHECK(scene.news() ==
+        Texts{"PREPARE s AS select x", "EXECUTE s", "DEALLOCATE \"s\"", "select 1"});
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(scene.news() == Texts{"PREPARE s AS select x", "EXECUTE s", "EXECUTE s"});
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("nobody finds what another client has prepared") {
+  Scene scene;
+  scene.one.query("PREPARE s AS select x");
+  CHECK(ask(scene.two, "EXECUTE s") == "26000");
+  CHECK(ask(scene.two, "PREPARE s AS select y") == "CZ");
+  CHECK(ask(scene.two, "EXECUTE s") == "select y");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  scene.one.close();
+  CHECK(ask(scene.two, "EXECUTE s") == "select y");
+}
+
+TEST_CASE("clients that have prepared the same cost each other nothing") {
+  Scene scene;
+  for (TestClient* client : {&scene.one, &scene.two})
+    for (const char* const text : {"PREPARE a AS select x", "PREPARE b AS select y"})
+      client->query(text);
+  (void)scene.news();
+  for (int i = 0; i < 3; ++i)
+    for (TestClient* client : {&scene.one, &scene.two})
+      CHECK(ask(*client, "EXECUTE b") == "select y");
+  CHECK(scene.news() == Texts(6, "EXECUTE b"));
+  // But for those who read literals in another way.
+  scene.two.query("SET TimeZone='Europe/Rome'");
+  CHECK(ask(scene.one, "EXECUTE b") == "select y");
+  (void)scene.news();
+  CHECK(ask(scene.two, "EXECUTE b") == "select y");
+  CHECK(scene.news() == Texts{"DEALLOCATE \"a\"", "DEALLOCATE \"b\"", "PREPARE a AS select x",
+                              "PREPARE b AS select y", "EXECUTE b"});
+}
+
+TEST_CASE("what is deallocated is gone, wherever that was done") {
+  for (const std::string& end :
+       {query_message("DEALLOCATE s"), query_message("DEALLOCATE ALL"),
+        query_message("DISCARD ALL"), close_message("s") + sync_message(),
+        query_message("BEGIN") + query_message("DEALLOCATE s") + query_message("ROLLBACK"),
+        query_message("BEGIN") + close_message("s") + sync_message() + query_message("COMMIT")}) {
+    CAPTURE(end);
+    Scene scene;
+    scene.one.query("PREPARE s AS select x");
+    CHECK(ask(scene.two, "select 1") == "select 1");
+    scene.one.write(end);
+    CHECK(is_idle(scene.bench));
+    CHECK(ask(scene.one, "EXECUTE s") == "26000");
+    CHECK(ask(scene.two, "select 1") == "select 1");
+    CHECK(ask(scene.one, "EXECUTE s") == "26000");
+    CHECK(ask(scene.one, "PREPARE s AS select x") == "CZ");
+  }
+}
+
+TEST_CASE("messages of the protocol find what PREPARE has made") {
+  Scene scene;
+  scene.one.query("PREPARE s AS select x");
+  CHECK(ask(scene.two, "select 1") == "select 1");
+  (void)scene.one.take();
+  scene.one.write(bind_message("", "s") + execute_message() + sync_message());
+  CHECK(scene.one.take_tags() == "2DCZ");
+  scene.one.write(parse_message("s", "y") + sync_message());
+  CHECK(scene.one.take_error() == "42P05");
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("commands in SQL find what Parse has made") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(scene.one.take_tags() == "1Z");
+  // EXECUTE runs it, as often as it likes and on any backend; the copy is nobody else's.
+  for (int i = 0; i < 3; ++i) {
+    CHECK(ask(scene.one, "EXECUTE s") == "select x");
+    CHECK(is_idle(scene.bench));
+  }
+  CHECK(ask(scene.two, "EXECUTE s") == "26000");
+  CHECK(ask(scene.one, "/* longer than is looked at */ EXECUTE \"s\"" + std::string(300, ' ')) !=
+        "select x");  // The scripted server knows no comments, but the statement goes ahead.
+  CHECK(scene.server().statements().contains("s"));
+  // PREPARE finds the name taken.
+  CHECK(ask(scene.one, "PREPARE s AS select z") == "42P05");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  // Another client's is its own.
+  scene.two.write(parse_message("s", "select y") + sync_message());
+  CHECK(scene.two.take_tags() == "1Z");
+  CHECK(ask(scene.two, "EXECUTE s") == "select y");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(ask(scene.one, "DEALLOCATE s") == "CZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "26000");
+  CHECK(ask(scene.one, "PREPARE s AS select z") == "CZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "select z");
+  CHECK(ask(scene.two, "EXECUTE s") == "select y");
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("EXECUTE of what Parse has made in a transaction, pipelined, and in a failed one") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(scene.one.take_tags() == "1Z");
+  scene.one.write(query_message("BEGIN") + query_message("EXECUTE s") + query_message("EXECUTE s") +
+                  query_message("COMMIT"));
+  CHECK(scene.one.take_tags() == "CZTDCZTDCZCZ");
+  scene.one.query("BEGIN");
+  scene.one.query("FAIL");
+  CHECK(ask(scene.one, "EXECUTE s") == "25P02");
+  scene.one.query("ROLLBACK");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("EXECUTE of a statement that the server does not take any more finds none") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(scene.one.take_tags() == "1Z");
+  scene.server().refuses_parse = true;
+  CHECK(ask(scene.one, "EXECUTE s") == "26000");
+  scene.server().refuses_parse = false;
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("PREPARE finds no name that the pooler has left") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  scene.one.write(parse_message("s", "select y") + sync_message());
+  CHECK(scene.one.take_tags() == "1ZEZ");
+  REQUIRE(scene.server().statements().contains("s"));
+  CHECK(ask(scene.two, "PREPARE s AS select z") == "CZ");
+  CHECK(ask(scene.two, "EXECUTE s") == "select z");
+}
+
+TEST_CASE("what was prepared in a transaction follows, in one that is rolled back even") {
+  Scene scene;
+  scene.one.query("BEGIN");
+  scene.one.query("PREPARE s AS select x");
+  scene.one.query("ROLLBACK");
+  CHECK(ask(scene.two, "select 1") == "select 1");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+}
+
+TEST_CASE("what the server does not prepare again is not there, and nothing else is lost") {
+  Scene scene;
+  scene.one.query("PREPARE s AS select x");
+  scene.one.query("PREPARE t AS select y");
+  CHECK(ask(scene.two, "select 1") == "select 1");
+  scene.server().refuses_prepare = true;
+  CHECK(ask(scene.one, "EXECUTE s") == "26000");
+  scene.server().refuses_prepare = false;
+  CHECK_FALSE(scene.one.is_closed());
+  CHECK(ask(scene.two, "select 1") == "select 1");
+  CHECK(ask(scene.one, "EXECUTE t") == "select y");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+}
+
+TEST_CASE("what cannot be prepared again keeps its backend until it is deallocated") {
+  BenchOptions options = following();
+  std::string text = "PREPARE s AS select x";
+  SUBCASE("with another statement in its text") {
+    text += "; select y";
+  }
+  SUBCASE("where statements do not follow") {
+    options.limits.max_prepared_statements = 0;
+  }
+  SUBCASE("where the pool says so") {
+    options.limits.session_state = StatePolicy::pin;
+  }
+  SUBCASE("beyond the memory of a client") {
+    options.limits.max_client_statements_size = 4;
+  }
+  Scene scene(options);
+  scene.one.query(text);
+  CHECK_FALSE(is_idle(scene.bench));
+  CHECK(ask(scene.one, "EXECUTE s") == text.substr(text.find("select")));
+  scene.one.query("DEALLOCATE s");
+  CHECK(is_idle(scene.bench));
+  scene.one.query(text);
+  CHECK_FALSE(is_idle(scene.bench));
+  scene.one.close();
+  CHECK(is_idle(scene.bench));
+  CHECK(ask(scene.two, "EXECUTE s") == "26000");
+}
+
+TEST_CASE("what PREPARE has made follows where the rest is only warned of") {
+  BenchOptions options = following();
+  options.limits.session_state = StatePolicy::warn;
+  Scene scene(options);
+  for (int i = 0; i < 2; ++i) {
+    scene.one.query("SET work_mem='1MB'");
+    scene.one.query("PREPARE s AS x");
+    CHECK(ask(scene.two, "EXECUTE s") == "26000");
+    CHECK(ask(scene.one, "EXECUTE s") == "x");
+    scene.one.query("DEALLOCATE s");
+  }
+  CHECK(scene.server().state.settings.contains("work_mem"));
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("what ends while the server is asked about it has ended") {
+  Scene scene;
+  scene.one.write(query_message("PREPARE s AS select x") + query_message("DEALLOCATE s"));
+  CHECK(scene.one.take_tags() == "CZCZ");
+  CHECK(is_idle(scene.bench));
+  CHECK(ask(scene.two, "EXECUTE s") == "26000");
+  CHECK_FALSE(scene.two.is_closed());
+  scene.one.write(query_message("LISTEN x") + query_message("UNLISTEN x"));
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("a client that goes before the server was asked leaves nothing") {
+  Scene scene;
+  scene.one.query("BEGIN");
+  scene.one.query("PREPARE s AS select x");
+  scene.one.close();
+  CHECK(ask(scene.two, "EXECUTE s") == "26000");
+}
+
+TEST_CASE("what PREPARE has made goes with its backend to another core") {
+  BenchOptions options = following();
+  options.cores_count = 2;
+  SessionBench bench(options);
+  TestClient here(bench, 0, "me");
+  TestClient there(bench, 1, "me");
+  here.query("PREPARE s AS select x");
+  CHECK(ask(there, "EXECUTE s") == "26000");
+  CHECK(ask(there, "PREPARE s AS select x") == "CZ");
+  bench.server.only().log.clear();
+  CHECK(ask(here, "EXECUTE s") == "select x");
+  CHECK(bench.server.only().queries() == Texts{"EXECUTE s"});
+}
+
+}  // namespace
+}  // namespace helios
