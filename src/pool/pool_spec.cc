@@ -68,6 +68,8 @@ PoolSpecRef make_hub_spec(const PoolSpec& pool, uint32_t cores_count, uint64_t g
   spec->key = pool.key + "/hub";
   spec->database = pool.database;
   spec->user = pool.user;
+  // What pg_stat_activity shows.
+  spec->login.parameters.emplace_back("application_name", "heliosproxy hub");
   spec->epoch = pool.epoch;
   spec->is_of_hub = true;
   spec->shared = std::make_shared<PoolShared>(

@@ -82,6 +82,7 @@ TEST_CASE("a client that listens leaves the only backend to others") {
   CHECK(bench.slice().idle_count() == 1);
   REQUIRE(hubs_of(bench).size() == 1);
   CHECK(backend_of(bench).state.channels.empty());
+  CHECK(hubs_of(bench)[0]->startup().at("application_name") == "heliosproxy hub");
   other.query("NOTIFY news,'hello'");
   CHECK(other.take_tags() == "CZ");
   CHECK(heard(one.take()) == Texts{"news hello"});

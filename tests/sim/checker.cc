@@ -103,7 +103,10 @@ bool Checker::is_changed_over() const {
 }
 
 void Checker::add_generation(const PoolSpecRef& spec) {
-  generations_.push_back({pool_of_key(spec->key), spec});
+  constexpr std::string_view hub_end = "/hub";
+  std::string key = spec->key;
+  if (spec->is_of_hub) key.erase(key.size() - hub_end.size());
+  generations_.push_back({pool_of_key(key), spec});
   room_since_.push_back(never);
   for (auto& counts : coming_by_mail_) counts.push_back(0);
   posted_backends_.push_back(0);
@@ -133,8 +136,8 @@ void Checker::check_generations(CoreId id) {
   const Configuration& newest = settings_.configuration(epoch_);
   for (size_t i = 0; i < generations_.size(); ++i) {
     const Part& part = cores_[id].parts[i];
-    if (!part.is_there || part.is_superseded) continue;
     const Generation& one = generations_[i];
+    if (!part.is_there || part.is_superseded || one.is_hub()) continue;
     const PoolSettings& pool = settings_.pools[one.pool];
     if (!newest.has(pool)) fail_("a pool goes on that was removed");
     if (one.limits() != newest.limits[one.pool]) fail_("a pool goes on under other limits");
@@ -142,8 +145,8 @@ void Checker::check_generations(CoreId id) {
       fail_("a pool goes on at another node");
     for (const CoreFacts& other : cores_)
       for (size_t j = 0; j < generations_.size(); ++j)
-        if (j != i && generations_[j].pool == one.pool && other.parts[j].is_there &&
-            !other.parts[j].is_superseded)
+        if (j != i && generations_[j].pool == one.pool && !generations_[j].is_hub() &&
+            other.parts[j].is_there && !other.parts[j].is_superseded)
           fail_("two generations of a pool go on");
   }
 }
@@ -152,7 +155,7 @@ void Checker::check_generations(CoreId id) {
 
 uint32_t Checker::dealt(CoreId core, size_t generation) const {
   const Generation& one = generations_[generation];
-  return PoolCores(keys_[one.pool], settings_.cores).share_of(one.limits().max_connections, core);
+  return PoolCores(one.spec->key, settings_.cores).share_of(one.limits().max_connections, core);
 }
 
 size_t Checker::pool_of_key(const std::string& key) const {
@@ -357,6 +360,7 @@ void Checker::check_waiters(CoreId id, const std::vector<Waiting>& before) {
   for (size_t i = 0; i < generations_.size(); ++i) {
     const Part& part = cores_[id].parts[i];
     const Part& old = cores_[id].old_parts[i];
+    if (generations_[i].is_hub()) continue;  // No session waits there.
     const uint32_t max = generations_[i].limits().max_waiters;
     if (max == 0) {
       if (part.refused > 0) fail_("a waiter was refused although there is no max_waiters");
@@ -511,7 +515,7 @@ void Checker::for_each_limit(Visit visit) {
           [&](const Generation& one) { return settings_.pools[one.pool].user == i; });
   for (size_t i = 0; i < keys_.size(); ++i)
     visit("pool", *generations_[i].shared().connections->limit, of_pools_[i],
-          [&](const Generation& one) { return one.pool == i; });
+          [&](const Generation& one) { return one.pool == i && !one.is_hub(); });
 }
 
 template <typename Applies>
@@ -605,11 +609,16 @@ void Checker::after_node(size_t number) {
       nodes_[number]->server.logins_count)
     return;
   std::vector<uint32_t> by_pool(keys_.size());
+  std::vector<uint32_t> hubs_by_pool(keys_.size());
   std::vector<uint32_t> by_node(nodes_.size());
   for (size_t i = 0; i < nodes_.size(); ++i) {
     for (const ServerSession* session : nodes_[i]->server.open_sessions()) {
       if (bench_.network.was_reset(session->fd())) continue;
       ++by_node[i];
+      if (session->startup().contains("application_name")) {
+        ++hubs_by_pool[pool_of_key(pool_key(session->database(), session->user(), {}))];
+        continue;
+      }
       ++by_pool[pool_of_key(pool_key(session->database(), session->user(), {}))];
     }
   }
@@ -621,7 +630,7 @@ void Checker::after_node(size_t number) {
   const auto sum = [&](const auto& applies) {
     uint32_t count = 0;
     for (size_t pool = 0; pool < keys_.size(); ++pool)
-      count += applies(settings_.pools[pool]) ? by_pool[pool] : 0;
+      count += applies(settings_.pools[pool]) ? by_pool[pool] + hubs_by_pool[pool] : 0;
     return count;
   };
   for (size_t i = 0; i < keys_.size(); ++i) check("pool", of_pools_[i], by_pool[i]);
@@ -671,6 +680,11 @@ void Checker::on_server_message(size_t node, const ServerSession& session,
   } else if (!beginning.has_come) {
     fail_(std::string("a server session got something before connect_query: ") + message.tag);
   }
+}
+
+uint64_t Checker::hubs_count() const {
+  return static_cast<uint64_t>(std::count_if(generations_.begin(), generations_.end(),
+                                             [](const Generation& one) { return one.is_hub(); }));
 }
 
 bool Checker::is_at_rest() const {

@@ -54,8 +54,10 @@ class Checker {
   [[nodiscard]] uint64_t connect_queries_count() const { return connect_queries_count_; }
   // Generations of pools that were seen, less the first one of each pool.
   [[nodiscard]] uint64_t next_generations_count() const {
-    return generations_.size() - keys_.size();
+    return generations_.size() - keys_.size() - hubs_count();
   }
+  // Hubs that were seen.
+  [[nodiscard]] uint64_t hubs_count() const;
   // Of every slice, for the message of a failure.
   [[nodiscard]] std::string describe();
 
@@ -77,6 +79,8 @@ class Checker {
   struct Generation {
     size_t pool = 0;
     PoolSpecRef spec;  // As a core has it. Kept, and so is what the cores share of the pool.
+    // The connections of a hub, which listens for the clients of the pool.
+    [[nodiscard]] bool is_hub() const { return spec->is_of_hub; }
     [[nodiscard]] const PoolLimits& limits() const { return spec->limits; }
     [[nodiscard]] PoolShared& shared() const { return *spec->shared; }
   };

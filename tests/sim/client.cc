@@ -91,6 +91,22 @@ Nanoseconds Client::idle_since() const {
   return is_idle && !is_between ? progress_at_ : never;
 }
 
+Nanoseconds Client::unheard_since() const {
+  const Nanoseconds idle = idle_since();
+  Nanoseconds since = never;
+  for (const auto& [channel, hearing] : hearings_) {
+    if (idle == never || hearing.needed == SIZE_MAX) continue;
+    const std::vector<Notified>& all = notified(channel);
+    const size_t lacking = hearing.has_heard ? hearing.next : hearing.needed;
+    if (lacking < all.size()) since = std::min(since, std::max(idle, all[lacking].at));
+  }
+  return since;
+}
+
+const std::vector<Notified>& Client::notified(const std::string& channel) const {
+  return host_.notified(host_.settings().pools[pool_].database, channel);
+}
+
 void Client::act() {
   if (has_input() && next_read_ <= host_.now()) return read();
   next_act_ = host_.now() + 1;
@@ -114,6 +130,7 @@ void Client::connect() {
   mark_ = "c" + std::to_string(number_) + "." + std::to_string(++visits_count_) + "-";
   writer_.emplace(random, mark_, licence());
   facts_ = {};
+  hearings_.clear();
   std::vector<std::pair<std::string, std::string>> parameters;
   if (random.percent(50)) {
     facts_.application_name = mark_ + "first";
@@ -149,14 +166,21 @@ Licence Client::licence() const {
   Licence licence;
   licence.sets = settings.first.limits[pool_].session_state != StatePolicy::warn;
   licence.discards = licence.sets && may_discard(settings.first);
-  for (const Change& change : settings.changes)
+  licence.listens = licence.sets;
+  const size_t database = settings.pools[pool_].database;
+  for (const Change& change : settings.changes) {
     if (!may_discard(change.next)) licence.discards = false;
+    // Else there are two databases of that name, whose clients do not hear each other.
+    if (change.next.node_of[database] != settings.first.node_of[database]) licence.listens = false;
+  }
   return licence;
 }
 
 // The answer due is to something that would keep a backend, in a pool that allows no such thing.
 bool Client::may_be_kept_off() const {
-  return !replies_.empty() && replies_.front().effect == Reply::Effect::hold &&
+  if (replies_.empty()) return false;
+  const Reply::Effect effect = replies_.front().effect;
+  return (effect == Reply::Effect::hold || effect == Reply::Effect::listen) &&
          host_.settings().first.limits[pool_].session_state == StatePolicy::refuse;
 }
 
@@ -180,7 +204,10 @@ void Client::work() {
   }
   if (replies_.empty()) asked_at_ = host_.now();
   outbox_ = std::move(script_.front().bytes);
-  for (Reply& reply : script_.front().replies) replies_.push_back(std::move(reply));
+  for (Reply& reply : script_.front().replies) {
+    if (reply.effect == Reply::Effect::listen) may_listen(reply);
+    replies_.push_back(std::move(reply));
+  }
   script_.pop_front();
   const bool is_last = script_.empty() && (units_left_ == 0 || host_.is_closing_time());
   if (is_last && host_.random().percent(20)) {
@@ -268,6 +295,8 @@ void Client::on_message(const WireMessage& message) {
       return on_ready(message.body[0]);
     case 'R':
       return on_authentication(message);
+    case 'A':
+      return on_notification(message);
     case 'K':
       if (is_welcome_) return fail("a part of a login came behind it");
       key_ = message.body;
@@ -374,6 +403,72 @@ void Client::on_loss() {
   for (Reply& reply : replies_) reply.may_be_lost = true;
 }
 
+// --- Notifications ---
+
+// All of a channel, in order and once, from when it listens.
+void Client::on_notification(const WireMessage& message) {
+  ++heard_count_;
+  const uint32_t process_id = load_be32(as_bytes(message.body).data());
+  const std::string channel = message.body.c_str() + 4;
+  const std::string payload = message.body.c_str() + 4 + channel.size() + 1;
+  const auto found = hearings_.find(channel);
+  if (found == hearings_.end()) return fail("hears what it does not listen to: " + payload);
+  Hearing& hearing = found->second;
+  const std::vector<Notified>& all = notified(channel);
+  const auto notification = std::find_if(
+      all.begin(), all.end(), [&](const Notified& one) { return one.payload == payload; });
+  const size_t number = static_cast<size_t>(notification - all.begin());
+  if (notification == all.end()) return fail("hears what nobody has notified: " + payload);
+  if (number < hearing.first) return fail("hears what came before it listened: " + payload);
+  if (hearing.has_heard && number < hearing.next) return fail("hears it twice: " + payload);
+  const size_t most = hearing.has_heard ? hearing.next : hearing.needed;
+  if (number > most) return fail("has not heard " + all[most].payload + " before " + payload);
+  hearing.has_heard = true;
+  hearing.next = number + 1;
+  const bool is_own = payload.starts_with(mark_);
+  if (is_own && process_id != load_be32(as_bytes(key_).data()))
+    fail("its own notification has another process id");
+}
+
+void Client::may_listen(const Reply& reply) {
+  const auto [known, is_new] = hearings_.try_emplace(reply.name);
+  if (is_new) known->second.first = notified(reply.name).size();
+}
+
+void Client::begin_listening(const std::string& channel) {
+  Hearing& hearing = hearings_.at(channel);
+  hearing.is_of_block = false;
+  hearing.needed = std::min(hearing.needed, notified(channel).size());
+  facts_.channels.insert(channel);
+}
+
+// It has not begun to, or is told that it has ended. Another LISTEN may be under way.
+void Client::end_listening(const std::string& channel) {
+  facts_.channels.erase(channel);
+  hearings_.erase(channel);
+  for (const Reply& reply : replies_)
+    if (reply.effect == Reply::Effect::listen && reply.name == channel) may_listen(reply);
+}
+
+void Client::end_all_listening() {
+  for (const std::string& channel : std::set<std::string>(facts_.channels)) end_listening(channel);
+}
+
+void Client::end_block(bool is_committed) {
+  std::vector<std::string> begun;
+  for (const auto& [channel, hearing] : hearings_)
+    if (hearing.is_of_block) begun.push_back(channel);
+  for (const std::string& channel : begun) {
+    if (is_committed) {
+      begin_listening(channel);
+    } else {
+      end_listening(channel);
+    }
+  }
+}
+
+// --- Last words ---
+
 // Only who would miss its backend is ended with it.
 void Client::check_fatal_loss() {
   if (!is_welcome_ || writer_->has_prepared() || writer_->has_split_unnamed()) return;
@@ -445,7 +540,11 @@ void Client::on_fatal(const std::string& code, const std::string& message) {
   if (is_removal(code, message)) return;
   if (is_loss(code, message)) check_fatal_loss();
   if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);
-  if (host_.is_calm() && code != "53300") fail("a last word although nothing happened: " + code);
+  // The connection that listens for clients gives way when limits become smaller.
+  const bool may_make_room = message.starts_with("the server connection that listened") &&
+                             !host_.settings().changes.empty();
+  if (host_.is_calm() && code != "53300" && !may_make_room)
+    fail("a last word although nothing happened: " + code);
   check_refusal(message);
 }
 
@@ -468,6 +567,9 @@ void Client::on_ready(char status) {
     const bool is_of_name =
         reply.effect == Reply::Effect::prepare || reply.effect == Reply::Effect::deallocate;
     if (is_of_name && reply.error.empty() && reply.expected.empty()) apply(reply);
+    const bool is_known = facts_.channels.contains(reply.name);
+    if (reply.effect == Reply::Effect::listen && !is_known && !hearings_.at(reply.name).is_of_block)
+      end_listening(reply.name);
   } else {
     if (!reply.error.empty()) fail("an error was left out");
     if (!reply.expected.empty()) fail("a part of an answer was left out");
@@ -497,6 +599,7 @@ void Client::apply(const Reply& reply) {
       // The transaction may not have begun.
       if (status_ == 'E' || (status_ == 'T' && reply.text == "ROLLBACK"))
         facts_.settings = facts_.settings_at_begin;
+      end_block(status_ == 'T' && reply.text == "COMMIT");
       status_ = 'I';
       has_lost_block_ = false;
       return;
@@ -523,6 +626,14 @@ void Client::apply(const Reply& reply) {
       return;
     case Reply::Effect::discard:
       return discard();
+    case Reply::Effect::listen:
+      if (facts_.channels.contains(reply.name)) return;
+      if (status_ == 'I') return begin_listening(reply.name);
+      hearings_.at(reply.name).is_of_block = true;
+      return;
+    case Reply::Effect::unlisten:
+      if (!reply.name.empty()) return end_listening(reply.name);
+      return end_all_listening();
   }
 }
 
@@ -532,6 +643,7 @@ void Client::discard() {
   facts_.settings.clear();
   facts_.held.clear();
   facts_.statements.clear();
+  end_all_listening();
 }
 
 }  // namespace helios::sim

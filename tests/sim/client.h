@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,12 @@
 #include "tests/support/fake_io.h"
 
 namespace helios::sim {
+
+// What a node has made known.
+struct Notified {
+  std::string payload;
+  Nanoseconds at = 0;
+};
 
 // The world of a client, which the simulation makes.
 class ClientHost {
@@ -35,6 +42,9 @@ class ClientHost {
   // Those that any core had, or was to have next, at some time since then.
   [[nodiscard]] virtual std::vector<const Configuration*> configurations_since(
       Nanoseconds time) = 0;
+  // What was notified in a database on a channel, in order.
+  [[nodiscard]] virtual const std::vector<Notified>& notified(size_t database,
+                                                              const std::string& channel) = 0;
   // Something that must not be: the first one counts.
   virtual void fail(std::string text) = 0;
   // For the trace.
@@ -60,6 +70,9 @@ class Client {
   [[nodiscard]] Nanoseconds waits_since() const;
   // Since when it has nothing under way and could be told something; `never` when it has.
   [[nodiscard]] Nanoseconds idle_since() const;
+  // Since when it could have been told of the oldest notification that it lacks; `never` when it
+  // lacks none, or has something under way.
+  [[nodiscard]] Nanoseconds unheard_since() const;
   [[nodiscard]] size_t pool() const { return pool_; }
   [[nodiscard]] std::string describe() const;
   [[nodiscard]] uint64_t replies_count() const { return replies_count_; }
@@ -71,11 +84,21 @@ class Client {
   [[nodiscard]] uint64_t kept_off_count() const { return kept_off_count_; }
   // Answers that told what the session had set or held, or its own statement.
   [[nodiscard]] uint64_t own_count() const { return own_count_; }
+  // Notifications that it was told of.
+  [[nodiscard]] uint64_t heard_count() const { return heard_count_; }
   // Answers that were lost with a backend, and transactions.
   [[nodiscard]] uint64_t losses_count() const { return losses_count_; }
   [[nodiscard]] uint64_t lost_blocks_count() const { return lost_blocks_count_; }
 
  private:
+  // What it hears on a channel to which it listens, or may listen.
+  struct Hearing {
+    size_t first = 0;          // The first notification that it may hear.
+    size_t needed = SIZE_MAX;  // That it must hear, with all behind it.
+    size_t next = 0;           // Behind the last one that it has heard.
+    bool has_heard = false;
+    bool is_of_block = false;  // It begins to listen when its transaction is committed.
+  };
   // Whether `holds(configuration)`, or `holds(limits)` of its pool, was so for any core at some
   // time since then.
   template <typename Holds>
@@ -109,8 +132,15 @@ class Client {
   void check_fatal_loss();
   void on_fatal(const std::string& code, const std::string& message);
   void on_ready(char status);
+  void on_notification(const test::WireMessage& message);
   void apply(const Reply& reply);
   void discard();
+  [[nodiscard]] const std::vector<Notified>& notified(const std::string& channel) const;
+  void may_listen(const Reply& reply);
+  void begin_listening(const std::string& channel);
+  void end_listening(const std::string& channel);
+  void end_all_listening();
+  void end_block(bool is_committed);
 
   ClientHost& host_;
   const uint32_t number_;
@@ -123,6 +153,7 @@ class Client {
   uint64_t removals_count_ = 0;
   uint64_t refusals_count_ = 0;
   uint64_t kept_off_count_ = 0;
+  uint64_t heard_count_ = 0;
   uint64_t own_count_ = 0;
   uint64_t losses_count_ = 0;
   uint64_t lost_blocks_count_ = 0;
@@ -138,6 +169,7 @@ class Client {
   std::deque<Reply> replies_;  // Begun and not yet complete.
   std::optional<Scriptwriter> writer_;
   SessionFacts facts_;
+  std::map<std::string, Hearing> hearings_;  // By channel.
   std::string key_;
   uint32_t units_left_ = 0;
   char status_ = 'I';

@@ -183,6 +183,8 @@ bool covers_everything(const Tally& tally) {
   need("sessions and statements that follow", tally.own_answers);
   need("pins", tally.pins);
   need("refused pins", tally.kept_off);
+  need("hubs", tally.hubs);
+  need("notifications", tally.heard);
   return is_good;
 }
 
@@ -204,12 +206,13 @@ int run_many(const Arguments& arguments) {
          " cancel requests, %" PRIu64 " faults, %" PRIu64 " reloads of cores, %" PRIu64
          " new generations, %" PRIu64 " clients removed, %" PRIu64
          " answers of their own sessions, %" PRIu64 " pins (%" PRIu64 " refused), %" PRIu64
-         " answers and %" PRIu64
+         " notifications, %" PRIu64 " hubs, %" PRIu64 " answers and %" PRIu64
          " transactions lost with a backend; overtaken by the bound and %.1f hops; %.1f s\n",
          total.turns, total.replies, total.waits, total.wait_timeouts, total.connects,
          total.connect_failures, total.moves, total.session_moves, total.cancels, total.faults,
          total.reloads, total.generations, total.removals, total.own_answers, total.pins,
-         total.kept_off, total.losses, total.lost_blocks, total.excess_hops, spent.count());
+         total.kept_off, total.heard, total.hubs, total.losses, total.lost_blocks,
+         total.excess_hops, spent.count());
   if (arguments.seeds_count >= 100 && !covers_everything(total)) ++failed;
   printf("%" PRIu64 " passed, %" PRIu64 " failed\n",
          arguments.seeds_count - std::min(failed, arguments.seeds_count), failed);

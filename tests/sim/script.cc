@@ -1,6 +1,7 @@
 #include "tests/sim/script.h"
 
 #include <iterator>
+#include <utility>
 
 #include "helios/base/assert.h"
 
@@ -51,6 +52,10 @@ constexpr Holding holdings[] = {
     {"lock", "SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"},
 };
 
+std::string any_channel(SimRandom& random) {
+  return "news" + std::to_string(random.below(2));
+}
+
 std::string parse_complete() {
   return frame('1', {});
 }
@@ -61,6 +66,10 @@ std::string bind_complete() {
 }  // namespace
 
 std::deque<Step> Scriptwriter::next(const SessionFacts& facts, bool is_certain) {
+  if (licence_.listens && random_.percent(25)) {
+    if (!is_certain || random_.percent(60)) return {notify()};
+    return {facts.channels.empty() || random_.percent(50) ? listen() : unlisten(facts)};
+  }
   if (is_certain && licence_.sets && random_.percent(35)) return {own(facts)};
   if (is_certain && random_.percent(45)) {
     switch (random_.below(6)) {
@@ -73,7 +82,9 @@ std::deque<Step> Scriptwriter::next(const SessionFacts& facts, bool is_certain) 
         return {named(facts)};
     }
   }
-  switch (random_.below(13)) {
+  switch (random_.below(14)) {
+    case 13:
+      return {twins()};
     case 12:
       return bind_later();
     case 0:
@@ -160,6 +171,10 @@ std::deque<Step> Scriptwriter::transaction() {
       steps.push_back(batch());
     } else if (kind == 5 && licence_.sets) {
       steps.push_back(set());
+    } else if (kind == 6) {
+      steps.push_back(twins());
+    } else if (kind == 7 && licence_.listens) {
+      steps.push_back(random_.percent(50) ? listen() : notify());
     } else if (kind == 4) {
       for (Step& step : copy_in()) steps.push_back(std::move(step));
     } else {
@@ -304,6 +319,93 @@ std::deque<Step> Scriptwriter::bind_later() {
               false};
   second.replies[0].error_if_interrupted = "26000";
   return {std::move(first), std::move(second)};
+}
+
+// Several statements in several batches that are sent together, some of them of one text. Each name
+// is used once, so whatever becomes of one batch, the next means the same.
+Step Scriptwriter::twins() {
+  has_parsed_ = true;
+  Step step;
+  Reply reply;
+  std::map<std::string, std::string> made;
+  std::string text = next_text();
+  bool is_skipped = false;
+  const auto end_batch = [&] {
+    step.bytes += sync_message();
+    if (!step.replies.empty()) reply.error_if_interrupted = "26000";
+    step.replies.push_back(std::exchange(reply, {}));
+    is_skipped = false;
+  };
+  const auto add = [&](const std::string& request, const std::string& answers) {
+    step.bytes += request;
+    if (!is_skipped) append(reply, answers);
+  };
+  for (uint64_t i = 3 + random_.below(9); i > 0; --i) {
+    const uint64_t kind = random_.below(10);
+    if (made.empty() || kind < 4) {
+      const std::string name = "n" + std::to_string(++texts_count_);
+      if (random_.percent(30))
+        text = random_.percent(50) ? next_text() : "shared" + std::to_string(random_.below(4));
+      add(parse_message(name, text), parse_complete());
+      if (!is_skipped) made[name] = text;
+    } else if (kind < 8) {
+      auto one = made.begin();
+      std::advance(one, random_.below(made.size()));
+      if (kind == 7) {
+        add(close_message(one->first), frame('3', {}));
+        if (!is_skipped) made.erase(one);
+      } else {
+        if (kind == 6)
+          add(describe_message(one->first), frame('t', std::string(2, '\0')) + frame('n', {}));
+        add(bind_message("", one->first) + execute_message(),
+            bind_complete() + rows_of(one->second));
+        reply.tells_own = reply.tells_own || !is_skipped;
+      }
+    } else if (kind == 8) {
+      end_batch();
+    } else if (random_.percent(50)) {
+      step.bytes += flush_message();
+    } else if (!is_skipped) {
+      step.bytes += parse_message("", "BADPARSE");
+      reply.error = "22012";
+      is_skipped = true;
+    }
+  }
+  end_batch();
+  return step;
+}
+
+// Payloads are never the same.
+Step Scriptwriter::notify() {
+  const std::string text = mark_ + std::to_string(++texts_count_);
+  return in_any_protocol("NOTIFY " + any_channel(random_) + ",'" + text + "'", Effect::none);
+}
+
+Step Scriptwriter::listen() {
+  const std::string channel = any_channel(random_);
+  Step step = in_any_protocol("LISTEN " + channel, Effect::listen);
+  step.replies[0].name = channel;
+  return step;
+}
+
+Step Scriptwriter::unlisten(const SessionFacts& facts) {
+  auto channel = facts.channels.begin();
+  std::advance(channel, random_.below(facts.channels.size()));
+  const std::string name = random_.percent(70) ? *channel : std::string();
+  Step step = in_any_protocol("UNLISTEN " + (name.empty() ? "*" : name), Effect::unlisten);
+  step.replies[0].name = name;
+  return step;
+}
+
+// A command in either protocol.
+Step Scriptwriter::in_any_protocol(const std::string& text, Effect effect) {
+  Step step = command(text, effect);
+  if (random_.percent(60)) return step;
+  step.bytes = parse_message("", text) + bind_message("", "") + execute_message() + sync_message();
+  std::deque<WireMessage>& expected = step.replies[0].expected;
+  for (const std::string& first : {bind_complete(), parse_complete()})
+    expected.push_front(messages_of(first).front());
+  return step;
 }
 
 // What only the client's own session must show.

@@ -30,13 +30,15 @@ struct Reply {
     hold,     // What keeps a backend with its client.
     release,  // That.
     discard,  // All of it.
+    listen,
+    unlisten,  // No name: to everything.
   };
 
   // In order; without ParameterStatus and ReadyForQuery.
   std::deque<test::WireMessage> expected;
   std::string error;  // SQLSTATE of the error that it must end with; empty: it must succeed.
   Effect effect = Effect::none;
-  std::string name;  // Of the statement, the parameter, or what is held.
+  std::string name;  // Of the statement, the parameter, the channel, or what is held.
   std::string text;  // The new application_name, the statement's text, the parameter's value, or
                      // how a transaction ends.
   std::string error_if_interrupted =
@@ -67,12 +69,14 @@ struct SessionFacts {
   std::map<std::string, std::string> settings;     // What the server does not report, and the role.
   std::map<std::string, std::string> settings_at_begin;
   std::set<std::string> held;
+  std::set<std::string> channels;  // To which it listens.
 };
 
 // What a client's pool lets it do.
 struct Licence {
   bool sets = false;      // What it sets and makes stays its own.
   bool discards = false;  // DISCARD ALL leads to what it began with.
+  bool listens = false;   // What is notified in its database reaches it.
 };
 
 class Scriptwriter {
@@ -109,6 +113,11 @@ class Scriptwriter {
   [[nodiscard]] Step prepare(const std::string& name);
   [[nodiscard]] Step use(const std::string& name, const PreparedText& statement);
   [[nodiscard]] std::deque<Step> bind_later();
+  [[nodiscard]] Step twins();
+  [[nodiscard]] Step notify();
+  [[nodiscard]] Step listen();
+  [[nodiscard]] Step unlisten(const SessionFacts& facts);
+  [[nodiscard]] Step in_any_protocol(const std::string& text, Reply::Effect effect);
   [[nodiscard]] Step own(const SessionFacts& facts);
   [[nodiscard]] Step set();
   [[nodiscard]] Step reset(const SessionFacts& facts);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 #include "helios/base/log.h"
@@ -102,6 +103,8 @@ void Tally::add(const Tally& other) {
   own_answers += other.own_answers;
   pins += other.pins;
   kept_off += other.kept_off;
+  heard += other.heard;
+  hubs += other.hubs;
   losses += other.losses;
   lost_blocks += other.lost_blocks;
   excess_hops = std::max(excess_hops, other.excess_hops);
@@ -125,6 +128,12 @@ Simulation::Simulation(uint64_t seed, bool prints)
     nodes_.push_back(std::make_unique<SimNode>(bench_, random_, settings_, i));
   checker_ = std::make_unique<Checker>(bench_, settings_, shared_, nodes_,
                                        [this](std::string text) { fail(std::move(text)); });
+  for (const auto& node : nodes_)
+    node->server.on_notified = [this](const ServerSession& sender, const std::string& channel,
+                                      const std::string& payload) {
+      const size_t database = std::strtoul(sender.database().c_str() + 1, nullptr, 10);
+      notified_[{database, channel}].push_back({payload, now()});
+    };
   for (size_t i = 0; i < nodes_.size(); ++i)
     nodes_[i]->server.on_read = [this, i](const ServerSession& session,
                                           const WireMessage& message) {
@@ -423,7 +432,18 @@ void Simulation::check_patience() {
     if (now() - since > patience) fail("somebody waits for ever: " + client->describe());
   }
   check_told();
+  check_heard();
   look_after_askers();
+}
+
+// Who listens and has nothing under way hears everything soon.
+void Simulation::check_heard() {
+  if (!is_calm()) return;
+  for (const auto& client : clients_) {
+    const Nanoseconds since = client->unheard_since();
+    if (since != never && now() - since > margin + 50 * settings_.hop_max())
+      fail("nobody tells of a notification: " + client->describe());
+  }
 }
 
 void Simulation::look_after_askers() {
@@ -565,6 +585,7 @@ Tally Simulation::tally() {
     tally_.refusals += client->refusals_count();
     tally_.own_answers += client->own_count();
     tally_.kept_off += client->kept_off_count();
+    tally_.heard += client->heard_count();
     tally_.losses += client->losses_count();
     tally_.lost_blocks += client->lost_blocks_count();
   }
@@ -572,6 +593,7 @@ Tally Simulation::tally() {
   tally_.connect_queries = checker_->connect_queries_count();
   tally_.faults = faults_count_;
   tally_.generations = checker_->next_generations_count();
+  tally_.hubs = checker_->hubs_count();
   tally_.excess_hops = checker_->excess_hops();
   return tally_;
 }

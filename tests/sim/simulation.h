@@ -11,8 +11,10 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/sim/checker.h"
@@ -48,6 +50,8 @@ struct Tally {
   uint64_t own_answers = 0;  // That told of the client's own session or statement.
   uint64_t pins = 0;
   uint64_t kept_off = 0;     // What would have pinned and was refused.
+  uint64_t heard = 0;        // Notifications that clients were told of.
+  uint64_t hubs = 0;         // Connections that listen for clients.
   uint64_t losses = 0;       // Answers that were lost with a backend,
   uint64_t lost_blocks = 0;  // and transactions.
   double excess_hops = 0;    // The largest of a run.
@@ -79,6 +83,10 @@ class Simulation final : public ClientHost {
   [[nodiscard]] bool is_closing_time() override { return is_closing_time_; }
   [[nodiscard]] bool is_calm() override { return !settings_.has_faults && !settings_.drains_early; }
   [[nodiscard]] std::vector<const Configuration*> configurations_since(Nanoseconds time) override;
+  [[nodiscard]] const std::vector<Notified>& notified(size_t database,
+                                                      const std::string& channel) override {
+    return notified_[{database, channel}];
+  }
   void fail(std::string text) override;
   void note(const char* what, uint64_t a, uint64_t b, uint64_t c) override;
 
@@ -120,6 +128,7 @@ class Simulation final : public ClientHost {
   void note_epochs();
   [[nodiscard]] Nanoseconds gone_since(size_t pool) const;
   void check_told();
+  void check_heard();
   void check_patience();
   void look_after_askers();
 
@@ -144,6 +153,7 @@ class Simulation final : public ClientHost {
   std::vector<CoreSchedule> schedules_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<Asker> askers_;
+  std::map<std::pair<size_t, std::string>, std::vector<Notified>> notified_;
   std::unique_ptr<Checker> checker_;
   Nanoseconds next_fault_ = never;
   Nanoseconds next_change_ = never;

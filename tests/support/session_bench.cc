@@ -277,12 +277,15 @@ ScriptedServer::Work ScriptedServer::next_work(const ServerSession& session) con
       session.inbox_.size() >= int32_at(session.inbox_, 0))
     return Work::startup;
   if (!session.waiting_.empty()) return Work::message;
+  const bool is_idle = session.status_ == 'I' && !session.batch_open_ && !session.copying_;
+  if (is_idle && !session.notifications_.empty()) return Work::notify;
   const bool may_end = !holds_ends && !(is_cancel && holds_cancels);
   return may_end && network_.is_at_end(session.fd_) ? Work::end : Work::none;
 }
 
 Nanoseconds ScriptedServer::duration_of(const ServerSession& session, Work work) const {
   if (work == Work::startup) return pace->random.up_to(pace->login_max);
+  if (work == Work::notify) return pace->random.up_to(pace->work_max);
   const bool is_end = work == Work::end || session.waiting_.front().tag == 'X';
   return pace->random.up_to(is_end ? pace->close_max : pace->work_max);
 }
@@ -311,6 +314,8 @@ bool ScriptedServer::work(ServerSession& session) {
     }
     if (on_read) on_read(session, message);
     on_message(session, message);
+  } else if (next == Work::notify) {
+    session.write(std::exchange(session.notifications_, {}));
   } else {
     session.end();
   }
@@ -404,8 +409,8 @@ void ScriptedServer::answer_cancelled(ServerSession& session, const WireMessage&
   if (session.copying_) return end_copy(session, true);
   if (message.tag != 'Q') return fail(session, "57014", "canceling statement due to user request");
   if (session.status_ == 'T') session.status_ = 'E';
-  session.write(error_reply("ERROR", "57014", "canceling statement due to user request") +
-                ready(session.status_));
+  session.write(error_reply("ERROR", "57014", "canceling statement due to user request"));
+  become_ready(session);
 }
 
 void ScriptedServer::on_message(ServerSession& session, const WireMessage& message) {
@@ -448,27 +453,29 @@ void ScriptedServer::on_query(ServerSession& session, std::string_view text) {
     if (reply[0] == 'E') break;
   }
   session.write(answer);
-  if (session.copying_) return;
-  if (session.status_ == 'I') send_notifications(session);
+  if (!session.copying_) become_ready(session);
+}
+
+// Behind a transaction comes what it has notified, and what was kept meanwhile.
+void ScriptedServer::become_ready(ServerSession& session) {
+  if (session.status_ == 'I') {
+    notify(session);
+    session.write(std::exchange(session.notifications_, {}));
+  }
   session.write(ready(session.status_));
 }
 
-// A transaction of this session is over: what it has notified goes to all that listen, and what was
-// kept for it to its own client.
-void ScriptedServer::send_notifications(ServerSession& sender) {
+// A transaction of this session is over: what it has notified is kept for all that listen, until
+// they are idle.
+void ScriptedServer::notify(ServerSession& sender) {
   for (const auto& [channel, payload] : std::exchange(sender.state.notified, {})) {
+    if (on_notified) on_notified(sender, channel, payload);
     const std::string message =
         frame('A', int32(sender.process_id_) + zero_ended(channel) + zero_ended(payload));
     for (const auto& session : sessions_)
       if (session->is_open() && session->database_ == sender.database_ &&
           session->state.channels.contains(channel))
         session->notifications_ += message;
-  }
-  for (const auto& session : sessions_) {
-    const bool is_idle = session->waiting_.empty() && session->outbox_.empty() &&
-                         session->status_ == 'I' && !session->batch_open_ && !session->copying_;
-    if (session.get() == &sender || (session->is_open() && is_idle))
-      session->write(std::exchange(session->notifications_, {}));
   }
 }
 
@@ -636,7 +643,7 @@ void ScriptedServer::on_extended(ServerSession& session, const WireMessage& mess
       return session.write(frame('3', {}));
     case 'S':
       session.skipping_ = false;
-      return session.write(ready(session.status_));
+      return become_ready(session);
     default:
       FAIL("the pooler sent a message that no client may send");
   }
@@ -663,7 +670,7 @@ void ScriptedServer::end_copy(ServerSession& session, bool failed) {
   } else {
     session.write(error_reply("ERROR", "57014", "COPY from stdin failed"));
   }
-  if (!session.copy_is_extended_) session.write(ready(session.status_));
+  if (!session.copy_is_extended_) become_ready(session);
 }
 
 // ---------------------------------------------------------------- the directory

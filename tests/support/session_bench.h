@@ -198,6 +198,9 @@ class ScriptedServer {
   std::optional<ScramVerifier> verifier;
   // Is told of each message behind the login before it is dealt with. May be empty.
   std::function<void(const ServerSession&, const WireMessage&)> on_read;
+  // Is told of each notification when its transaction is over: sender, channel, payload. May be
+  // empty.
+  std::function<void(const ServerSession&, const std::string&, const std::string&)> on_notified;
   // The server refuses logins with this error; empty: it accepts them.
   std::string login_error;
   // Connections are accepted and not answered.
@@ -221,7 +224,7 @@ class ScriptedServer {
 
  private:
   // What a session has to do next.
-  enum class Work : uint8_t { none, startup, message, end };
+  enum class Work : uint8_t { none, startup, message, notify, end };
   bool pump_one(ServerSession& session);
   [[nodiscard]] bool is_held(const ServerSession& session) const;
   bool read(ServerSession& session);
@@ -236,7 +239,8 @@ class ScriptedServer {
   void welcome(ServerSession& session);
   void on_message(ServerSession& session, const WireMessage& message);
   void on_query(ServerSession& session, std::string_view text);
-  void send_notifications(ServerSession& sender);
+  void notify(ServerSession& sender);
+  void become_ready(ServerSession& session);
   [[nodiscard]] std::string run(ServerSession& session, std::string_view text);
   void on_extended(ServerSession& session, const WireMessage& message);
   void fail(ServerSession& session, std::string_view code = "22012",
