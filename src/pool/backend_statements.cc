@@ -55,9 +55,10 @@ void BackendStatements::doubt(const StatementKey& key) noexcept {
   used_.push_back(*entry);
 }
 
-bool BackendStatements::evict(StatementKey& key) noexcept {
+bool BackendStatements::evict(StatementKey& key, bool keeps_newest) noexcept {
   for (Entry* entry = used_.front(); entry != nullptr; entry = used_.next(*entry)) {
     if (entry->state == State::pending) continue;
+    if (keeps_newest && entry == used_.back()) continue;
     key = entry->key;
     erase(*entry);
     return true;

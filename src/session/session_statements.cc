@@ -415,7 +415,8 @@ void Session::send_close(std::string_view name) noexcept {
 }
 
 // Closes what is left on the backend and what was not used for longest, until `wanted` more are
-// within the limit. Only between two batches: a Close that an error before it makes the server skip
+// within the limit. When none is wanted the one that was used last stays: it is about to be used,
+// and those that are not answered yet cannot go instead of it. Only between two batches: a Close that an error before it makes the server skip
 // would leave it unknown what is there. So one batch may go beyond the limit.
 [[gnu::hot]] void Session::make_room(size_t wanted) noexcept {
   if (!backend_->is_between_batches()) return;
@@ -423,7 +424,7 @@ void Session::send_close(std::string_view name) noexcept {
   BackendStatements& there = backend_->statements();
   const size_t count_max = std::max(pool_->slice.spec().limits.max_prepared_statements, 1U);
   StatementKey key;
-  while (there.size() + wanted > count_max && there.evict(key)) {
+  while (there.size() + wanted > count_max && there.evict(key, wanted == 0)) {
     const StatementName name = name_of(key);
     send_close({name.data(), name.size()});
   }

@@ -53,11 +53,22 @@ TEST_CASE("what was not used for longest is evicted first, and nothing that is p
   statements.touch(key(1));
   StatementKey evicted;
   for (const uint64_t number : {2, 3, 1}) {
-    REQUIRE(statements.evict(evicted));
+    REQUIRE(statements.evict(evicted, false));
     CHECK(evicted == key(number));
   }
-  CHECK_FALSE(statements.evict(evicted));
+  CHECK_FALSE(statements.evict(evicted, false));
   CHECK(statements.size() == 1);
+}
+
+TEST_CASE("what was used last stays when it is wanted") {
+  BackendStatements statements;
+  add_settled(statements, 1);
+  statements.add(key(2), 1);
+  statements.touch(key(1));
+  StatementKey evicted;
+  CHECK_FALSE(statements.evict(evicted, true));
+  CHECK(statements.evict(evicted, false));
+  CHECK(evicted == key(1));
 }
 
 TEST_CASE("when the server drops all, what is pending comes after that") {
@@ -81,7 +92,7 @@ TEST_CASE("a list makes the same again, in the same order") {
   CHECK(other.state_of(key(3)) == State::doubtful);
   StatementKey evicted;
   for (const uint64_t number : {2, 3, 1}) {
-    REQUIRE(other.evict(evicted));
+    REQUIRE(other.evict(evicted, false));
     CHECK(evicted == key(number));
   }
 }

@@ -179,6 +179,25 @@ TEST_CASE("a pipeline leaves in one send, with what is added to it") {
   CHECK(server.tags() == "PSQ");
 }
 
+TEST_CASE("a statement that is about to be used is not evicted, whatever is not answered yet") {
+  Scene scene(1, 1);
+  scene.one.query("opens the backend");
+  CHECK(scene.one.take_tags() == "TDCZ");
+  scene.server().is_silent = true;
+  scene.server().log.clear();
+  scene.one.write(batch(parse_message("s", "x") + parse_message("t", "y")));
+  scene.server().write(frame('1', {}));
+  scene.bench.settle();
+  CHECK(scene.one.take_tags() == "1");
+  scene.one.write(batch(use("s")));
+  CHECK(scene.new_tags() == "PPSBES");
+  scene.server().write(frame('1', {}) + ready() + frame('2', {}) + complete("SELECT 0") + ready());
+  scene.bench.settle();
+  CHECK(scene.one.take_tags() == "1Z2CZ");
+  scene.server().is_silent = false;
+  CHECK(run(scene.one, "t") == "y");
+}
+
 TEST_CASE("the name of a statement is cut as PostgreSQL cuts it") {
   Scene scene;
   const std::string name(63, 'n');

@@ -178,9 +178,18 @@ Licence Client::licence() const {
 
 // The answer due is to something that would keep a backend, in a pool that allows no such thing.
 bool Client::may_be_kept_off() const {
-  if (replies_.empty()) return false;
-  const Reply::Effect effect = replies_.front().effect;
-  return (effect == Reply::Effect::hold || effect == Reply::Effect::listen) &&
+  return !replies_.empty() && is_of_holding(replies_.front());
+}
+
+// The same of any that are due: what is refused behind something else, or in a transaction, is a
+// last word, and comes at once.
+bool Client::may_be_ended_for_it() const {
+  return std::any_of(replies_.begin(), replies_.end(),
+                     [this](const Reply& reply) { return is_of_holding(reply); });
+}
+
+bool Client::is_of_holding(const Reply& reply) const {
+  return (reply.effect == Reply::Effect::hold || reply.effect == Reply::Effect::listen) &&
          host_.settings().first.limits[pool_].session_state == StatePolicy::refuse;
 }
 
@@ -277,7 +286,7 @@ void Client::read() {
 
 // The pooler has ended the connection. Half a message may have come before.
 void Client::on_end() {
-  if (host_.is_calm() && !is_told_ && !has_said_goodbye_)
+  if (host_.is_calm() && !is_told_ && !has_said_goodbye_ && !may_be_ended_for_it())
     fail("a client was cut off without a reason");
   close(false);
 }
@@ -305,7 +314,8 @@ void Client::on_message(const WireMessage& message) {
       break;
   }
   if (replies_.empty()) return fail(std::string("nobody asked for ") + message.tag);
-  replies_.front().has_begun = true;
+  // For Parse and Close it may not have taken a server yet.
+  if (message.tag != '1' && message.tag != '3') replies_.front().has_begun = true;
   std::deque<WireMessage>& expected = replies_.front().expected;
   if (has_failed_ || expected.empty()) return fail(std::string("too much: ") + message.tag);
   // The end of a transaction that has failed already may be the pooler's own answer.
@@ -379,8 +389,9 @@ void Client::on_error(const WireMessage& message) {
   const Reply& reply = replies_.front();
   const bool is_lost_end = has_lost_block_ && reply.may_be_lost;
   const bool is_aborted = status_ == 'E' && (reply.effect != Reply::Effect::end || is_lost_end);
+  const bool may_lack = has_cancelled_ || losses_count_ > 0 || is_aborted;
   const bool is_due = code == reply.error || (is_aborted && code == "25P02") ||
-                      ((has_cancelled_ || losses_count_ > 0) && code == reply.error_if_interrupted);
+                      (may_lack && code == reply.error_if_interrupted);
   if (code == "0A000" && may_be_kept_off()) {
     ++kept_off_count_;
     return;
@@ -472,6 +483,10 @@ void Client::end_block(bool is_committed) {
 // Only who would miss its backend is ended with it.
 void Client::check_fatal_loss() {
   if (!is_welcome_ || writer_->has_prepared() || writer_->has_split_unnamed()) return;
+  // Parsed, and not bound.
+  if (!replies_.empty() && !replies_.front().expected.empty() &&
+      replies_.front().expected.front().tag == '2')
+    return;
   if (any_limits_since(came_at_, [&](const PoolLimits& limits) {
         return limits.mode == LeaseMode::session || limits.session_state != StatePolicy::warn ||
                (writer_->has_parsed() && limits.max_prepared_statements == 0);
@@ -536,7 +551,7 @@ void Client::on_fatal(const std::string& code, const std::string& message) {
       any_limits_since(
           came_at_, [](const PoolLimits& limits) { return limits.mode == LeaseMode::statement; }))
     return;
-  if (code == "0A000" && may_be_kept_off()) return;
+  if (code == "0A000" && may_be_ended_for_it()) return;
   if (is_removal(code, message)) return;
   if (is_loss(code, message)) check_fatal_loss();
   if (!is_excuse(code)) return fail("a last word without a reason: " + code + " " + message);

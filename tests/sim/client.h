@@ -111,6 +111,8 @@ class Client {
   void check_refusal(const std::string& message);
   [[nodiscard]] Licence licence() const;
   [[nodiscard]] bool may_be_kept_off() const;
+  [[nodiscard]] bool may_be_ended_for_it() const;
+  [[nodiscard]] bool is_of_holding(const Reply& reply) const;
   void on_authentication(const test::WireMessage& message);
   [[nodiscard]] bool has_input() const;
   [[nodiscard]] bool may_begin_step() const;
