@@ -35,6 +35,10 @@ StatementKey name_key(const SqlStatement& statement) {
   return {0, std::hash<std::string>()(statement.name)};
 }
 
+bool contains(const SqlStatements& all, const SqlStatement& one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
+
 }  // namespace
 
 struct Backend::Login {
@@ -290,7 +294,7 @@ void Backend::fail_login(PoolError error) noexcept {
   is_ready_held_ = false;
   ledger_.disown_unnamed();
   // DISCARD ALL has come between two clients.
-  if (slice_->spec().limits.mode == LeaseMode::session) ledger_.on_unnamed_dropped();
+  if (slice_->spec().limits.mode == LeaseMode::session) ledger_.own_unnamed();
   leased_at_ = pools_.now();
   lessee_ = &lessee;
   lessee.on_leased(*this);
@@ -300,30 +304,32 @@ void Backend::fail_login(PoolError error) noexcept {
   ASSERT(state_ == State::leased);
   if (wanted == parameters_ || wanted.is_null()) return false;
   ParameterStore& store = pools_.parameters();
+  const bool prepares = parameters_->statements() != wanted->statements();
+  // Names are in the encoding that still holds, and texts in the next.
+  if (prepares) deallocate_all_but(wanted->statements());
   const std::string_view statement =
       store.set_statement(*parameters_, *wanted, slice_->spec().login.user);
   if (!statement.empty()) start_statement(statement);
   // The others are reported. When the server refuses one, nobody uses this backend any more.
   parameters_ = store.with_settings(parameters_, wanted->settings());
-  const bool prepares = parameters_->statements() != wanted->statements();
   if (prepares) prepare_as(wanted->statements());
   return !statement.empty() || prepares;
 }
 
-// What PREPARE has made here becomes what it has made of `wanted`.
-void Backend::prepare_as(const SqlStatements& wanted) noexcept {
-  const SqlStatements& here = parameters_->statements();
-  const auto contains = [](const SqlStatements& all, const SqlStatement& one) {
-    return std::find(all.begin(), all.end(), one) != all.end();
-  };
-  for (const SqlStatement& statement : here) {
+// What PREPARE has made here becomes what it has made of `wanted`: first what is of no use goes,
+// then comes what is missing.
+void Backend::deallocate_all_but(const SqlStatements& wanted) noexcept {
+  for (const SqlStatement& statement : parameters_->statements()) {
     if (contains(wanted, statement)) continue;
     std::string text = "DEALLOCATE ";
     append_quoted_name(text, statement.name);
     start_statement(text);
   }
+}
+
+void Backend::prepare_as(const SqlStatements& wanted) noexcept {
   for (const SqlStatement& statement : wanted) {
-    if (contains(here, statement)) continue;
+    if (contains(parameters_->statements(), statement)) continue;
     ledger_.on_sent({name_key(statement), 'Q', LedgerAction::skip, ledger_mark::prepares});
     send_query(statement.text);
   }
@@ -400,8 +406,12 @@ void Backend::start_sync() noexcept {
 void Backend::drop_foreign_statement() noexcept {
   constexpr uint8_t close_unnamed[] = {'C', 0, 0, 0, 6, 'S', 0};
   ledger_.on_sent('C', LedgerAction::skip);
-  ledger_.on_unnamed_dropped();
   send_own(close_unnamed);
+}
+
+void Backend::send_flush() noexcept {
+  constexpr uint8_t flush[] = {'H', 0, 0, 0, 4};
+  send_own(flush);
 }
 
 [[gnu::hot]] bool Backend::is_quiet() const noexcept {

@@ -10,7 +10,8 @@ namespace helios {
 
 void Backend::keep_batch(const Statement& statement) noexcept {
   ASSERT(state_ == State::leased);
-  if (last_status_ != 'I' || !ledger_.has_only_own()) return;
+  // What an open batch has done already would be lost with it.
+  if (last_status_ != 'I' || is_batch_waiting() || !ledger_.has_only_own()) return;
   batch_.start(StatementRef(&statement));
 }
 

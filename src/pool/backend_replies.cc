@@ -153,6 +153,7 @@ bool Backend::is_held_back(uint8_t tag) const noexcept {
 
 // It belongs to what is owed.
 [[gnu::hot]] void Backend::begin_reply(uint8_t tag) noexcept {
+  if (tag == backend_tag::error_response && is_batch_waiting()) ledger_.on_batch_failed();
   const Reply reply = ledger_.on_reply(tag);
   if (reply.verdict == ReplyVerdict::violation) return violate("a message that nothing asked for");
   skipping_ = reply.verdict == ReplyVerdict::skip;
@@ -204,6 +205,7 @@ void Backend::take_error(ByteSpan body) noexcept {
     judge_statement(fields.sqlstate);
     collected_.clear();
     forwarding_ = false;
+    ledger_.hide_failure();
     return batch_.wait();
   }
   batch_.forget();

@@ -13,11 +13,21 @@ bool is_copy_end(uint8_t tag) {
   return tag == 'c' || tag == 'f';
 }
 
-// The server's unnamed statement: a simple query drops it, a Parse of it is the next one. (One with
-// marks has a name; so has one of the pooler's own.)
+// A Close of the unnamed statement, which the pooler sends.
+bool drops_unnamed(const LedgerEntry& entry) {
+  return entry.tag == 'C' && entry.action == LedgerAction::skip;
+}
+
+// A Parse of the unnamed statement. (One with marks has a name; so has one of the pooler's own.)
+bool parses_unnamed(const LedgerEntry& entry) {
+  return entry.tag == 'P' && entry.action == LedgerAction::forward && entry.marks == 0;
+}
+
+// The server's unnamed statement is another one, or none, when this has been executed. A query of
+// the client drops it, whatever becomes of it then, but not one that the server cannot read.
 bool replaces_unnamed(const LedgerEntry& entry) {
-  const bool is_unnamed = entry.action == LedgerAction::forward && entry.marks == 0;
-  return entry.tag == 'Q' || (entry.tag == 'P' && is_unnamed);
+  const bool is_query = entry.tag == 'Q' && entry.action != LedgerAction::skip;
+  return is_query || parses_unnamed(entry) || drops_unnamed(entry);
 }
 
 bool has_entry(uint8_t tag) {
@@ -100,14 +110,16 @@ Reply Ledger::on_reply(uint8_t tag) noexcept {
       Reply reply = verdict_of_head();
       if (reply.verdict == ReplyVerdict::violation) return reply;
       if (copying_in_) end_copy(false);
-      if (at(0).tag == 'Q') return reply;
-      return complete('E');
+      if (at(0).tag != 'Q') return complete('E');
+      on_unnamed_replaced(false);
+      return reply;
     }
     case 'G':
     case 'W': {
       Reply reply = verdict_of_head();
       if (reply.verdict == ReplyVerdict::violation) return reply;
       if (at(0).tag != 'E' && at(0).tag != 'Q') return violation;
+      if (at(0).tag == 'Q') on_unnamed_replaced(false);
       copying_in_ = true;
       is_streaming_ = tag == 'W';
       return reply;
@@ -182,7 +194,7 @@ bool Ledger::has_marked(uint8_t mark) const noexcept {
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (reply.tag != tag) return violation;
   reply.completed = true;
-  if (replaces_unnamed(at(0))) is_unnamed_own_ = has_unbound_ = true;
+  if (parses_unnamed(at(0)) || drops_unnamed(at(0))) on_unnamed_replaced(tag == 'P');
   if (tag == 'B' && reply.marks == 0) has_unbound_ = false;
   pop();
   if (copy_ends_count_ > 0) drop_copy_ends();  // A FAKE behind them is due now.
@@ -191,7 +203,7 @@ bool Ledger::has_marked(uint8_t mark) const noexcept {
 
 Reply Ledger::on_error() noexcept {
   has_unbound_ = false;
-  if (size_ == 0) return {};  // Unasked: the server is about to end.
+  if (size_ == 0) return {};  // Unasked: the server is about to end, or has ended a batch.
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (at(0).action == LedgerAction::inject) reply.verdict = ReplyVerdict::forward;
@@ -199,7 +211,8 @@ Reply Ledger::on_error() noexcept {
   // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence
   // until Sync.
   if (!is_ready_request(at(0).tag)) skip_to_sync();
-  is_head_failed_ = size_ > 0;
+  // That of a statement of the pooler's own is not said to the client.
+  is_head_failed_ = size_ > 0 && at(0).action == LedgerAction::forward;
   return reply;
 }
 
@@ -210,10 +223,6 @@ Reply Ledger::on_ready() noexcept {
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (!is_ready_request(reply.tag)) return violation;
   reply.completed = true;
-  if (reply.tag == 'Q') {  // It drops the unnamed statement.
-    is_unnamed_own_ = true;
-    has_unbound_ = false;
-  }
   copying_in_ = false;
   is_streaming_ = false;
   is_head_failed_ = false;
@@ -259,12 +268,17 @@ void Ledger::count(const LedgerEntry& entry, int change) noexcept {
   } else if (is_copy_end(entry.tag)) {
     copy_ends_count_ += change;
   }
-  if (replaces_unnamed(entry)) unnamed_replaced_count_ += change;
+  if (!replaces_unnamed(entry)) return;
+  unnamed_replaced_count_ += change;
+  // A query that fails does not end the batch.
+  if (change > 0 && entry.tag != 'Q') replaced_batch_ = batch_;
 }
 
 [[gnu::hot]] void Ledger::push(LedgerEntry entry) noexcept {
   if (size_ == ring_.size()) grow();
   at(size_) = entry;
+  // A query of the pooler's own is one that the server can read.
+  if (entry.tag == 'Q' && entry.action == LedgerAction::skip) is_unnamed_own_ = true;
   ++size_;
   if (entry.tag == 'S') ++batch_;
   count(entry, 1);

@@ -54,7 +54,9 @@ Session::Session(Sessions& sessions) noexcept
     : sessions_(sessions),
       stream_(sessions.net(), *this, BufferGroup::client),
       inbox_(sessions.net().chunks, sessions.net().io),
-      timer_(&Session::on_timeout, this) {}
+      timer_(&Session::on_timeout, this) {
+  reader_.set_body_size_max(client_body_size_max);
+}
 
 Session::~Session() {
   ASSERT(backend_ == nullptr);
@@ -310,7 +312,8 @@ void Session::on_backend_drained() noexcept {
   if (backend.ledger().has_unbound() && !draining_) return;
   if (ask_state()) return;
   session_state_.on_settled();
-  if (listening_ != nullptr && !draining_) advance_listening();
+  // In session mode it keeps the backend that hears for it.
+  if (listening_ != nullptr && !draining_ && mode() != LeaseMode::session) advance_listening();
   if (backend_ == nullptr) return;
   if (is_pinned() && !draining_) {
     if (mode() == LeaseMode::session) return;

@@ -72,8 +72,9 @@ void SessionListening::on_hub_notification(const Notification& notification) noe
 }
 
 void SessionListening::on_hub_marker(uint64_t id) noexcept {
-  ASSERT(!hub_markers_.empty());
-  ASSERT(hub_markers_.front() == id);
+  // Nobody can know what to notify before it is notified; but somebody may guess.
+  if (hub_markers_.empty() || hub_markers_.front() != id)
+    return session_.fail(sqlstate::connection_failure, "somebody notifies in the pooler's name");
   hub_markers_.pop_front();
   is_hub_open_ = !is_hub_open_;
   if (source_ != Source::taking_over || own_marker_ != 0 || !hub_markers_.empty()) return;

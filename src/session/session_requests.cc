@@ -15,6 +15,8 @@ namespace {
 
 // Bytes kept for a client that cannot go on; its receive is stopped above this.
 constexpr size_t inbox_size_max = 16 * 1024;
+// PQ_SMALL_MESSAGE_LIMIT of PostgreSQL, less the length itself.
+constexpr uint32_t short_body_size_max = 10'000 - 4;
 
 bool begins_work(uint8_t tag) {
   switch (tag) {
@@ -25,6 +27,26 @@ bool begins_work(uint8_t tag) {
     case frontend_tag::execute:
     case frontend_tag::close:
     case frontend_tag::function_call:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// As long as a server takes it. (It answers a longer one by closing the connection, which may be
+// another client's by then.)
+bool is_too_long(const FrameHeader& header) {
+  if (header.body_size <= short_body_size_max) [[likely]]
+    return false;
+  switch (header.tag) {
+    case frontend_tag::close:
+    case frontend_tag::describe:
+    case frontend_tag::execute:
+    case frontend_tag::flush:
+    case frontend_tag::sync:
+    case frontend_tag::copy_done:
+    case frontend_tag::copy_fail:
+    case frontend_tag::terminate:
       return true;
     default:
       return false;
@@ -75,7 +97,7 @@ bool may_end_block(uint8_t first) {
           flush(start);
           return used();
         }
-        if (status == FrameStatus::malformed) {
+        if (status == FrameStatus::malformed || is_too_long(reader_.header())) {
           flush(start);
           fail(sqlstate::protocol_violation, "invalid message length");
           return used();
@@ -161,9 +183,23 @@ bool Session::begin_message(ByteSpan seen) noexcept {
     }
     return false;
   }
+  // It has no answer that would keep the backend until the server has refused it.
+  if (tag == frontend_tag::flush && reader_.header().body_size > 0) {
+    fail(sqlstate::protocol_violation, "invalid message format");
+    return false;
+  }
   const Prepared prepared = prepare(tag, seen);
-  if (prepared == Prepared::yes) announce(tag, seen);
-  return prepared != Prepared::no;
+  if (prepared != Prepared::yes) return prepared != Prepared::no;
+  const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
+  const Ledger& ledger = backend_->ledger();
+  const bool may_mean_foreign = !is_of_portal && ledger.may_mean_foreign(tag);
+  if (may_mean_foreign && ledger.awaits_unnamed()) {
+    held_ = true;
+    return false;
+  }
+  if (may_mean_foreign) backend_->drop_foreign_statement();
+  announce(tag);
+  return true;
 }
 
 // Whether a message with this body, as far as it is here, can be begun: no: something must be
@@ -187,6 +223,8 @@ bool Session::begin_message(ByteSpan seen) noexcept {
   if (is_copy_message && backend_->ledger().empty())
     return Prepared::drop;  // Left over from a COPY that failed: the server would ignore it.
   if (backend_->ledger().full()) {
+    // The server may keep the replies until it is asked for them, and what asks may be behind this.
+    backend_->send_flush();
     held_ = true;
     return Prepared::no;
   }
@@ -194,11 +232,9 @@ bool Session::begin_message(ByteSpan seen) noexcept {
   return Prepared::yes;
 }
 
-// A message begins to go to the server as it is. `seen`: what has come of its body.
-[[gnu::hot]] void Session::announce(uint8_t tag, ByteSpan seen) noexcept {
+// A message begins to go to the server as it is.
+[[gnu::hot]] void Session::announce(uint8_t tag) noexcept {
   const uint8_t status = backend_->transaction_status();
-  const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
-  if (!is_of_portal && backend_->ledger().may_mean_foreign(tag)) backend_->drop_foreign_statement();
   backend_->on_request(tag);
   if (timeouts_ != nullptr) note_request(status);
   forwarding_ = true;

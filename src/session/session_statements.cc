@@ -46,11 +46,13 @@ ByteSpan Session::seen_body(ByteSpan rest) const noexcept {
   return rest.first(std::min<size_t>(rest.size(), reader_.body_left()));
 }
 
-// Only with names of its own a client's queries are looked at.
+// Only with names of its own, or what is left of them, a client's queries are looked at.
 bool Session::must_look(uint8_t tag) const noexcept {
   if (!follows_statements_ || (backend_ == nullptr && has_lost_transaction())) return false;
-  if (tag == frontend_tag::query) return statements_ != nullptr && !statements_->names.empty();
-  return may_name_statement(tag);
+  if (tag != frontend_tag::query) return may_name_statement(tag);
+  if (statements_ == nullptr) return false;
+  return !statements_->names.empty() ||
+         (backend_ != nullptr && !backend_->statements().strays().empty());
 }
 
 bool Session::has_collected() const noexcept {
@@ -100,9 +102,9 @@ Session::Look Session::look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whol
   if (is_whole || seen.size() >= query_text_max) {
     const NamedCommand command = read_named_command(as_text(seen));
     const bool may_be = is_whole || command.kind != NamedCommand::Kind::deallocate;
-    return may_be && !command.name.empty() && statements_->names.find(command.name) != nullptr
-               ? Look::named
-               : Look::plain;
+    const bool is_known = statements_->names.find(command.name) != nullptr ||
+                          (backend_ != nullptr && backend_->statements().has_stray(command.name));
+    return may_be && !command.name.empty() && is_known ? Look::named : Look::plain;
   }
   if (!has_collected()) collect(rest);
   return Look::need_more;
@@ -140,7 +142,7 @@ bool Session::begin_named(ByteSpan& rest) noexcept {
   // Of a Bind the values follow.
   size_t used_size = body.size();
   if (begun == Begun::as_it_is) {
-    announce(tag, body);
+    announce(tag);
     backend_->send(reader_.raw_header());
     used_size = 0;
   } else if (tag == frontend_tag::bind) {
@@ -148,7 +150,9 @@ bool Session::begin_named(ByteSpan& rest) noexcept {
     forwarding_ = begun == Begun::sent;
   }
   if (has_collected()) {
+    in_message_ = true;  // For whoever ends it now.
     if (forwarding_) pass_on_collected(used_size);
+    if (state_ == State::ending) return false;
   } else {
     ByteSpan used = rest.first(used_size);
     (void)reader_.take_body(used);
@@ -273,6 +277,7 @@ Session::Begun Session::begin_close(std::string_view name) noexcept {
   }
   uint8_t marks = 0;
   if (is_known) {
+    if (backend_->statements().has_stray(name)) send_close(name);
     statements_->names.remove(name, backend_->ledger().batch());
     marks = ledger_mark::renames;
   }
@@ -321,7 +326,10 @@ Session::Begun Session::begin_use(const StatementHead& head, std::string_view na
 // name is taken.
 Session::Begun Session::begin_command(const NamedCommand& command) noexcept {
   const Statement* statement = find_statement(command.name);
-  if (statement == nullptr) return Begun::as_it_is;
+  if (statement == nullptr) {
+    if (command.kind == NamedCommand::Kind::prepare) forget_stray(command.name);
+    return Begun::as_it_is;
+  }
   switch (command.kind) {
     case NamedCommand::Kind::deallocate:
       // So that the next DEALLOCATE that succeeds before a ReadyForQuery is this one.
@@ -416,8 +424,9 @@ void Session::send_close(std::string_view name) noexcept {
 
 // Closes what is left on the backend and what was not used for longest, until `wanted` more are
 // within the limit. When none is wanted the one that was used last stays: it is about to be used,
-// and those that are not answered yet cannot go instead of it. Only between two batches: a Close that an error before it makes the server skip
-// would leave it unknown what is there. So one batch may go beyond the limit.
+// and those that are not answered yet cannot go instead of it. Only between two batches: a Close
+// that an error before it makes the server skip would leave it unknown what is there. So one batch
+// may go beyond the limit.
 [[gnu::hot]] void Session::make_room(size_t wanted) noexcept {
   if (!backend_->is_between_batches()) return;
   close_strays();
@@ -475,12 +484,16 @@ void Session::send_unknown(const StatementHead& head) noexcept {
 // batch.
 void Session::start_stray(std::string_view name) noexcept {
   make_room(0);
+  // Something may have prepared it unseen.
+  send_close(name);
   BackendStatements& there = backend_->statements();
-  if (there.has_stray(name)) {
-    send_close(name);
-  } else {
-    there.strays().emplace_back(name);
-  }
+  if (!there.has_stray(name)) there.strays().emplace_back(name);
+}
+
+// The client prepares a statement of its own under this name.
+void Session::forget_stray(std::string_view name) noexcept {
+  std::vector<std::string>& strays = backend_->statements().strays();
+  if (std::erase(strays, name) > 0) send_close(name);
 }
 
 // The client's statement under its own name. When the server does not take it any more, what comes
@@ -497,13 +510,20 @@ void Session::send_copy(std::string_view name, const Statement& statement) noexc
 
 // An empty statement under the client's own name.
 void Session::send_empty(std::string_view name) noexcept {
+  // If it fails, what comes next must not be skipped.
+  const bool is_alone = backend_->is_between_batches();
   start_stray(name);
   MessageWriter& writer = sessions_.pools().writer();
   static constexpr uint8_t nothing[3] = {};  // Of text, and of types.
   write_parse_head(writer, name, sizeof(nothing));
-  backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, 0});
+  if (is_alone) {
+    backend_->on_request({{}, frontend_tag::parse, LedgerAction::skip, ledger_mark::prepares});
+  } else {
+    backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, 0});
+  }
   backend_->send(writer.bytes());
   backend_->send(nothing);
+  if (is_alone) backend_->start_sync();
 }
 
 // The server is to say that the name is taken, or what else is wrong with this Parse.
@@ -546,8 +566,10 @@ bool Session::awaits_forgetting() noexcept {
 // --- What the server says ---
 
 void Session::on_deallocated() noexcept {
-  if (!statements_->deallocated.empty())
-    statements_->names.forget_settled(std::exchange(statements_->deallocated, {}));
+  if (statements_->deallocated.empty()) return;
+  const std::string name = std::exchange(statements_->deallocated, {});
+  statements_->names.forget_settled(name);
+  std::erase(backend_->statements().strays(), name);
 }
 
 // Everything is settled when a lease ends, and another backend counts other batches.

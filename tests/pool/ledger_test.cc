@@ -506,26 +506,80 @@ TEST_CASE("whose the unnamed statement is") {
   send(ledger, "P");
   ledger.name_newest('P', 0);
   CHECK_FALSE(ledger.may_mean_foreign('B'));
-  // Neither was read by the server.
+  // Neither was read by the server, which ignores a Bind too.
   CHECK(reply(ledger, "E") == 0);
-  CHECK(ledger.may_mean_foreign('B'));
-  send(ledger, "P");
-  CHECK(ledger.may_mean_foreign('B'));  // Ignored: its Sync has not come yet.
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  send(ledger, "P");  // Ignored: its Sync has not come yet.
   send(ledger, "S");
   CHECK(reply(ledger, "Z") == 0);
-  // What is sent behind a batch that fails counts.
+  CHECK(ledger.may_mean_foreign('B'));
+  CHECK_FALSE(ledger.awaits_unnamed());
+  // What is sent in a batch of its own will tell.
   send(ledger, "ESPS");
   CHECK(reply(ledger, "EZ") == 0);
-  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  CHECK(ledger.may_mean_foreign('B'));
+  CHECK(ledger.awaits_unnamed());
   CHECK(reply(ledger, "1Z") == 0);
   CHECK_FALSE(ledger.may_mean_foreign('B'));
   ledger.disown_unnamed();
   CHECK(ledger.may_mean_foreign('B'));
-  // A query drops it, whatever becomes of the query.
-  send(ledger, "Q");
+}
+
+TEST_CASE("a query drops the unnamed statement when the server has read it") {
+  for (const auto& [replies, is_read] :
+       {std::pair{"TDCZ", true}, {"IZ", true}, {"GEZ", true}, {"EZ", false}}) {
+    Ledger ledger;
+    send(ledger, "Q");
+    CHECK(ledger.may_mean_foreign('B'));
+    CHECK(ledger.awaits_unnamed());
+    CHECK(reply(ledger, replies) == 0);
+    CHECK(ledger.may_mean_foreign('B') != is_read);
+    CHECK_FALSE(ledger.awaits_unnamed());
+  }
+}
+
+TEST_CASE("a query of the pooler's own drops the unnamed statement") {
+  Ledger ledger;
+  ledger.on_sent('Q', LedgerAction::skip);
   CHECK_FALSE(ledger.may_mean_foreign('B'));
+}
+
+TEST_CASE("a Close of the unnamed statement counts when it is executed") {
+  Ledger ledger;
+  ledger.on_sent('C', LedgerAction::skip);
+  CHECK_FALSE(ledger.may_mean_foreign('B'));  // If one is skipped, so is the other.
+  send(ledger, "S");
+  CHECK(ledger.may_mean_foreign('B'));
+  CHECK(ledger.awaits_unnamed());
+  CHECK(reply(ledger, "3Z") == 0);
+  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  CHECK_FALSE(ledger.has_unbound());
+  ledger.disown_unnamed();
+  send(ledger, "E");
+  ledger.on_sent('C', LedgerAction::skip);
+  send(ledger, "BS");
   CHECK(reply(ledger, "EZ") == 0);
-  CHECK_FALSE(ledger.may_mean_foreign('B'));
+  CHECK(ledger.may_mean_foreign('B'));
+}
+
+TEST_CASE("an error in an open batch of which nothing is owed ends at its Sync") {
+  Ledger ledger;
+  send(ledger, "P");
+  CHECK(reply(ledger, "1") == 0);
+  ledger.on_batch_failed();
+  CHECK(reply(ledger, "E") == 0);
+  send(ledger, "BES");
+  CHECK(reply(ledger, "Z") == 0);
+  CHECK(ledger.empty());
+}
+
+TEST_CASE("an error of the pooler's own statement is not the client's") {
+  Ledger ledger;
+  ledger.on_sent('P', LedgerAction::skip);
+  ledger.on_sent('S', LedgerAction::skip);
+  send(ledger, "Q");
+  CHECK(reply(ledger, "E") == 0);
+  CHECK_FALSE(ledger.is_head_failed());
 }
 
 TEST_CASE("an unnamed statement is unbound from its ParseComplete to whatever binds or drops it") {

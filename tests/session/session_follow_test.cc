@@ -576,6 +576,24 @@ TEST_CASE("refuse answers a named statement that comes in pieces as one that com
   CHECK(bench.server.only().log.empty());
 }
 
+TEST_CASE("refuse leaves no backend with a part of what it refuses") {
+  BenchOptions options = with_policy(StatePolicy::refuse);
+  options.limits.max_prepared_statements = 200;
+  SessionBench bench(options);
+  TestClient one(bench, 0, "me");
+  one.write(parse_message("s", "select 1") + sync_message());
+  one.query("BEGIN");
+  CHECK(one.take_tags() == "1ZCZ");
+  const std::string text = query_message("PREPARE s AS SELECT pg_advisory_lock(1)");
+  one.write(text.substr(0, 12));
+  one.write(text.substr(12));
+  CHECK(one.take_error() == "0A000");
+  CHECK(one.is_closed());
+  TestClient other(bench, 0, "me");
+  other.query("select 1");
+  CHECK(other.take_tags() == "TDCZ");
+}
+
 TEST_CASE("refuse ends a client that asks for it within a transaction") {
   SessionBench bench(with_policy(StatePolicy::refuse));
   TestClient one(bench, 0, "me");

@@ -564,6 +564,21 @@ TEST_CASE("a hub goes with its listeners to the next generation of the pool") {
   CHECK(hubs_of(bench)[0]->process_id() == hub);
 }
 
+TEST_CASE("in session mode, which a reload may bring, a listener has a backend of its own") {
+  SessionBench bench(listening(2));
+  TestClient one(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  one.query("LISTEN news");
+  static_cast<void>(one.take());
+  bench.reload([](BenchDirectory& next) { next.limits.mode = LeaseMode::session; });
+  for (int i = 0; i < 3; ++i) {
+    one.query("SELECT 1");
+    CHECK(one.take_tags() == "TDCZ");
+    other.query("NOTIFY news,'" + std::to_string(i) + "'");
+    CHECK(heard(one.take()) == Texts{"news " + std::to_string(i)});
+  }
+}
+
 TEST_CASE("where the pool goes to another server its listeners are told") {
   SessionBench bench(listening());
   Node elsewhere(bench.options.node, bench.resolver);

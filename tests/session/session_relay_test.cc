@@ -378,6 +378,106 @@ TEST_CASE("an unnamed statement that failed, or is gone by a simple query, keeps
   CHECK(is_idle(bench));
 }
 
+TEST_CASE("nobody binds it either behind messages that the server skips or refuses") {
+  const std::string bind = bind_message("", "") + execute_message();
+  const std::string bad = parse_message("s", "BADPARSE");
+  struct Case {
+    std::string first, then;
+    const char* tags;
+  };
+  const Case cases[] = {
+      {bad + bind + sync_message() + bind + sync_message(), "", "EZEZ"},
+      {bad + flush_message(), bind + sync_message() + bind + sync_message(), "EZEZ"},
+      {bad + parse_message("", "mine") + sync_message() + bind + sync_message(), "", "EZEZ"},
+      {parse_message("", "BADPARSE") + sync_message() + bind + sync_message(), "", "EZEZ"},
+      {parse_message("", "mine") + sync_message() + bind + sync_message(), "", "1Z2DCZ"},
+      {query_message("FAIL") + bind + sync_message(), "", "EZEZ"},
+      {query_message("fine") + bind + sync_message(), "", "TDCZEZ"},
+  };
+  for (const Case& one : cases) {
+    CAPTURE(one.first);
+    SessionBench bench(with_backends(1));
+    TestClient client(bench, 0, "me");
+    client.write(parse_message("", "theirs") + bind_message("", "") + execute_message() +
+                 sync_message());
+    CHECK(client.take_tags() == "12DCZ");
+    TestClient other(bench, 0, "me");
+    other.write(one.first);
+    other.write(one.then);
+    CHECK(other.take_tags() == one.tags);
+    CHECK(is_idle(bench));
+  }
+}
+
+TEST_CASE("what a server would refuse when the backend is another client's does not go there") {
+  const std::string long_body(10'000, '\0');
+  for (const std::string& message :
+       {frame('H', "x"), frame('H', long_body), frame('c', long_body), frame('f', long_body),
+        frame('E', long_body), frame('D', 'S' + long_body), frame('C', 'S' + long_body),
+        frame('S', long_body), std::string("B\x7f\xff\xff\xff\0s\0", 8),
+        std::string("Q\x40\0\0\0select", 11)}) {
+    CAPTURE(message);
+    SessionBench bench(with_backends(1));
+    TestClient client(bench, 0, "me");
+    TestClient other(bench, 0, "me");
+    ServerSession& server = bench.server.only();
+    server.is_silent = true;
+    client.write(parse_message("s", "x") + sync_message());
+    other.write_later(query_message("waits"));
+    client.write(query_message("first") + message);
+    server.is_silent = false;
+    server.write(frame('1', {}) + ready() + echoed("first") + ready());
+    bench.settle();
+    CHECK(client.is_closed());
+    const std::vector<WireMessage> told = client.take();
+    REQUIRE(!told.empty());
+    CHECK(field_of(told.back(), 'C') == "08P01");
+    CHECK(other.take_tags() == "TDCZ");
+    for (const ServerSession* one : bench.server.open_sessions())
+      CHECK(one->tags().find_first_of("HcfEDCB") == std::string::npos);
+  }
+}
+
+TEST_CASE("a server that keeps its replies is asked for them when too many are owed") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  std::string batch = parse_message("", "x");
+  for (size_t i = 0; i < Ledger::entries_max; ++i) batch += close_message("none");
+  client.write(batch + sync_message());
+  CHECK(server.tags() == "PH");
+  server.write(frame('1', {}));
+  bench.settle();
+  CHECK(server.tags() == "PHS");
+  size_t bytes_count = 0;
+  for (std::string got = client.take_bytes(); !got.empty(); got = client.take_bytes()) {
+    bytes_count += got.size();
+    bench.settle();
+  }
+  CHECK(bytes_count == 5 * (1 + Ledger::entries_max));
+}
+
+TEST_CASE("an error while nothing is owed ends the batch that is open") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(parse_message("", "x") + flush_message());
+  server.write(frame('1', {}));
+  bench.settle();
+  server.write(error_reply("ERROR", "57014", "canceling statement due to statement timeout"));
+  bench.settle();
+  CHECK(client.take_tags() == "1E");
+  client.write(bind_message("", "") + execute_message() + sync_message());
+  server.write(ready());
+  bench.settle();
+  CHECK(client.take_tags() == "Z");
+  server.is_silent = false;
+  client.query("x");
+  CHECK(client.take_tags() == "TDCZ");
+}
+
 TEST_CASE("a Sync that is none is the server's to refuse") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");

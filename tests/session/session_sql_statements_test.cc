@@ -169,6 +169,79 @@ TEST_CASE("commands in SQL find what Parse has made") {
   CHECK(is_idle(scene.bench));
 }
 
+TEST_CASE("copies of what Parse has made are not taken for what PREPARE makes") {
+  const auto check_own = [](Scene& scene) {
+    for (int i = 0; i < 2; ++i) {
+      CHECK(ask(scene.one, "EXECUTE s") == "select z");
+      CHECK(ask(scene.two, "select 1") == "select 1");
+      CHECK(ask(scene.one, "select 2") == "select 2");
+    }
+  };
+  SUBCASE("behind DEALLOCATE") {
+    Scene scene;
+    scene.one.write(parse_message("s", "select x") + sync_message());
+    for (const char* const text : {"BEGIN", "DEALLOCATE s", "PREPARE s AS select z", "COMMIT"})
+      CHECK(ask(scene.one, text) == "CZ");
+    check_own(scene);
+  }
+  SUBCASE("behind DEALLOCATE ALL") {
+    Scene scene;
+    scene.one.write(parse_message("s", "select x") + sync_message());
+    CHECK(ask(scene.one, "BEGIN") == "CZ");
+    CHECK(ask(scene.one, "EXECUTE s") == "select x");
+    for (const char* const text : {"DEALLOCATE ALL", "PREPARE s AS select z", "COMMIT"})
+      CHECK(ask(scene.one, text) == "CZ");
+    check_own(scene);
+  }
+  SUBCASE("behind Close") {
+    Scene scene;
+    scene.one.write(parse_message("s", "select x") + sync_message());
+    CHECK(ask(scene.one, "BEGIN") == "CZ");
+    CHECK(ask(scene.one, "EXECUTE s") == "select x");
+    scene.one.write(close_message("s") + sync_message());
+    SUBCASE("") {
+      CHECK(ask(scene.one, "EXECUTE s") == "26000");
+    }
+    SUBCASE("") {
+      CHECK(ask(scene.one, "PREPARE s AS select z") == "CZ");
+      CHECK(ask(scene.one, "COMMIT") == "CZ");
+      check_own(scene);
+    }
+  }
+}
+
+TEST_CASE("a statement that is there unseen keeps no command from its end") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(scene.one.take_tags() == "1Z");
+  // As a function of another client might do.
+  scene.two.query("PREPARE s AS select y");
+  scene.two.query("BEGIN");
+  CHECK(ask(scene.two, "PREPARE t AS select y") == "CZ");
+  scene.two.write(parse_message("t", "select z") + sync_message());
+  CHECK(ask(scene.two, "DEALLOCATE t") == "CZ");
+  scene.two.query("ROLLBACK");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(ask(scene.one, "DEALLOCATE s") == "CZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "26000");
+}
+
+TEST_CASE("names are deallocated in the encoding in which they were made") {
+  Scene scene;
+  scene.one.query("SET client_encoding='LATIN1'");
+  scene.one.query("PREPARE s AS select x");
+  (void)scene.server().log.size();
+  (void)scene.news();
+  std::vector<WireMessage>& log = scene.server().log;
+  CHECK(ask(scene.two, "select 1") == "select 1");
+  std::string order;
+  for (const WireMessage& message : log) {
+    if (message.body.starts_with("DEALLOCATE")) order += 'D';
+    if (message.body.starts_with("SET client_encoding")) order += 'S';
+  }
+  CHECK(order == "DS");
+}
+
 TEST_CASE("EXECUTE of what Parse has made in a transaction, pipelined, and in a failed one") {
   Scene scene;
   scene.one.write(parse_message("s", "select x") + sync_message());

@@ -194,8 +194,6 @@ TEST_CASE("a statement that is about to be used is not evicted, whatever is not 
   scene.server().write(frame('1', {}) + ready() + frame('2', {}) + complete("SELECT 0") + ready());
   scene.bench.settle();
   CHECK(scene.one.take_tags() == "1Z2CZ");
-  scene.server().is_silent = false;
-  CHECK(run(scene.one, "t") == "y");
 }
 
 TEST_CASE("the name of a statement is cut as PostgreSQL cuts it") {
@@ -791,6 +789,27 @@ TEST_CASE(
   }
   CHECK(run(scene.one, "s") == "select 1");
   CHECK(run(scene.two, "t") == "select 1");
+}
+
+TEST_CASE("a batch that has done something already is not sent again: that would be lost") {
+  StaleScene scene;
+  scene.one.write(parse_message("", "insert") + use("") + flush_message());
+  CHECK(scene.one.take_tags() == "12DC");
+  scene.one.write(batch(use("s")));
+  CHECK(scene.one.take_error() == "0A000");
+  CHECK(run(scene.one, "s") == "select 1");
+}
+
+TEST_CASE("an error that was kept from the client is said when its server is lost") {
+  StaleScene scene;
+  scene.server().is_silent = true;
+  scene.one.write(batch(use("s")));
+  scene.server().write(error_reply("ERROR", "0A000", "cached plan must not change result type"));
+  scene.bench.settle();
+  CHECK(scene.one.take_tags().empty());
+  scene.server().reset();
+  scene.bench.settle();
+  CHECK(scene.one.take_tags() == "EZ");
 }
 
 TEST_CASE("a batch is sent again once only") {

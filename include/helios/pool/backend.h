@@ -159,12 +159,16 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Makes sure that the client's next message finds no other client's unnamed statement: the server
   // then says that there is none.
   void drop_foreign_statement() noexcept;
+  // The server sends the replies that it has.
+  void send_flush() noexcept;
   // Writes the replies whose turn has come. Behind on_request(), and whenever a reply has passed.
   void answer_fakes() noexcept;
   [[nodiscard]] BackendStatements& statements() noexcept { return statements_; }
   // Nothing of the batch that comes next has been sent: what is sent now is not skipped for
   // anything that was sent before.
-  [[nodiscard]] bool is_between_batches() const noexcept { return !ledger_.may_skip_next(); }
+  [[nodiscard]] bool is_between_batches() const noexcept {
+    return !ledger_.may_skip_next() && !is_batch_waiting();
+  }
   void send(ByteSpan bytes) noexcept {
     if (batch_.is_kept()) batch_.add(bytes);
     choose_drained();
@@ -322,6 +326,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void place() noexcept;
   void send_query(std::string_view text) noexcept;
   void send_own(ByteSpan bytes) noexcept;
+  void deallocate_all_but(const SqlStatements& wanted) noexcept;
   void prepare_as(const SqlStatements& wanted) noexcept;
   void on_not_prepared(const StatementKey& key) noexcept;
   [[nodiscard]] bool is_recoverable() const noexcept;

@@ -54,8 +54,8 @@ class BackendStatements {
   void doubt(const StatementKey& key) noexcept;
   // It is being used: it is evicted after all that were used before.
   void touch(const StatementKey& key) noexcept;
-  // Takes out the one that was not used for longest, and is not pending; with `keeps_newest` not the
-  // one that was used last. False: there is none.
+  // Takes out the one that was not used for longest, and is not pending; with `keeps_newest` not
+  // the one that was used last. False: there is none.
   [[nodiscard]] bool evict(StatementKey& key, bool keeps_newest) noexcept;
 
   // The server has dropped all that it had. What is pending comes after that.

@@ -141,13 +141,16 @@ class Ledger {
   [[nodiscard]] bool is_ambiguous() const noexcept { return ambiguous_; }
   // Another client comes: the unnamed statement that the server has is not its own.
   void disown_unnamed() noexcept { is_unnamed_own_ = has_unbound_ = false; }
-  // The server has none any more, so none of another client.
-  void on_unnamed_dropped() noexcept { is_unnamed_own_ = true; }
+  // Whatever unnamed statement the server has is this client's.
+  void own_unnamed() noexcept { is_unnamed_own_ = true; }
   // This message may mean the unnamed statement, and the one that the server will have then may be
-  // another client's.
+  // another client's: nothing has replaced it, nor stands in front in the same batch, so that the
+  // server skips this message too if it skips that.
   [[nodiscard]] bool may_mean_foreign(uint8_t tag) const noexcept {
-    return !is_unnamed_own_ && unnamed_replaced_count_ == 0 && (tag == 'B' || tag == 'D');
+    return !is_unnamed_own_ && !skipping_ && (tag == 'B' || tag == 'D') && !is_replaced_in_batch();
   }
+  // What was sent before may replace it, which its answer will tell.
+  [[nodiscard]] bool awaits_unnamed() const noexcept { return unnamed_replaced_count_ > 0; }
   // The client has parsed the unnamed statement and not bound it yet: many do so in a batch of its
   // own, and this backend only has it.
   [[nodiscard]] bool has_unbound() const noexcept { return has_unbound_; }
@@ -156,6 +159,13 @@ class Ledger {
   // The error that the head stands for was said; of its answer ReadyForQuery alone is still to
   // come.
   [[nodiscard]] bool is_head_failed() const noexcept { return is_head_failed_; }
+  // It goes nowhere instead.
+  void hide_failure() noexcept { is_head_failed_ = false; }
+  // An error has come while nothing was owed in a batch that is open: the server ignores the rest
+  // of it.
+  void on_batch_failed() noexcept {
+    if (size_ == 0) skipping_ = true;
+  }
   // Calls visit(entry) for everything that is owed, the oldest first.
   template <typename Visit>
   void walk(Visit visit) const {
@@ -164,6 +174,13 @@ class Ledger {
 
  private:
   void count(const LedgerEntry& entry, int change) noexcept;
+  [[nodiscard]] bool is_replaced_in_batch() const noexcept {
+    return unnamed_replaced_count_ > 0 && replaced_batch_ == batch_;
+  }
+  void on_unnamed_replaced(bool by_parse) noexcept {
+    is_unnamed_own_ = true;
+    has_unbound_ = by_parse;
+  }
   [[nodiscard]] LedgerEntry& at(size_t index) noexcept {
     return ring_[(head_ + index) & (ring_.size() - 1)];
   }
@@ -192,6 +209,7 @@ class Ledger {
   size_t ready_due_count_ = 0;
   size_t copy_ends_count_ = 0;         // Entries c and f.
   size_t unnamed_replaced_count_ = 0;  // Entries that replace or drop the unnamed statement.
+  uint64_t replaced_batch_ = 0;        // Of the newest of them but queries.
   bool copying_in_ = false;
   bool is_streaming_ = false;  // Then copying_in_ is set, too.
   bool skipping_ = false;

@@ -162,7 +162,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   enum class Prepared : uint8_t { no, drop, yes };
   [[nodiscard]] Prepared prepare(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool begin_message(ByteSpan seen) noexcept;
-  void announce(uint8_t tag, ByteSpan seen) noexcept;
+  void announce(uint8_t tag) noexcept;
   [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
   void inspect(ByteSpan body) noexcept;
   void finish_message() noexcept;
@@ -220,6 +220,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
                 const LedgerEntry& entry) noexcept;
   void send_unknown(const StatementHead& head) noexcept;
   void start_stray(std::string_view name) noexcept;
+  void forget_stray(std::string_view name) noexcept;
   void send_copy(std::string_view name, const Statement& statement) noexcept;
   void send_empty(std::string_view name) noexcept;
   void send_duplicate(std::string_view name, ByteSpan body) noexcept;

@@ -39,8 +39,11 @@ struct FrameHeader {
 };
 
 inline constexpr uint32_t frame_header_size = 5;
-// PostgreSQL itself accepts messages of 1 GB; its length field ends here.
+// The length field ends here. What a server sends may have as much.
 inline constexpr uint32_t frame_body_size_limit = 0x7fffffff - 4;
+// What a server takes from a client ends here (PQ_LARGE_MESSAGE_LIMIT of PostgreSQL 14 and later).
+// There is room for another statement's name beyond.
+inline constexpr uint32_t client_body_size_max = 0x3ffffffe - 4;
 
 class FrameReader {
  public:
