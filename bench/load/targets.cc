@@ -50,7 +50,7 @@ Place parse_place(const std::string& text) {
     host = host.substr(1, host.size() - 2);
   }
   if (!port || host.empty()) return {"", 0, wrong_form(text)};
-  const std::string problem = host_problem(host);
+  const std::string problem = host_fault(host);
   if (!problem.empty()) return {"", 0, "\"" + text + "\": " + problem};
   return {host, *port, ""};
 }

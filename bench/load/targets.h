@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "helios/base/address.h"
 #include "helios/base/result.h"
-#include "helios/net/address.h"
 
 namespace helios::bench {
 

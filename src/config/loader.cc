@@ -5,12 +5,13 @@
 #include <map>
 #include <utility>
 
-#include "config/address_form.h"
 #include "config/file.h"
 #include "config/findings.h"
 #include "config/section.h"
 #include "config/toml_tree.h"
+#include "helios/base/address.h"
 #include "helios/base/assert.h"
+#include "helios/base/listen_address.h"
 #include "helios/config/nearest.h"
 
 namespace helios {
@@ -189,13 +190,10 @@ void Loader::read_listen(Section& section) {
   const auto entries = section.texts("listen", listen_count_max);
   if (!entries.has_value()) return;
   std::vector<std::string> listen;
-  for (const Section::LocatedText& entry : *entries) {
-    const std::string fault = listen_fault(entry.text);
-    if (!fault.empty()) section.error_at(entry.place, "listen", fault);
-    if (std::find(listen.begin(), listen.end(), entry.text) != listen.end())
-      section.error_at(entry.place, "listen", quoted(entry.text) + " is given twice");
-    listen.push_back(entry.text);
-  }
+  for (const Section::LocatedText& entry : *entries) listen.push_back(entry.text);
+  const std::vector<std::string> faults = listen_faults(listen);
+  for (size_t i = 0; i < faults.size(); ++i)
+    if (!faults[i].empty()) section.error_at((*entries)[i].place, "listen", faults[i]);
   config_.proxy.listen = std::move(listen);
 }
 

@@ -78,7 +78,7 @@ int bind_tcp(const SocketAddress& address, bool reuse_port, Fd& fd) {
   // So that connections of a former process that are still ending do not forbid the bind.
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR);
   if (reuse_port) set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT);
-  // "*" is two sockets, one for each family.
+  // 0.0.0.0 and [::] may both be asked for: two sockets, one for each family.
   if (address.family() == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY);
   set_socket_options(fd.get(), address.family());
   if (bind(fd.get(), address.get(), address.size()) != 0) return errno;

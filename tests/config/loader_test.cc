@@ -404,12 +404,14 @@ TEST_CASE("listen addresses are checked one by one") {
   CHECK(one_line("proxy", "listen = []") ==
         "a.toml:2:10: proxy.listen: 0 entries are out of range: 1 to 64");
   CHECK(one_line("proxy", "listen = [\"127.0.0.1:1\", \"127.0.0.1\",\n  \"*:1\"]") ==
-        "a.toml:2:26: proxy.listen: \"127.0.0.1\" has no port: write host:port, [v6]:port, or "
-        "unix:/path/to/dir\n"
-        "a.toml:3:3: proxy.listen: \"*:1\": write 0.0.0.0 for every IPv4 address, or [::] for "
-        "every address");
+        "a.toml:2:26: proxy.listen: \"127.0.0.1\" has no port: write 127.0.0.1:6432, "
+        "[::1]:6432, localhost:6432 or unix:/path/to/dir\n"
+        "a.toml:3:3: proxy.listen: \"*:1\": write 0.0.0.0 for every IPv4 address, [::] for "
+        "every IPv6 address (list both for all)");
   CHECK(one_line("proxy", "listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]") ==
         "a.toml:2:26: proxy.listen: \"127.0.0.1:1\" is given twice");
+  CHECK(one_line("proxy", "listen = [\"127.0.0.1:1\", \"localhost:1\"]") ==
+        "a.toml:2:26: proxy.listen: \"localhost:1\" is given twice, first as \"127.0.0.1:1\"");
 }
 
 TEST_CASE("a host is checked for its form") {
@@ -618,14 +620,14 @@ TEST_CASE("trust is a warning for each user who has it") {
 
 TEST_CASE("the environment serves every kind of value") {
   const Config config = config_of(
-      "[proxy]\ncores = \"${NUMBER}\"\nlisten = [\"${WORD}:1${NUMBER}\"]\n"
+      "[proxy]\ncores = \"${NUMBER}\"\nlisten = [\"localhost:1${NUMBER}\"]\n"
       "client_buffer_size = \"${SIZE}\"\nlog_level = \"${NONE:-debug}\"\n"
       "[pool]\ntest_on_acquire = \"${NONE:-false}\"\nidle_timeout = \"${DURATION}\"\n"
       "max_connections = \"${NONE:-3}\"\n" +
       node_text + database_text +
       "test_on_acquire = \"${TRUE}\"\n[[user]]\nname = \"a $${WORD}\"\npassword = \"${SECRET}\"\n");
   CHECK(config.proxy.cores == 7);
-  CHECK(config.proxy.listen == std::vector<std::string>{"word:17"});
+  CHECK(config.proxy.listen == std::vector<std::string>{"localhost:17"});
   CHECK(config.proxy.client_buffer_size == 4096);
   CHECK(config.proxy.log_level == LogLevel::debug);
   CHECK_FALSE(config.pool.test_on_acquire);
@@ -654,8 +656,8 @@ TEST_CASE("a variable that is not set is an error that names it, in every kind o
   const std::string reason =
       "the environment variable NONE is not set, and there is no default (${NONE:-default})";
   CHECK(one_line("proxy", "cores = \"${NONE}\"") == "a.toml:2:9: proxy.cores: " + reason);
-  CHECK(one_line("proxy", "listen = [\"a:1\", \"${NONE}\"]") ==
-        "a.toml:2:18: proxy.listen: " + reason);
+  CHECK(one_line("proxy", "listen = [\"[::]:1\", \"${NONE}\"]") ==
+        "a.toml:2:21: proxy.listen: " + reason);
   CHECK(one_line("pool", "mode = \"${NONE}\"") == "a.toml:2:8: pool.mode: " + reason);
   CHECK(one_line("pool", "idle_timeout = \"${NONE}\"") ==
         "a.toml:2:16: pool.idle_timeout: " + reason);
@@ -679,7 +681,7 @@ TEST_CASE("no error shows a password") {
 
 TEST_CASE("a file cut at any byte gives a configuration or errors, never both or neither") {
   const std::string text =
-      "[proxy]\ncores = \"${NUMBER}\"\nlisten = [\"a:1\"]\n[pool]\nmode = "
+      "[proxy]\ncores = \"${NUMBER}\"\nlisten = [\"[::]:1\"]\n[pool]\nmode = "
       "\"session\"\nidle_timeout = \"1s\"\n" +
       least;
   for (size_t size = 0; size <= text.size(); ++size) {

@@ -65,7 +65,7 @@ enum class PasswordKind : uint8_t {
 
 // [proxy]
 struct ProxyConfig {
-  // host:port, [v6]:port, or unix:/path/to/dir. Only the form is checked here; `net` parses it.
+  // See base/listen_address.h, which checks and parses them.
   std::vector<std::string> listen = {"127.0.0.1:6432"};
   uint32_t cores = 0;  // 0: every CPU the process may use.
   uint32_t max_clients = 10'000;

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "helios/base/clock.h"
+#include "helios/base/listen_address.h"
 #include "helios/base/result.h"
-#include "helios/net/address.h"
 
 namespace helios {
 

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "helios/base/address.h"
 #include "helios/base/clock.h"
 #include "helios/base/result.h"
-#include "helios/net/address.h"
 
 namespace helios {
 

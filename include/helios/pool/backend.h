@@ -30,7 +30,7 @@
 #include <string>
 #include <vector>
 
-#include "helios/net/address.h"
+#include "helios/base/address.h"
 #include "helios/net/stream.h"
 #include "helios/pool/backend_login.h"
 #include "helios/pool/backend_statements.h"

@@ -17,8 +17,8 @@
 #include <optional>
 #include <vector>
 
+#include "helios/base/address.h"
 #include "helios/base/clock.h"
-#include "helios/net/address.h"
 #include "helios/pool/pool_error.h"
 
 namespace helios {

@@ -1,7 +1,6 @@
-// Socket addresses: what [proxy] listen and [[node]] host say, as the kernel wants it.
+// Socket addresses: what [[node]] host says, as the kernel wants it.
 //
-// Pure functions and values; any thread. Names are not resolved here (see resolver.h): a listen
-// address is a literal, "localhost", "*" or a unix directory.
+// Pure functions and values; any thread. Names are not resolved here (see net/resolver.h).
 //
 // Unix sockets follow PostgreSQL's rule: a directory DIR and a port N make the socket file
 // DIR/.s.PGSQL.N, so that clients find it by host=DIR port=N.
@@ -10,16 +9,13 @@
 #include <sys/socket.h>
 
 #include <cstdint>
-#include <span>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "helios/base/result.h"
 
 namespace helios {
-
-constexpr uint16_t default_listen_port = 6432;
 
 // An address for bind(2) or connect(2): IPv4, IPv6 or a unix path.
 class SocketAddress {
@@ -46,20 +42,17 @@ class SocketAddress {
   socklen_t size_ = 0;
 };
 
+// How a text that names a unix socket begins where addresses of other kinds may stand.
+constexpr std::string_view unix_prefix = "unix:";
+
 // DIR/.s.PGSQL.PORT. Error: the path is too long for a unix socket (107 bytes).
 Result<SocketAddress> unix_socket_address(std::string_view directory, uint16_t port);
-
-// One socket to listen on.
-struct ListenAddress {
-  SocketAddress address;
-  std::string text;       // As it was written, for messages.
-  bool optional = false;  // The IPv6 half of "*" and "localhost": left out where there is no IPv6.
-};
-
-// Parses all of [proxy] listen: "127.0.0.1:6432", "[::1]:6432", "*:6432" (IPv4 and IPv6),
-// "localhost:6432", "unix:/dir" (the port of the first TCP address, else 6432) and
-// "unix:/dir:6433". The order is kept. Errors: a sentence that quotes the address.
-Result<std::vector<ListenAddress>> parse_listen_addresses(std::span<const std::string> texts);
+// Decimal digits only, 0 to 65535.
+[[nodiscard]] std::optional<uint16_t> parse_port(std::string_view text) noexcept;
+// Nothing when the text is no such address. IPv6 is without brackets; a scope is allowed, by name
+// or number: fe80::1%eth0.
+[[nodiscard]] std::optional<SocketAddress> parse_ipv4(std::string_view text, uint16_t port);
+[[nodiscard]] std::optional<SocketAddress> parse_ipv6(std::string_view text, uint16_t port);
 
 // What [[node]] host is.
 enum class HostKind : uint8_t {
@@ -68,8 +61,8 @@ enum class HostKind : uint8_t {
   directory,  // Begins with '/': the directory of a unix socket.
 };
 [[nodiscard]] HostKind host_kind(std::string_view host) noexcept;
-// Why this cannot be a host: "" when it can.
-[[nodiscard]] std::string host_problem(std::string_view host);
+// Why this cannot be a host, as a sentence; empty when it can.
+[[nodiscard]] std::string host_fault(std::string_view host);
 // The address of a literal or a directory. Requires: not a name.
 Result<SocketAddress> literal_address(std::string_view host, uint16_t port);
 
