@@ -14,7 +14,7 @@ constexpr uint32_t large_size = 32'768;
 constexpr Switches single_shot{.receive = Receive::single_shot};
 
 constexpr std::array bases = {
-    Base{"default", "what the proxy does", {}},
+    Base{"default", "no switch turned", {}},
     Base{"single", "single-shot receives", single_shot},
     Base{"large", "the default with messages of 32 KiB", {}, large_size},
     Base{"lone", "the default with one connection", {}, 0, Place::one, 1},

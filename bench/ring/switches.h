@@ -1,6 +1,7 @@
 // The switches of the relay under test, and which of them each experiment turns.
 //
-// Plain data. The default is what the proxy itself does.
+// Plain data. The defaults are the base of the experiments, not what the proxy does: its sends make
+// no completion (Send::skip_success), and its buffers are fewer and larger.
 #pragma once
 
 #include <cstdint>
