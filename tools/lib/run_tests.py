@@ -120,6 +120,8 @@ def run(command, on_line, environment=None, niceness=0):
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
             env={**os.environ, **(environment or {})})
         running[process.pid] = process
+    if niceness:
+        make_group_nice(process.pid, niceness)
     try:
         for line in process.stdout:
             on_line(line.rstrip("\n"))
@@ -129,6 +131,14 @@ def run(command, on_line, environment=None, niceness=0):
         raise
     finally:
         running.pop(process.pid, None)
+
+
+def make_group_nice(pid, niceness):
+    """Where the kernel shares the CPUs out by session first (sched_autogroup), `nice` means nothing between two."""
+    try:
+        pathlib.Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+    except OSError:
+        pass  # It does not, or the command has ended.
 
 
 def stop_group(process):
