@@ -316,7 +316,11 @@ void Session::on_backend_drained() noexcept {
   if (listening_ != nullptr && !draining_ && mode() != LeaseMode::session) advance_listening();
   if (backend_ == nullptr) return;
   if (is_pinned() && !draining_) {
-    if (mode() == LeaseMode::session) return;
+    if (mode() == LeaseMode::session) {
+      // Behind a RESET.
+      if (backend.cancels_in_flight() == 0) backend.apply_parameters(parameters_);
+      return;
+    }
     if (!names_.empty() && backend.pinned_since == 0) note_pin(PinReason::statement);
     if (backend.cancels_in_flight() == 0) backend.apply_parameters(parameters_);
     return;

@@ -52,6 +52,14 @@ const char* name_of(const SqlEffects& effects, bool with_settings) {
   return is_set ? "SET of a parameter that the server does not report" : nullptr;
 }
 
+// What matters in session mode, where everything else stays on the backend.
+SqlEffects of_reset(const SqlEffects& effects) {
+  SqlEffects heeded;
+  if (effects.has(sql_effect::reset))
+    heeded.bits = effects.bits & (sql_effect::reset | sql_effect::reported);
+  return heeded;
+}
+
 std::string refusal(const char* what) {
   return std::string(what) +
          " would keep a server connection, which this pool does not allow (session_state = "
@@ -62,7 +70,8 @@ std::string refusal(const char* what) {
 
 // The texts of this message tell something that matters here.
 bool Session::reads_text(uint8_t tag) const noexcept {
-  if (mode() == LeaseMode::session) return false;
+  // There only RESET matters, and only to who has not begun with what the server resets to.
+  if (mode() == LeaseMode::session && first_parameters_ == pool_->welcome_set) return false;
   return tag == frontend_tag::query || tag == frontend_tag::parse ||
          tag == frontend_tag::function_call ||
          (tag == frontend_tag::bind && session_state_.has_statements());
@@ -171,13 +180,17 @@ void Session::note_bound(std::string_view name) noexcept {
 }
 
 [[gnu::hot]] void Session::note_statement(uint64_t name, const SqlEffects& effects) noexcept {
-  if (policy() != StatePolicy::warn && (effects.bits != 0 || session_state_.has_statements()))
-    session_state_.add_statement(name, effects);
+  const bool is_session_mode = mode() == LeaseMode::session;
+  const SqlEffects heeded = is_session_mode ? of_reset(effects) : effects;
+  if ((is_session_mode || policy() != StatePolicy::warn) &&
+      (heeded.bits != 0 || session_state_.has_statements()))
+    session_state_.add_statement(name, heeded);
   note_effects(effects, false);
 }
 
 void Session::note_effects(const SqlEffects& effects, bool is_executed) noexcept {
   if (effects.bits == 0) return;
+  if (mode() == LeaseMode::session) return session_state_.add(of_reset(effects), is_executed);
   if (policy() == StatePolicy::warn) {
     if (const char* what = name_of(effects, true); what != nullptr) warn_unfollowed(what);
     SqlEffects heeded;
@@ -226,7 +239,8 @@ void Session::on_state(const StateProbe& probe) noexcept {
   if (is_known && probe.asks_statements && !follow_sql_statements(probe))
     pins |= pin_bit(PinReason::statement);
   if (is_known && probe.has_reset && state_ == State::leased) restore_first(probe);
-  if (policy() == StatePolicy::pin && parameters_->settings() != pool_->welcome.settings)
+  if (mode() != LeaseMode::session && policy() == StatePolicy::pin &&
+      parameters_->settings() != pool_->welcome.settings)
     pins |= pin_bit(PinReason::setting);
   PinReasons begun = session_state_.on_answer(probe, pins);
   note_channels(probe);

@@ -300,10 +300,11 @@ void Session::send_answer(uint8_t tag) noexcept {
   if (backend_ == nullptr || !begins_work(tag)) return false;
   if (backend_->cancels_in_flight() > 0 || is_changing_over()) return true;
   const bool is_due = backend_->ledger().ready_due_count() > 0 || session_state_.is_asking();
-  return is_due && !backend_->ledger().is_copying_in() &&
-         !backend_->ledger().is_skipping_to_sync() && mode() != LeaseMode::session &&
-         (session_state_.awaits_reset() || pool_->slice.has_waiters() ||
-          pool_->slice.is_superseded());
+  if (!is_due || backend_->ledger().is_copying_in() || backend_->ledger().is_skipping_to_sync())
+    return false;
+  if (session_state_.awaits_reset()) return true;
+  return mode() != LeaseMode::session &&
+         (pool_->slice.has_waiters() || pool_->slice.is_superseded());
 }
 
 [[gnu::hot]] void Session::inspect(ByteSpan body) noexcept {

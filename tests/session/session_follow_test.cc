@@ -350,10 +350,20 @@ TEST_CASE("parameters of a start-up packet that are not reported are those of th
   CHECK(texts_of(bench.server.only()) == Texts{"SELECT 1"});
 }
 
+// Why a client keeps its backend.
+enum class Stay : uint8_t { none, pinned, session };
+
+BenchOptions staying(uint32_t backends_count, Stay stay) {
+  BenchOptions options = following(backends_count);
+  if (stay == Stay::session) options.limits.mode = LeaseMode::session;
+  return options;
+}
+
 TEST_CASE("RESET leads to what the client has started with, and it is told so") {
   for (const std::string reset : {"RESET application_name", "RESET ALL", "DISCARD ALL"}) {
-    for (const bool is_pinned : {false, true}) {
-      SessionBench bench(following(2));
+    for (const Stay stay : {Stay::none, Stay::pinned, Stay::session}) {
+      const bool is_pinned = stay == Stay::pinned;
+      SessionBench bench(staying(2, stay));
       TestClient one(bench, 0, "me", {{"application_name", "mine"}});
       TestClient other(bench, 0, "me");
       if (is_pinned) one.query("SELECT pg_advisory_lock(1)");
@@ -377,8 +387,9 @@ TEST_CASE("RESET leads to what the client has started with, and it is told so") 
 
 TEST_CASE("what is pipelined behind a RESET finds what the client has started with") {
   for (const std::string reset : {"RESET application_name", "RESET ALL", "DISCARD ALL"}) {
-    for (const bool is_pinned : {false, true}) {
-      SessionBench bench(following());
+    for (const Stay stay : {Stay::none, Stay::pinned, Stay::session}) {
+      const bool is_pinned = stay == Stay::pinned;
+      SessionBench bench(staying(1, stay));
       TestClient one(bench, 0, "me", {{"application_name", "mine"}});
       if (is_pinned && reset != "DISCARD ALL") one.query("SELECT pg_advisory_lock(1)");
       one.query("SET application_name='x'");

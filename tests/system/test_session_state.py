@@ -224,9 +224,10 @@ def test_reset_leads_to_the_defaults():
             assert two.value("show work_mem") == "6MB"
 
 
-def test_reset_leads_to_the_startup_values():
+@runner.cases("transaction", "session")
+def test_reset_leads_to_the_startup_values(mode):
     """RESET ALL and DISCARD ALL bring back what the client has started with, and it is told."""
-    proxy = runner.proxy(max_connections=2)
+    proxy = runner.proxy(max_connections=2, mode=mode)
     own = {"application_name": "mine", "TimeZone": "Asia/Tokyo", "statement_timeout": "4321"}
     for reset in ("reset all", "discard all", "reset timezone; reset application_name; reset statement_timeout"):
         with proxy.client(**own) as one, proxy.client(statement_timeout="4321") as two:
