@@ -52,12 +52,17 @@ class Crowd:
         self.chance = random.Random(seed)
         self.is_over = False
         self.lives = {}  # Client number -> its connection now.
-        self.listeners = {}  # Channel -> tag of the connection that listens;
+        self.listeners = {}  # Channel -> the connection that listens;
         self.waiting = {}  # of those that wait for somebody else to notify them.
         self.processes = set()  # Of the server, that served them.
         self.kills = 0
         self.counts = collections.Counter()
         self.done = collections.defaultdict(collections.Counter)  # By kind of work: done, cancelled, lost...
+
+    def forget_listener(self, life):
+        """Nobody begins to notify it any more."""
+        self.listeners.pop(life.channel, None)
+        self.waiting.pop(life.channel, None)
 
     def table(self):
         """What was done, a line for each kind of work."""
@@ -96,6 +101,7 @@ class Life:
         self.reported = {}
         self.statements = {}  # Name -> its own text.
         self.channel, self.heard, self.heard_of_others = None, [], 0
+        self.sent = {}  # What others notify it of -> a future: the server has said that it is done.
         self._rest = b""
         self._found = collections.deque()
 
