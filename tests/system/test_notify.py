@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """LISTEN and NOTIFY: a client that listens gives its backend back, and hears what it would hear with one of its own."""
 
+import contextlib
 import random
 import signal
 import struct
@@ -8,11 +9,14 @@ import threading
 
 from harness import proxy as proxy_module
 from harness import runner, wire
+from harness.cluster import LimitWatch
+from harness.proxy import CLIENTS
 from harness.wire import SYNC, query
 
 PID = "select pg_backend_pid()"
-# Of the connections that a hub has: all that it does is to listen.
-HUBS = "query like 'LISTEN \"heliosproxy%' and state = 'idle'"
+HUBS = "application_name = 'heliosproxy hub'"
+# Of those that are ready: all that a hub does is to listen.
+LISTENING = "query like 'LISTEN \"heliosproxy%' and state = 'idle'"
 
 
 def notified(got):
@@ -34,6 +38,14 @@ def ask(client, sql):
     return heard(found)
 
 
+def notify(client, channel, payload):
+    """Notifies; the process id of the server where that was done. The client itself may hear nothing."""
+    client.send(query(f"{PID}; notify {channel}, '{payload}'"))
+    found = client.recv_until("Z")
+    assert wire.kinds(found) == "TDCCZ" and not heard(found), found
+    return int(wire.rows(found)[0][0])
+
+
 def next_payload(client, timeout=20):
     """That of the next notification, which comes without being asked for."""
     return notified(client.recv(timeout))[2]
@@ -41,7 +53,7 @@ def next_payload(client, timeout=20):
 
 def wait_shared(count=1):
     """Until so many hubs listen and no client's backend does: the clients that listen have none."""
-    runner.eventually(lambda: len(runner.cluster().backends(HUBS)) == count, what=f"{count} hubs")
+    runner.eventually(lambda: len(runner.cluster().backends(LISTENING)) == count, what=f"{count} hubs")
 
 
 @runner.cases(1, 2)
@@ -51,10 +63,8 @@ def test_listener_shares_a_pool_of_one(cores):
         with proxy.client() as one, proxy.client() as two:
             one.query("listen news")
             for i in range(20):
-                assert ask(two, f"notify news, 'word {i}'") == []
-                pid, channel, payload = notified(one.recv())
-                assert (channel, payload) == ("news", f"word {i}")
-                assert pid not in (one.pid, two.pid)
+                pid = notify(two, "news", f"word {i}")
+                assert notified(one.recv()) == (pid, "news", f"word {i}")
                 assert one.value("select 1") == "1"
             one.recv_quiet()
             assert runner.cluster().backends(HUBS) != []
@@ -145,7 +155,8 @@ class Sender(threading.Thread):
                     block = min(dice.choice((1, 1, 1, 5)), self.count - sent)
                     words = [f"notify numbers, '{self.label} {sent + i}'" for i in range(block)]
                     # The order of commits, for all to see.
-                    log = f"insert into commits (sender, first, size) values ('{self.label}', {sent}, {block})"
+                    values = f"values ('{self.label}', {sent}, {block}, pg_backend_pid())"
+                    log = f"insert into commits (sender, first, size, pid) {values}"
                     client.query("begin; lock table commits; " + "; ".join(words) + f"; {log}; commit")
                     sent += block
         except BaseException as failure:  # pylint: disable=broad-except
@@ -158,7 +169,7 @@ def test_nothing_is_lost_doubled_or_disordered(cores, size):
     """Listeners that run transactions all the time hear every notification once, in the order of commits."""
     count, senders_count, listeners_count = runner.scaled(300, 40), 4, 3
     runner.cluster().run("drop table if exists commits")
-    runner.cluster().run("create table commits (id serial, sender text, first int, size int)")
+    runner.cluster().run("create table commits (id serial, sender text, first int, size int, pid int)")
     runner.cluster().run("grant all on commits to public; grant all on commits_id_seq to public")
     with runner.fresh_proxy(cores=cores, max_connections=size) as proxy:
         senders = [Sender(proxy, f"s{i}", count) for i in range(senders_count)]
@@ -198,12 +209,13 @@ def test_nothing_is_lost_doubled_or_disordered(cores, size):
                     raise sender.failure
 
         runner.in_threads([send, *threads], 220)
-        order = runner.cluster().run("select sender, first, size from commits order by id")
-        expected = [f"{s} {int(first) + i}" for s, first, size in order for i in range(int(size))]
+        order = runner.cluster().run("select pid, sender, first, size from commits order by id")
+        expected = [
+            (int(pid), "numbers", f"{s} {int(first) + i}") for pid, s, first, size in order for i in range(int(size))
+        ]
         for each in got:
-            payloads = [payload for _, channel, payload in each if channel == "numbers"]
-            assert sorted(payloads) == sorted(expected)
-            assert payloads == expected
+            assert sorted(each) == sorted(expected)
+            assert each == expected
 
 
 def test_slow_reader_is_ended():
@@ -220,17 +232,14 @@ def test_slow_reader_is_ended():
                 ask(two, f"notify news, '{count} {filler}'")
                 assert next_payload(fast).startswith(f"{count} ")
                 count += 1
-            found = []
-            try:
-                while True:
-                    found.append(slow.recv())
-            except (EOFError, ConnectionError):
-                pass
             # What it gets is whole, in order, and ends with the reason.
+            found = slow.recv_until("E")
             said = [n[2].split(" ")[0] for n in heard(found)]
-            assert said == [str(i) for i in range(len(said))]
-            if found[-1].kind == "E":
-                assert found[-1].fields["C"] == "53200", found[-1].fields
+            assert said == [str(i) for i in range(len(found) - 1)]
+            fields = found[-1].fields
+            assert (fields["S"], fields["C"]) == ("FATAL", "53200"), fields
+            assert "max_client_notifications_size" in fields["M"], fields
+            assert slow.recv_to_end() == b""
             ask(two, "notify news, 'last'")
             assert next_payload(fast) == "last"
         proxy.forget_log()
@@ -320,20 +329,157 @@ def reload(proxy):
     runner.eventually(lambda: proxy.log().count(word) > before, what="the new configuration")
 
 
-def test_no_room_for_a_hub_pins():
-    """Where the node allows one connection only, the client that listens keeps it, and the log says why."""
-    with runner.fresh_proxy(max_connections=2, node={"max_connections": 1}) as proxy:
-        with proxy.client() as one:
+# Where connections are counted: the proxies that tests share have some in the other database.
+IN_OTHER = "datname = 'other'"
+
+
+@contextlib.contextmanager
+def clients(proxy, count, user="bench"):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(proxy.client(user, "other")) for _ in range(count)]
+
+
+def limited(where, limit):
+    """Keys of a proxy that may have so many server connections in all: by the limit of the node, database or user."""
+    total = {"max_connections_total": limit}
+    return {
+        "node": {"node": {"max_connections": limit}},
+        "database": {"database": [{"name": "other", "node": "main", **total}]},
+        "user": {"user": [{"name": name, "auth": "trust", **total} for name in CLIENTS]},
+    }[where]
+
+
+@runner.cases("node", "database", "user")
+def test_no_room_for_a_hub_pins(where):
+    """Where only one connection is allowed, the client that listens keeps it, and the log says why."""
+    with runner.fresh_proxy(max_connections=2, **limited(where, 1)) as proxy:
+        with LimitWatch(runner.cluster(), IN_OTHER) as watch, proxy.client(database="other") as one:
             one.query("listen news")
             runner.eventually(lambda: "no room for the hub" in proxy.log(), what="the warning")
             pid = one.value(PID)
             assert ask(one, "notify news, 'own'") == [(one.pid, "news", "own")]
             assert one.value(PID) == pid
-            with proxy.client() as two:
+            with proxy.client(database="other") as two:
                 two.send(query("select 1"))
                 two.recv_quiet()
-                one.query("unlisten *")
-                assert two.recv_until("Z")
+                assert ask(one, "unlisten *") == []
+                assert two.result() == [["1"]]
+                # And once more, from the other side.
+                two.query("listen news")
+                one.send(query("select 1"))
+                one.recv_quiet()
+                two.close()
+                assert one.result() == [["1"]]
+            watch.check(1)
+        proxy.forget_log()
+
+
+@runner.cases("node", "database", "user")
+def test_a_hub_leaves_the_last_connection(where):
+    """Where two are allowed, one is the hub's, and whoever listens or not takes turns on the other."""
+    with runner.fresh_proxy(max_connections=2, **limited(where, 2)) as proxy:
+        with LimitWatch(runner.cluster(), IN_OTHER) as watch, clients(proxy, 3) as (one, two, three):
+            one.query("listen news")
+            wait_shared()
+            two.query("listen news")
+            for i in range(5):
+                pid = notify(three, "news", i)
+                for client in (one, two):
+                    assert notified(client.recv()) == (pid, "news", str(i))
+                    assert client.value(PID) == str(pid)
+            assert len(runner.cluster().backends(IN_OTHER)) == 2
+            watch.check(2)
+
+
+def test_hubs_of_two_cores():
+    """Each of two cores has a hub for its clients; they share the third connection of the node."""
+    with runner.fresh_proxy(cores=2, max_connections=3, node={"max_connections": 3}) as proxy:
+        with LimitWatch(runner.cluster(), IN_OTHER) as watch, clients(proxy, 2) as (one, two):
+            for client in (one, two):
+                client.query("listen news")
+            wait_shared(2)
+            for i in range(10):
+                for sender, other in ((one, two), (two, one)):
+                    sender.send(query(f"{PID}; notify news, '{i}'"))
+                    found = sender.recv_until("Z")
+                    assert heard(found) == [(sender.pid, "news", str(i))]
+                    assert notified(other.recv()) == (int(wire.rows(found)[0][0]), "news", str(i))
+            watch.check(3)
+
+
+def test_hubs_of_two_pools_on_two_cores():
+    """At a limit of two, the pool that comes second has no hub: it would take the last connection of both."""
+    with runner.fresh_proxy(cores=2, max_connections=2, node={"max_connections": 2}) as proxy:
+        with LimitWatch(runner.cluster(), IN_OTHER) as watch:
+            with clients(proxy, 1) as (one,), clients(proxy, 2, "alice") as (two, three):
+                one.query("listen news")
+                wait_shared()
+                two.query("listen news")
+                runner.eventually(lambda: "no room for the hub of alice@other" in proxy.log(), what="the warning")
+                pid = int(two.value(PID))
+                for i in range(5):
+                    assert ask(two, f"notify news, '{i}'") == [(two.pid, "news", str(i))]
+                    assert notified(one.recv()) == (pid, "news", str(i))
+                waiting = (one, three)
+                for client in waiting:
+                    client.send(query("select 1"))
+                    client.recv_quiet()
+                two.query("unlisten *")
+                for client in waiting:
+                    assert client.result() == [["1"]]
+                for i in range(10):
+                    pid = notify(three, "news", i)
+                    assert notified(one.recv()) == (pid, "news", str(i))
+                    assert one.value("select 1") == two.value("select 1") == "1"
+            watch.check(2)
+        proxy.forget_log()
+
+
+@runner.timeout(180)
+@runner.cases(1, 2)
+def test_service_goes_on_where_hubs_have_no_room(cores):
+    """Clients of two users that listen, notify and ask, all at once on two connections, are all served."""
+    with runner.fresh_proxy(cores=cores, max_connections=2, node={"max_connections": 2}) as proxy:
+        of_hubs = f"{IN_OTHER} and {HUBS}"
+        with LimitWatch(runner.cluster(), IN_OTHER) as watch, LimitWatch(runner.cluster(), of_hubs) as hubs:
+
+            def work(number):
+                dice = random.Random(number)
+                with proxy.client(("bench", "alice")[number % 2], "other") as client:
+                    for turn in range(runner.scaled(60, 15)):
+                        channel = f"own_{number}"
+                        ask(client, f"listen {channel}")
+                        for _ in range(dice.randrange(3)):
+                            assert client.query("select 1") == [["1"]]
+                        assert ask(client, f"notify {channel}, '{turn}'") == [(client.pid, channel, str(turn))]
+                        ask(client, f"unlisten {channel}")
+
+            runner.in_threads([lambda n=n: work(n) for n in range(6)], 150)
+            watch.check(2)
+            hubs.check(1)
+        proxy.forget_log()
+
+
+def test_hubs_make_room_when_a_limit_shrinks():
+    """Where hubs would hold all that is left they are given up; their listeners are told, and service goes on."""
+    with runner.fresh_proxy(cores=2, max_connections=4, node={"max_connections": 4}) as proxy:
+        with clients(proxy, 3) as (one, two, three):
+            for client in (one, two):
+                client.query("listen news")
+            wait_shared(2)
+            proxy.configuration["node"][0]["max_connections"] = 2
+            reload(proxy)
+            for client in (one, two):
+                fields = client.recv_last_error()
+                assert fields["S"] == "FATAL" and fields["C"] == "08006", fields
+            for _ in range(5):
+                assert three.value("select 1") == "1"
+            with proxy.client(database="other") as again:
+                again.query("listen news")
+                wait_shared()
+                pid = notify(three, "news", "still")
+                assert notified(again.recv()) == (pid, "news", "still")
+            runner.eventually(lambda: len(runner.cluster().backends(IN_OTHER)) <= 2, what="two connections")
         proxy.forget_log()
 
 
