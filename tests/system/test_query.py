@@ -600,18 +600,32 @@ def test_a_batch_without_its_sync_keeps_its_backend(cores):
             assert other.result() == [["waits"]]
 
 
-@runner.cases(1, 2)
-def test_several_syncs_under_way_keep_the_backend(cores):
-    """The only backend goes to another client behind the last answer, not behind the first."""
-    proxy = runner.proxy(cores=cores, max_connections=1)
-    with proxy.client() as client, proxy.client() as other:
-        batches = [extended(f"select '{n}', pg_backend_pid(), pg_sleep(0.05)") + SYNC for n in range(8)]
-        client.send(*batches)
-        other.send(query("select clock_timestamp()::text"))
-        found = [wire.rows(client.recv_until("Z"))[0] for _ in batches]
-        assert [row[0] for row in found] == [str(n) for n in range(8)], found
-        assert len({row[1] for row in found}) == 1, found
-        other.result()
+@runner.cases((1, 1), (2, 1), (1, 2), (2, 2))
+def test_several_syncs_under_way_keep_the_backend(cores, size):
+    """All of them are answered by one backend, which others get behind the last answer, not behind an earlier one."""
+    with runner.fresh_proxy(cores=cores, max_connections=size, pool={"wait_notice": "10ms"}) as proxy:
+        with runner.cluster().connect() as gate, proxy.client() as client, proxy.client() as other:
+            for number in range(8):
+                gate.query(f"select pg_advisory_lock({number})")
+            text = "select {0}, pg_backend_pid() from pg_advisory_xact_lock({0}) /* under way */"
+            client.send(*(extended(text.format(number)) + SYNC for number in range(8)))
+            runner.wait_running("under way")
+            if size == 1:
+                other.send(query("select 'served'"))
+                other.recv_until("N")
+            found, others = [], set()
+            for number in range(8):
+                if size == 1:
+                    other.recv_quiet(0.1)
+                else:
+                    others.add(other.value("select pg_backend_pid()"))
+                gate.query(f"select pg_advisory_unlock({number})")
+                found += wire.rows(client.recv_until("Z"))
+            assert [row[0] for row in found] == [str(number) for number in range(8)], found
+            pids = {row[1] for row in found}
+            assert len(pids) == 1 and not pids & others, (pids, others)
+            if size == 1:
+                assert other.result() == [["served"]]
 
 
 def test_equal_values_in_other_words_cause_nothing():
