@@ -10,9 +10,11 @@ from harness.wire import SYNC, bind, execute, extended, parse, query
 
 PID = "select pg_backend_pid()"
 
+# More than 300 bytes of names with quotes of both kinds.
+LONG_PATH = ", ".join(f"\"it's \"\"{number}\"\" {'x' * 40}\"" for number in range(8))
 # Parameters that PostgreSQL 15 does not report, with values to be kept to the letter.
 VALUES = {
-    "search_path": ["'a, B'", "\"a\"\"b\", \"C d\", public", "''", "pg_catalog", "\"$user\", 'x y'"],
+    "search_path": ["'a, B'", "\"a\"\"b\", \"C d\", public", "''", "pg_catalog", "\"$user\", 'x y'", LONG_PATH],
     "statement_timeout": ["5000", "'7s'", "0"],
     "work_mem": ["'5MB'", "64"],
     "lock_timeout": ["'1min'"],
@@ -161,14 +163,30 @@ def test_set_in_a_function_that_is_asked_about():
         "$$ begin perform set_config('lock_timeout', '3s', false); end $$"
     )
     proxy = runner.proxy(max_connections=1)
+    hidden = "select coalesce(current_setting('hidden.x', true), '')"
+    hide = "do $$ begin perform set_config('hidden.x', 'secret', false); end $$"
     with clients(proxy, 2) as (one, two):
         one.query("do $$ begin perform set_config('work_mem', '5MB', false); end $$")
-        one.query("do $$ begin perform set_config('hidden.x', 'secret', false); end $$")
+        one.query(hide)
         one.query("call sets()")
-        assert two.value("select coalesce(current_setting('hidden.x', true), '')") == ""
+        assert two.value(hidden) == ""
         assert two.value("show work_mem") == "4MB"
         assert one.value("show work_mem") == "5MB"
         assert one.value("show lock_timeout") == "3s"
+        # Who has set it finds it up to the end of the transaction; behind others, no longer.
+        for _ in range(2):
+            one.query("begin")
+            one.query(hide)
+            assert one.value(hidden) == "secret"
+            one.query("commit")
+            assert two.value(hidden) == one.value(hidden) == ""
+            assert one.query(f"{hide}; {hidden}") == [["secret"]]
+            assert two.value(hidden) == one.value(hidden) == ""
+        # One that it has named itself is known.
+        one.query("set app.known = 'a'")
+        one.query("do $$ begin perform set_config('app.known', 'b', false); end $$")
+        assert two.value("select coalesce(current_setting('app.known', true), '')") == ""
+        assert one.value("show app.known") == "b"
 
 
 def test_role_follows():
@@ -208,6 +226,92 @@ def test_role_follows():
     finally:
         runner.cluster().run("revoke alice from bench")
         runner.cluster().run("drop role chief")
+
+
+OF_ROLES = """
+grant alice, bob to bench;
+create schema alice authorization alice;
+create schema bob authorization bob;
+create schema hers authorization alice;
+grant usage on schema alice to public;
+create table alice.own as select 'of alice' as x;
+create table bob.own as select 'of bob' as x;
+create table alice.typed as select 'text' as x;
+create table bob.typed as select 7 as x;
+create table alice.private as select 'private' as x;
+create table hers.private as select 'hers' as x;
+create table rows_of (owner name, x text);
+insert into rows_of values ('alice', 'row of alice'), ('bob', 'row of bob'), ('bench', 'row of bench');
+grant all on rows_of to public;
+grant all on all tables in schema alice, hers to alice;
+grant all on all tables in schema bob to bob;
+alter table rows_of enable row level security;
+create policy own_rows on rows_of using (owner = current_user);
+"""
+WITHOUT_ROLES = """
+drop schema if exists alice, bob, hers cascade;
+drop table if exists rows_of;
+revoke alice, bob from bench;
+"""
+# Name of a statement, and what each role gets by it: a value, or an error.
+TEXTS_OF_ROLES = {
+    "own": ("select x from own", {"alice": "of alice", "bob": "of bob"}),
+    "typed": ("select x from typed", {"alice": "text", "bob": "7"}),
+    "rows": ("select x from rows_of", {"alice": "row of alice", "bob": "row of bob"}),
+    "private": ("select x from alice.private", {"alice": "private", "bob": None}),
+    "hers": ("select x from hers.private", {"alice": "hers", "bob": None}),
+}
+
+
+def test_statements_of_roles():
+    """Statements of one name and text read what the role of their client may see, whatever it is on the backend."""
+    cluster = runner.cluster()
+    cluster.run(WITHOUT_ROLES)
+    cluster.run(OF_ROLES)
+    try:
+        proxy = runner.proxy(max_connections=1)
+        with clients(proxy, 2) as through, cluster.wire() as one, cluster.wire() as two:
+
+            def both(number, *messages):
+                """Rows and errors, which are PostgreSQL's own."""
+                told = []
+                for client in (through[number], (one, two)[number]):
+                    client.send(*messages)
+                    found = client.recv_until("Z")
+                    told.append((wire.kinds(found), wire.rows(found), [f["C"] for f in wire.errors(found)]))
+                assert told[0] == told[1], (number, messages, told)
+                return told[0][1:]
+
+            def use(number, role, names):
+                """By statements that there are, by new ones and by simple queries."""
+                for name in names:
+                    text, wanted = TEXTS_OF_ROLES[name]
+                    answer = ([], ["42501"]) if wanted[role] is None else ([[wanted[role]]], [])
+                    (_, errors) = both(number, bind((), name), execute(), SYNC)
+                    assert bool(errors) == (wanted[role] is None), (name, role, errors)
+                    assert both(number, extended(text), SYNC) == answer, (name, role)
+                    assert both(number, query(text)) == answer, (name, role)
+
+            for number, role in ((0, "alice"), (1, "bob")):
+                both(number, query(f"set role {role}"))
+                for name, (text, _) in TEXTS_OF_ROLES.items():
+                    both(number, parse(text, name), SYNC)
+            for _ in range(2):
+                use(0, "alice", TEXTS_OF_ROLES)
+                use(1, "bob", TEXTS_OF_ROLES)
+            # They change places. (What has other columns then does not fit its statement any more.)
+            for number, role in ((0, "bob"), (1, "alice")):
+                both(number, query(f"set role {role}"))
+            for _ in range(2):
+                use(0, "bob", ("own", "rows", "private"))
+                use(1, "alice", ("own", "rows", "private"))
+            both(0, query("begin"))
+            both(0, query("set local role alice"))
+            use(0, "alice", ("own", "rows", "private"))
+            both(0, query("rollback"))
+            use(0, "bob", ("own", "rows", "private"))
+    finally:
+        cluster.run(WITHOUT_ROLES)
 
 
 def test_reset_leads_to_the_defaults():
@@ -353,6 +457,35 @@ def test_pins_work():
         two.query("select 1")
         assert one.value(PID) == pid
         one.query("unlisten *")
+
+
+def test_load_pins_to_the_end():
+    """What LOAD has loaded stays with its client whatever it does, and ends with its backend."""
+    runner.cluster().run("drop role if exists loader")
+    runner.cluster().run("create role loader superuser login")
+    loaded = "select count(*) from pg_settings where name = 'auto_explain.log_min_duration'"
+    try:
+        users = [{"name": "*", "auth": "trust"}]
+        with runner.fresh_proxy(max_connections=2, user=users) as proxy:
+            for end in ("terminate", "close"):
+                one = proxy.client("loader")
+                one.query("load 'auto_explain'")
+                pid = one.value(PID)
+                with clients(proxy, 2, "loader") as (two, three):
+                    for sql in ("select 1", "reset all", "discard all", "set work_mem = '5MB'", "begin; rollback"):
+                        one.query(sql)
+                        for client in (two, three):
+                            other, count = client.query(f"{PID}; {loaded}")
+                            assert other != [pid] and count == ["0"], (sql, other, count)
+                        assert one.query(f"{PID}; {loaded}") == [[pid], ["1"]]
+                    getattr(one, end)()
+                    runner.eventually(lambda: not runner.cluster().backends(f"pid = {pid}"), what="its end")
+                    two.query("begin")
+                    assert three.value(loaded) == "0" and pid not in (two.value(PID), three.value(PID))
+                    two.query("commit")
+            assert proxy.log().count("keeps its server connection: LOAD") == 2
+    finally:
+        runner.cluster().run("drop role loader")
 
 
 def test_what_ends_with_the_transaction_pins_nothing():
