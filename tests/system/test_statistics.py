@@ -4,6 +4,7 @@
 import re
 import signal
 import tempfile
+import time
 
 from harness import proxy as proxy_module
 from harness import runner
@@ -90,6 +91,54 @@ def test_table_while_clients_work():
         row = proxy.statistics()["alice@app"]
         assert re.fullmatch(r"([\d.]+ (ns|us|ms|s)/?){3}", row["wait"]), row
         assert row["oldest"] == "-" and count(row, "waited") >= 1, row
+
+
+def age(row):
+    """Seconds of the longest pin; 0 if there is none."""
+    if row["longest pin"] == "-":
+        return 0.0
+    number, unit = row["longest pin"].split(" ")
+    return float(number) * {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1}[unit]
+
+
+@runner.cases(*CORES)
+def test_pins(cores):
+    """What keeps backends with their clients is in the log and the table: who and why, how many, for how long."""
+    with runner.fresh_proxy(cores=cores, max_connections=4) as proxy:
+        with proxy.client("alice", "app") as one, proxy.client("alice", "app") as two:
+            row = proxy.statistics()["alice@app"]
+            assert row["pinned"] == "0" and row["longest pin"] == "-" and row["pins"] == "0", row
+            before_first = time.monotonic()
+            one.query("create temporary table held (x int)")
+            runner.eventually(lambda: age(proxy.statistics()["alice@app"]) > 0.5, what="half a second of a pin")
+            before_second = time.monotonic()
+            two.query("select pg_advisory_lock(5)")
+
+            def pinned(number):
+                """A table in which so many are; what it says of the longest is bounded by what is seen from here."""
+                asked = time.monotonic()
+                table = proxy.statistics()
+                return (asked, time.monotonic(), table) if count(table["alice@app"], "pinned") == number else None
+
+            asked, told, table = runner.eventually(lambda: pinned(2), what="two pins")
+            for name in ("alice@app", ("node", "main"), "total"):
+                row = table[name]
+                assert row["pinned"] == row["leased"] == "2", row
+                assert row["pins"] == "2 (1 temporary table, 1 advisory lock)", row
+                # Three digits are shown; the pin may begin behind the answer.
+                assert age(row) <= 1.01 * (told - before_first), (row, told - before_first)
+                assert age(row) >= 0.4 + 0.99 * (asked - before_second), (row, asked - before_second)
+            for client, reason in ((one, "temporary table"), (two, "advisory lock")):
+                line = f"client {client.pid} of alice@app keeps its server connection: {reason}"
+                assert proxy.log().count(line) == 1, (line, proxy.log())
+            # The other is the oldest then.
+            one.query("drop table held")
+            _, told, table = runner.eventually(lambda: pinned(1), what="one pin")
+            assert age(table["alice@app"]) <= 1.01 * (told - before_second), (table, told - before_second)
+            two.query("select pg_advisory_unlock(5)")
+            _, _, table = runner.eventually(lambda: pinned(0), what="no pin")
+            row = table["alice@app"]
+            assert row["longest pin"] == "-" and row["pins"] == "2 (1 temporary table, 1 advisory lock)", row
 
 
 def test_sums_at_the_end():
