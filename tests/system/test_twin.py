@@ -32,7 +32,7 @@ class Player:
         self.conn = conn
         self.chance = chance  # Where messages are cut; None: nowhere.
         self.frames = []
-        self.stale = []  # Ranges of frames that may say that a plan does not fit any more.
+        self.stale = []  # Ranges of frames that may say that a plan does not fit any more, and of which kind.
         self.end = ""  # Why it ended before the script did.
         self._rest = bytes(conn.buffer)
         self._base = 0  # Frames when nothing was owed.
@@ -44,7 +44,7 @@ class Player:
             begin = len(self.frames)
             self._play(exchange)
             if exchange.may_be_stale:
-                self.stale.append((begin, len(self.frames)))
+                self.stale.append((begin, len(self.frames), exchange.may_be_stale))
             if self.end:
                 break
         return self.frames
@@ -122,22 +122,37 @@ class Player:
         return False
 
 
-def comparable(frame, is_fatal):
-    """What must be equal. In its last words the proxy does not name lines of PostgreSQL's source."""
-    if is_fatal:
-        return (frame.kind, [frame.fields.get(f) for f in "SCM"] if frame.kind == "E" else frame.body)
+# Names that the proxy gives to statements.
+OWN_NAME = re.compile(rb'statement "helios_[0-9a-f]{32}"')
+
+
+def comparable(frame, other):
+    """What must be equal of a frame of PostgreSQL and that of the proxy."""
+    bodies = frame.body, other.body
+    # In its last words the proxy does not name lines of PostgreSQL's source.
+    if frame.kind == other.kind == "E" and frame.fields.get("S") == "FATAL":
+        return [[each.fields.get(field) for field in "SCM"] for each in (frame, other)]
     # A Bind with a wrong number of parameters: the server tells the name that it knows.
-    if frame.kind == "E" and frame.fields.get("C") == "08P01":
-        return (frame.kind, re.sub(rb'statement "[^"]*"', b"statement", frame.body))
+    if frame.kind == other.kind == "E" and frame.fields.get("C") == "08P01" and OWN_NAME.search(other.body):
+        name = re.search(rb'statement "[^"]+"', frame.body)
+        bodies = frame.body, OWN_NAME.sub(lambda _: name[0] if name else b"none", other.body)
     # Behind the process id of who notifies.
-    return (frame.kind, frame.body[4:] if frame.kind == "A" else frame.body)
+    if frame.kind == other.kind == "A":
+        bodies = frame.body[4:], other.body[4:]
+    return (frame.kind, bodies[0]), (other.kind, bodies[1])
 
 
 def without_stale(direct, proxied):
-    """Leaves out where either says that a plan does not fit any more: the proxy may know of a newer one."""
-    for (begin, end), (other_begin, other_end) in reversed(list(zip(direct.stale, proxied.stale))):
-        found = direct.frames[begin:end], proxied.frames[other_begin:other_end]
-        if any(fields["C"] == "0A000" for frames in found for fields in wire.errors(frames)):
+    """Leaves out where PostgreSQL says, outside of a transaction, that a plan does not fit any more, and the proxy has
+    prepared the statement anew. One of PREPARE is made anew only where it was not yet: that may fit later."""
+    for (begin, end, kind), (other_begin, other_end, _) in reversed(list(zip(direct.stale, proxied.stale))):
+        frames, others = direct.frames[begin:end], proxied.frames[other_begin:other_end]
+        if not all(each[-1:] and each[-1].body == b"I" for each in (frames, others)):
+            continue
+        codes, other_codes = ([fields["C"] for fields in wire.errors(each)] for each in (frames, others))
+        is_made_anew = codes == ["0A000"] and other_codes == [] and wire.kinds(others).endswith("CZ")
+        is_of_before = kind == scripts.STALE_IN_SQL and codes == [] and other_codes == ["0A000"]
+        if is_made_anew or is_of_before:
             del direct.frames[begin:end]
             del proxied.frames[other_begin:other_end]
 
@@ -149,8 +164,8 @@ def difference(direct, proxied):
         if number >= len(proxied.frames):
             return f"frame {number}: PostgreSQL says {frame}; the proxy nothing: {proxied.end}"
         other = proxied.frames[number]
-        is_fatal = frame.kind == "E" and frame.fields.get("S") == "FATAL"
-        if comparable(frame, is_fatal) != comparable(other, is_fatal):
+        wanted, got = comparable(frame, other)
+        if wanted != got:
             before = f"; before it {direct.frames[number - 1]}" if number else ""
             return f"frame {number}: PostgreSQL says {frame}; the proxy {other}{before}"
     if len(proxied.frames) > len(direct.frames):

@@ -8,7 +8,7 @@ Left out, because the pooler differs by decision or does not follow yet; a place
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
 - RESET of what the start-up packet named;
 - PREPARE of a name that a Parse uses;
-- the answer of a statement whose plan no longer fits its table (0A000), which the pooler may prepare anew;
+- the answer of a statement whose plan no longer fits its table (0A000), where the pooler has prepared it anew;
 - the unnamed statement after the batch that binds it;
 - lengths that are out of range: PostgreSQL closes without a word, the pooler says what is wrong;
 - Terminate with replies under way: the pooler drops them;
@@ -61,6 +61,9 @@ SETTINGS = {
 }
 
 
+# What may not fit its table any more: a statement of Parse, or of PREPARE.
+STALE, STALE_IN_SQL = "Parse", "PREPARE"
+
 # Other ways to set something.
 OTHER_SETS = (
     "set time zone interval '+02:00' hour to minute",
@@ -82,15 +85,15 @@ class Exchange:
 
     `until`, counted from the last exchange after which the server owed nothing, is ("Z", n): n times ReadyForQuery;
     ("some", kinds, n): n replies of these kinds, or an error; ("row", text): ReadyForQuery behind a row with this text;
-    ("end",): end of file. `before`: SQL that somebody else runs first. `may_be_stale`: where either says that a
-    plan does not fit any more nothing is compared.
+    ("end",): end of file. `before`: SQL that somebody else runs first. `may_be_stale`: PostgreSQL may say that a
+    plan does not fit any more.
     """
 
     def __init__(self, messages, until):
         self.messages = messages
         self.until = until
         self.before = ""
-        self.may_be_stale = False
+        self.may_be_stale = ""
 
     @property
     def data(self):
@@ -658,7 +661,7 @@ class Script:
                 self._put(*use)
                 self._due += 1
                 self._wait_ready()
-                self.exchanges[-1].may_be_stale = True
+                self.exchanges[-1].may_be_stale = STALE_IN_SQL if in_sql else STALE
                 if number == 0:
                     self.exchanges[-1].before = f"alter table {self.table} {change}"
         self._query("deallocate stale" if in_sql else "select 1")
