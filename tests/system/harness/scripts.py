@@ -7,7 +7,9 @@ own (see TABLE).
 Left out, because the pooler differs by decision or does not follow yet; a place to add to as it learns:
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
 - RESET of what the start-up packet named;
-- PREPARE of a name that a Parse uses;
+- of statements of Parse: EXECUTE that is not the beginning of a simple query, PREPARE and DEALLOCATE that are not all
+  of one, EXPLAIN EXECUTE;
+- Parse of a name that PREPARE has made;
 - the answer of a statement whose plan no longer fits its table (0A000), where the pooler has prepared it anew;
 - the unnamed statement after the batch that binds it;
 - lengths that are out of range: PostgreSQL closes without a word, the pooler says what is wrong;
@@ -40,6 +42,9 @@ truncate {t};
 insert into {t} select g, 'row ' || g, g * 1.5, int4send(g), timestamptz '2024-02-29 12:00Z' + g * interval '1 day'
 from generate_series(1, 10) g;
 """
+
+# Statements of both Parse and PREPARE. In SQL the last one has quotes.
+SHARED_NAMES = ("s1", "s2", "S1")
 
 INT4, INT8, FLOAT8, BOOL, TEXT, BYTEA = 23, 20, 701, 16, 25, 17
 
@@ -450,7 +455,7 @@ class Script:
 
     def _named_unit(self):
         """Named statements: used over several batches, parsed twice, closed, unknown."""
-        names = ("s1", "s2", "S1", "a b", "n" * 80)
+        names = *SHARED_NAMES, "a b", "n" * 80
         for _ in range(self.chance.randrange(1, 6)):
             name = self._pick(*names)
             kind = self.chance.randrange(9)
@@ -470,6 +475,7 @@ class Script:
                 self._send(wire.describe("S", name))
             else:
                 self._query(self._pick("prepare sql as select 1", "execute sql", "deallocate sql", "deallocate all"))
+                self._shared_step()
                 continue
             self._sync()
         if self._one_in_hundred(70):
@@ -610,6 +616,9 @@ class Script:
         t, i = self.table, self._id()
         names = ("q1", "q1", "q2", "Q1", '"Q 3"')
         for _ in range(self.chance.randrange(1, 7)):
+            if self._one_in_hundred(15):
+                self._shared_step()
+                continue
             name = self._pick(*names)
             text = self._pick(
                 f"prepare {name} as select {i}, 'text'",
@@ -637,6 +646,28 @@ class Script:
             self._maybe_wait(30)
         if self._one_in_hundred(60):
             self._control("deallocate all")
+
+    def _shared_step(self):
+        """SQL of names that Parse uses, too."""
+        name = self._pick(*SHARED_NAMES)
+        in_sql = name.replace("S1", '"S1"')
+        i = self._id()
+        if self._one_in_hundred(30):
+            # The name is taken then.
+            self._send(wire.parse(f"select {i}, 'of Parse'", name))
+            self._sync()
+            self._maybe_wait(30)
+            return self._query(f"prepare {in_sql}{self._pick('', ' (int)')} as select {i}, 'of PREPARE'")
+        text = self._pick(
+            f"execute {in_sql}",
+            f"execute {in_sql} ({i})",
+            f"execute {in_sql} ({i}, 'two')",
+            f"execute {in_sql} (1 / ({i} - {i}))",
+            f"execute {in_sql} ({i}); select {i}",
+            f"deallocate {in_sql}",
+            f"deallocate prepare {in_sql}",
+        )
+        return self._query(text)
 
     def _stale_unit(self):
         """Somebody else adds a column to what a prepared statement selects, and takes it away."""
