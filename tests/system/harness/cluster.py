@@ -149,6 +149,8 @@ class Cluster:
             "password_encryption": "scram-sha-256",
             "log_line_prefix": "%m [%p] %u ",
             "autovacuum": "off",
+            # Or what VACUUM can see decides whether a cursor is updatable.
+            "enable_sort": "off",
             **self.settings,
         }
         with open(f"{self.data}/postgresql.conf", "a", encoding="utf-8") as file:
