@@ -255,7 +255,8 @@ def test_large_copy_both_ways(cores):
             conn.query("copy big to stdout")
             total, piece = 0, conn.get_copy()
             while piece is not None:
-                assert piece == block[total % len(block) :][: len(piece)]
+                expected = block[total % len(block) :][: len(piece)]
+                assert piece == expected, f"{total}: {piece[:9]}, {len(piece)}, instead of {expected[:9]}"
                 total += len(piece)
                 piece = conn.get_copy()
             assert total == blocks * len(block), total

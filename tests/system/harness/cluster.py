@@ -149,6 +149,8 @@ class Cluster:
             "password_encryption": "scram-sha-256",
             "log_line_prefix": "%m [%p] %u ",
             "autovacuum": "off",
+            # Or a large table is read from where the last who read it happened to be.
+            "synchronize_seqscans": "off",
             # Or what VACUUM can see decides whether a cursor is updatable.
             "enable_sort": "off",
             **self.settings,
