@@ -16,6 +16,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import org.postgresql.PGConnection;
+import org.postgresql.PGNotification;
 import org.postgresql.copy.CopyManager;
 
 public class JdbcDriver {
@@ -215,6 +216,60 @@ public class JdbcDriver {
     }
   }
 
+  static void say(Connection c, String channel, String payload) throws SQLException {
+    try (PreparedStatement s = c.prepareStatement("select pg_notify(?, ?)")) {
+      s.setString(1, channel);
+      s.setString(2, payload);
+      s.execute();
+    }
+  }
+
+  // Waits until this is heard; all that has come by then.
+  static void hear(PGConnection c, List<PGNotification> heard, String channel, String payload)
+      throws SQLException {
+    long deadline = System.nanoTime() + 60_000_000_000L;
+    while (heard.stream().noneMatch(h -> h.getName().equals(channel) && h.getParameter().equals(payload))) {
+      if (System.nanoTime() > deadline) throw new AssertionError(payload + " is not heard within a minute");
+      PGNotification[] found = c.getNotifications(1000);
+      if (found != null) heard.addAll(List.of(found));
+    }
+  }
+
+  // On the channel of its table a client hears another one, on that of all itself, by the process id that its driver
+  // was told, and other clients.
+  static void listen(String table) throws SQLException {
+    String all = "news";
+    int count = 5;
+    try (Connection c = connect(); Connection other = connect(); Statement s = c.createStatement()) {
+      PGConnection pg = c.unwrap(PGConnection.class);
+      List<PGNotification> heard = new ArrayList<>();
+      s.execute("listen " + table);
+      s.execute("listen " + all);
+      for (int turn = 0; turn < count; ++turn) {
+        say(other, table, table + " " + turn);
+        hear(pg, heard, table, table + " " + turn);
+        say(c, all, table + " " + turn);
+        hear(pg, heard, all, table + " " + turn);
+      }
+      int byAnother = 0, byOneself = 0;
+      for (PGNotification h : heard) {
+        boolean isOwn = h.getName().equals(all) && h.getParameter().startsWith(table + " ");
+        expect(isOwn, h.getPID() == pg.getBackendPID());
+        if (isOwn) expect(table + " " + byOneself++, h.getParameter());
+        else if (h.getName().equals(table)) expect(table + " " + byAnother++, h.getParameter());
+        else expect("news driver_", h.getName() + " " + h.getParameter().substring(0, 7));
+      }
+      expect(count, byAnother);
+      expect(count, byOneself);
+      s.execute("unlisten *");
+      pg.getNotifications();
+      say(other, table, "to nobody");
+      s.execute("select 1");
+      PGNotification[] rest = pg.getNotifications();
+      expect(0, rest == null ? 0 : rest.length);
+    }
+  }
+
   static void cancel(String table) throws Exception {
     try (Connection c = connect(); Statement s = c.createStatement()) {
       // A request that comes too early finds nothing to cancel.
@@ -262,6 +317,7 @@ public class JdbcDriver {
     checks.put("errors", JdbcDriver::errors);
     checks.put("keys", JdbcDriver::keys);
     checks.put("settings", JdbcDriver::settings);
+    checks.put("notify", JdbcDriver::listen);
     checks.put("cancel", JdbcDriver::cancel);
     checks.put("reconnect", JdbcDriver::reconnect);
 

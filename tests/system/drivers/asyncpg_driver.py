@@ -104,6 +104,31 @@ async def errors(table):
     await conn.close()
 
 
+async def notify(table):
+    conn, other = await connect(), await connect()
+    heard, coming = [], asyncio.Queue()
+
+    def on_notification(_, *got):
+        coming.put_nowait(got)
+
+    async def wait_for(*wanted):
+        while wanted not in [got[1:] for got in heard]:
+            heard.append(await asyncio.wait_for(coming.get(), 60))
+
+    await conn.add_listener(table, on_notification)
+    await conn.add_listener(common.NEWS, on_notification)
+    for turn in range(common.NEWS_COUNT):
+        await other.execute("select pg_notify($1, $2)", table, f"{table} {turn}")
+        await wait_for(table, f"{table} {turn}")
+        await conn.execute("select pg_notify($1, $2)", common.NEWS, f"{table} {turn}")
+        await wait_for(common.NEWS, f"{table} {turn}")
+    common.check_news(table, conn.get_server_pid(), heard)
+    await conn.remove_listener(common.NEWS, on_notification)
+    await conn.remove_listener(table, on_notification)
+    await conn.close()
+    await other.close()
+
+
 async def cancel(_):
     conn = await connect()
     try:
@@ -116,14 +141,17 @@ async def cancel(_):
 
 
 async def pool(_):
-    # Prepared statements by name would keep the backends of connections that wait in this pool.
-    async with asyncpg.create_pool(ssl=False, min_size=1, max_size=3, statement_cache_size=0) as clients:
+    # Connections that wait in the pool have statements prepared by name; without their cache they close them.
+    for options in ({}, {"statement_cache_size": 0}):
+        async with asyncpg.create_pool(ssl=False, min_size=1, max_size=3, **options) as clients:
 
-        async def work(turn):
-            async with clients.acquire() as conn:
-                assert await conn.fetchval("select $1::int", turn) == turn
+            async def work(turn):
+                async with clients.acquire() as conn:
+                    assert await conn.fetchval("select $1::int", turn) == turn
+                    async with conn.transaction():
+                        assert await conn.fetchval("select $1::text", f"turn {turn}") == f"turn {turn}"
 
-        await asyncio.gather(*(work(turn) for turn in range(12)))
+            await asyncio.gather(*(work(turn) for turn in range(12)))
 
 
 async def reconnect(_):
@@ -133,7 +161,7 @@ async def reconnect(_):
         await conn.close()
 
 
-CHECKS = [simple, parameters, prepared, batch, cursors, copy, errors, cancel, pool, reconnect]
+CHECKS = [simple, parameters, prepared, batch, cursors, copy, errors, notify, cancel, pool, reconnect]
 
 
 async def client(number):

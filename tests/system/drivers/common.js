@@ -1,7 +1,13 @@
 // What the programs of the Node drivers share: clients at the same time, each going through every check.
 'use strict'
 
+const assert = require('node:assert/strict')
+const { setTimeout: sleep } = require('node:timers/promises')
+
 const clientsCount = Number(process.env.DRIVER_CLIENTS)
+// How often each client notifies, and the channel that all of them listen to.
+const newsCount = 5
+const news = 'news'
 const rows = Array.from({ length: 200 }, (_, i) => ({ id: i, name: `name ${i}` }))
 
 async function run(makeTable, checks) {
@@ -14,19 +20,55 @@ async function run(makeTable, checks) {
   for (const check of checks) console.log('ok', check.name)
 }
 
-// Cancels again and again until `work` has failed: a request that comes too early finds nothing to cancel. The error.
+// Cancels again and again until `work` has failed: a request that comes too early finds nothing to cancel. The error,
+// when no request is under way any more: it would hit the next query.
 async function cancelUntilDone(cancel, work) {
   const began = Date.now()
-  const timer = setInterval(cancel, 50)
+  let isDone = false
+  const keepCancelling = async () => {
+    while (!isDone) {
+      await cancel()
+      await sleep(50)
+    }
+  }
+  const cancelling = keepCancelling()
   try {
     await work
   } catch (error) {
     if (Date.now() - began > 25000) throw new Error('not cancelled')
     return error
   } finally {
-    clearInterval(timer)
+    isDone = true
+    await cancelling
   }
   throw new Error('no error from a cancelled query')
+}
+
+// A client that listens to the channel of its table and to `news`: `say` has another one notify, `sayOneself` this one,
+// and what it hears, or its driver tells of it, comes into `heard`: { channel, payload }, with the processId of who
+// notified, where the driver tells that; then `processId` is its own.
+async function exchangeNews({ table, processId, say, sayOneself, heard }) {
+  const count = (channel, payload) => heard.filter((h) => h.channel === channel && h.payload === payload).length
+  const waitFor = async (channel, payload) => {
+    for (const began = Date.now(); count(channel, payload) === 0; await sleep(1))
+      assert(Date.now() - began < 60000, `not heard within a minute: ${channel} ${payload}`)
+  }
+  for (let turn = 0; turn < newsCount; ++turn) {
+    await say(table, `${table} ${turn}`)
+    await waitFor(table, `${table} ${turn}`)
+    await sayOneself(news, `${table} ${turn}`)
+    await waitFor(news, `${table} ${turn}`)
+  }
+  const wanted = Array.from({ length: newsCount }, (_, turn) => `${table} ${turn}`)
+  const ofOneself = heard.filter((h) => h.channel === news && h.payload.startsWith(`${table} `))
+  const ofOthers = heard.filter((h) => !ofOneself.includes(h))
+  const onTable = ofOthers.filter((h) => h.channel === table)
+  assert.deepEqual(onTable.map((h) => h.payload), wanted)
+  assert.deepEqual(ofOneself.map((h) => h.payload), wanted)
+  assert(ofOthers.every((h) => onTable.includes(h) || (h.channel === news && h.payload.startsWith('driver_'))))
+  if (processId === undefined) return
+  assert(ofOneself.every((h) => h.processId === processId), 'its own process id')
+  assert(ofOthers.every((h) => h.processId !== processId), 'the process id of others')
 }
 
 async function mustFail(promise, code) {
@@ -49,4 +91,4 @@ function start(makeTable, checks) {
   )
 }
 
-module.exports = { rows, start, cancelUntilDone, mustFail }
+module.exports = { rows, news, start, cancelUntilDone, exchangeNews, mustFail }

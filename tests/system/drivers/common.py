@@ -6,6 +6,9 @@ import time
 
 CLIENTS = int(os.environ["DRIVER_CLIENTS"])
 ROWS = [(i, f"name {i}") for i in range(200)]
+# How often each client notifies, and the channel that all of them listen to.
+NEWS_COUNT = 5
+NEWS = "news"
 
 
 def run(make_table, checks):
@@ -54,6 +57,44 @@ def cancel_until_done(cancel, work):
         done.set()
         thread.join()
     raise AssertionError("no error from a cancelled query")
+
+
+def check_news(table, pid, heard):
+    """What a client has heard that listens to the channel of its table and to NEWS, as (process id, channel, payload):
+    of another one of its own on the first; on the second its own words, with the process id that its driver was told,
+    and those of other clients."""
+    by_another = [(number != pid, payload) for number, channel, payload in heard if channel == table]
+    assert by_another == [(True, f"{table} {turn}") for turn in range(NEWS_COUNT)], (pid, heard)
+    of_all = [(number, payload) for number, channel, payload in heard if channel == NEWS]
+    own = [got for got in of_all if got[1].startswith(f"{table} ")]
+    assert own == [(pid, f"{table} {turn}") for turn in range(NEWS_COUNT)], (pid, heard)
+    rest = [got for got in of_all if got not in own]
+    assert all(number != pid and payload.startswith("driver_") for number, payload in rest), (pid, heard)
+    assert len(by_another) + len(own) + len(rest) == len(heard), heard
+
+
+def exchange_news(table, pid, say, say_oneself, hear, hear_rest):
+    """A client that listens: `say` has another one run SQL, `say_oneself` this one; `hear` waits for notifications and
+    returns them, `hear_rest` returns those that are there."""
+    heard = []
+
+    def wait_for(*wanted):
+        while wanted not in [got[1:] for got in heard]:
+            heard.extend(hear())
+
+    say_oneself(f"listen {table}")
+    say_oneself(f"listen {NEWS}")
+    for turn in range(NEWS_COUNT):
+        say(f"notify {table}, '{table} {turn}'")
+        wait_for(table, f"{table} {turn}")
+        say_oneself(f"notify {NEWS}, '{table} {turn}'")
+        wait_for(NEWS, f"{table} {turn}")
+    check_news(table, pid, heard)
+    say_oneself("unlisten *")
+    hear_rest()
+    say(f"notify {table}, 'to nobody'")
+    say_oneself("select 1")
+    assert hear_rest() == []
 
 
 def must_fail(function, kind):

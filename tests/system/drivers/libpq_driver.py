@@ -109,6 +109,11 @@ def settings(_):
             assert conn.value("select date '2024-02-29'") == "29.02.2024"
 
 
+def notify(table):
+    with connect() as conn, connect() as other:
+        common.exchange_news(table, conn.pid, other.query, conn.query, conn.wait_notifications, conn.notifications)
+
+
 def cancel(_):
     with connect() as conn:
         error = common.cancel_until_done(conn.cancel, lambda: conn.query("select pg_sleep(30)"))
@@ -124,5 +129,5 @@ def reconnect(_):
 
 common.run(
     make_table,
-    [simple, parameters, prepared, pipeline, copy, errors, settings, cancel, reconnect],
+    [simple, parameters, prepared, pipeline, copy, errors, settings, notify, cancel, reconnect],
 )

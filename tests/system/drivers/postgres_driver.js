@@ -5,7 +5,7 @@ const assert = require('node:assert/strict')
 const { Readable } = require('node:stream')
 const { pipeline } = require('node:stream/promises')
 const postgres = require('postgres')
-const { rows, start, mustFail } = require('./common.js')
+const { rows, news, start, exchangeNews, mustFail } = require('./common.js')
 
 async function withClient(work, options = {}) {
   // By the environment: PGHOST and its like.
@@ -97,6 +97,22 @@ const errors = (table) =>
     assert.deepEqual(found.map((r) => r.id), [500])
   })
 
+// It listens on a connection of its own, and tells nothing but payloads.
+const notify = (table) =>
+  withClient((sql) =>
+    withClient(async (other) => {
+      const heard = []
+      const listen = (channel) => sql.listen(channel, (payload) => heard.push({ channel, payload }))
+      const listening = [await listen(table), await listen(news)]
+      await exchangeNews({
+        table,
+        say: (channel, payload) => other.notify(channel, payload),
+        sayOneself: (channel, payload) => sql.notify(channel, payload),
+        heard,
+      })
+      for (const { unlisten } of listening) await unlisten()
+    }))
+
 // This driver sends one cancel request for a query, so it must not come too early: the node itself is asked.
 const cancel = (table) =>
   withClient(async (sql) => {
@@ -120,4 +136,4 @@ async function reconnect() {
     await withClient(async (sql) => assert.equal((await sql`select ${turn}::int as n`)[0].n, turn))
 }
 
-start(makeTable, [simple, parameters, prepared, batch, pipelined, cursors, copy, errors, cancel, reconnect])
+start(makeTable, [simple, parameters, prepared, batch, pipelined, cursors, copy, errors, notify, cancel, reconnect])

@@ -1,6 +1,7 @@
 """psycopg2: simple queries only, parameters put into the text."""
 
 import io
+import select
 
 import common
 import psycopg2
@@ -37,6 +38,32 @@ def parameters(_):
         assert bytes(cursor.fetchone()[0]) == b"\0\1\xff"
         cursor.execute("select %s", ([1, 2, 3],))
         assert cursor.fetchone() == ([1, 2, 3],)
+    conn.close()
+
+
+def prepared(_):
+    """By PREPARE and EXECUTE, under a name that all clients use."""
+    conn = connect()
+    with conn, conn.cursor() as cursor:
+        cursor.execute("prepare by_name (int, text) as select $1 + 1, $2")
+        cursor.execute("execute by_name (%s, %s)", (1, "it's"))
+        assert cursor.fetchone() == (2, "it's")
+    for turn in range(20):
+        with conn, conn.cursor() as cursor:
+            cursor.execute("execute by_name (%s, %s)", (turn, None))
+            assert cursor.fetchone() == (turn + 1, None)
+    with conn, conn.cursor() as cursor:
+        cursor.execute("deallocate by_name")
+        cursor.execute("prepare by_name as select 'another'")
+        psycopg2.extras.execute_batch(cursor, "execute by_name", [()] * 3)
+    conn.autocommit = True
+    for _ in range(5):
+        with conn.cursor() as cursor:
+            cursor.execute("execute by_name")
+            assert cursor.fetchone() == ("another",)
+    with conn.cursor() as cursor:
+        cursor.execute("deallocate all")
+        common.must_fail(lambda: cursor.execute("execute by_name"), psycopg2.errors.InvalidSqlStatementName)
     conn.close()
 
 
@@ -112,6 +139,27 @@ def notices(_):
     conn.close()
 
 
+def notify(table):
+    conn, other = connect(), connect()
+    conn.autocommit = other.autocommit = True
+
+    def hear_rest():
+        found = [(n.pid, n.channel, n.payload) for n in conn.notifies]
+        conn.notifies.clear()
+        return found
+
+    def hear():
+        while not conn.notifies:
+            assert select.select([conn], [], [], 60)[0], "nothing within 60 s"
+            conn.poll()
+        return hear_rest()
+
+    with conn.cursor() as cursor, other.cursor() as another:
+        common.exchange_news(table, conn.get_backend_pid(), another.execute, cursor.execute, hear, hear_rest)
+    conn.close()
+    other.close()
+
+
 def cancel(_):
     conn = connect()
     cursor = conn.cursor()
@@ -134,5 +182,5 @@ def reconnect(_):
 
 common.run(
     make_table,
-    [simple, parameters, batch, cursors, copy, errors, settings, notices, cancel, reconnect],
+    [simple, parameters, prepared, batch, cursors, copy, errors, settings, notices, notify, cancel, reconnect],
 )

@@ -143,6 +143,28 @@ def notices(_):
     assert heard == ["hello"]
 
 
+def notify(table):
+    """What comes with answers goes to the handler, the rest to the generator."""
+    with connect(autocommit=True) as conn, connect(autocommit=True) as other:
+        beside = []
+        conn.add_notify_handler(lambda n: beside.append((n.pid, n.channel, n.payload)))
+        news = conn.notifies()
+
+        def hear_rest():
+            found = beside[:]
+            beside.clear()
+            return found
+
+        def hear():
+            if beside:
+                return hear_rest()
+            found = next(news)
+            return [(found.pid, found.channel, found.payload)]
+
+        common.exchange_news(table, conn.info.backend_pid, other.execute, conn.execute, hear, hear_rest)
+        news.close()
+
+
 def cancel(_):
     with connect() as conn:
         error = common.cancel_until_done(conn.cancel, lambda: conn.execute("select pg_sleep(30)"))
@@ -159,5 +181,5 @@ def reconnect(_):
 
 common.run(
     make_table,
-    [simple, parameters, binary, prepared, batch, cursors, copy, pipeline, errors, notices, cancel, reconnect],
+    [simple, parameters, binary, prepared, batch, cursors, copy, pipeline, errors, notices, notify, cancel, reconnect],
 )

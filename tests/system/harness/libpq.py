@@ -27,6 +27,11 @@ _lib = ctypes.CDLL(ctypes.util.find_library("pq") or "libpq.so.5")
 _void, _text, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _texts = ctypes.POINTER(_text)
 
+
+class _Notification(ctypes.Structure):
+    _fields_ = [("channel", _text), ("pid", _int), ("payload", _text)]
+
+
 for _name, _result, _arguments in (
     ("PQconnectStart", _void, [_text]),
     ("PQconnectPoll", _int, [_void]),
@@ -64,6 +69,7 @@ for _name, _result, _arguments in (
     ("PQputCopyEnd", _int, [_void, _text]),
     ("PQgetCopyData", _int, [_void, ctypes.POINTER(_void), _int]),
     ("PQfreemem", None, [_void]),
+    ("PQnotifies", ctypes.POINTER(_Notification), [_void]),
     ("PQgetCancel", _void, [_void]),
     ("PQfreeCancel", None, [_void]),
     ("PQcancel", _int, [_void, _text, _int]),
@@ -347,6 +353,26 @@ class Conn:
                 return None
             if size < -1:
                 self._fail()
+            self._wait(True, False)
+            if not _lib.PQconsumeInput(self._handle):
+                self._fail()
+
+    def notifications(self):
+        """Those that have come with what was read, and were not asked for yet: (process id, channel, payload)."""
+        found = []
+        while handle := _lib.PQnotifies(self._handle):
+            got = handle.contents
+            found.append((got.pid, got.channel.decode(), got.payload.decode()))
+            _lib.PQfreemem(ctypes.cast(handle, _void))
+        return found
+
+    def wait_notifications(self, timeout=None):
+        """As above, but at least one."""
+        self._arm(timeout)
+        while True:
+            found = self.notifications()
+            if found:
+                return found
             self._wait(True, False)
             if not _lib.PQconsumeInput(self._handle):
                 self._fail()

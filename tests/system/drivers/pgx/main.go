@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,10 @@ import (
 )
 
 const rowsCount = 200
+
+// How often each client notifies, and the channel that all of them listen to.
+const newsCount = 5
+const news = "news"
 
 var background = context.Background()
 
@@ -161,6 +166,55 @@ func failures(table string) {
 	expect(500, sum)
 }
 
+// On the channel of its table a client hears another one, on that of all itself, by the process id that its driver was
+// told, and other clients.
+func notify(table string) {
+	conn, other := open(""), open("")
+	defer shut(conn)
+	defer shut(other)
+	_, err := conn.Exec(background, "listen "+table+"; listen "+news)
+	must(err)
+	hear := func(channel, payload string, isOwn bool) {
+		ctx, stop := context.WithTimeout(background, time.Minute)
+		defer stop()
+		for {
+			found, err := conn.WaitForNotification(ctx)
+			must(err)
+			if found.Channel == channel && found.Payload == payload {
+				expect(isOwn, found.PID == conn.PgConn().PID())
+				return
+			}
+			// Nothing else of its own: neither out of turn nor twice.
+			expect(news, found.Channel)
+			expect("driver_", found.Payload[:7])
+			expect(false, strings.HasPrefix(found.Payload, table+" "))
+			expect(false, found.PID == conn.PgConn().PID())
+		}
+	}
+	for turn := 0; turn < newsCount; turn++ {
+		payload := fmt.Sprintf("%s %d", table, turn)
+		_, err = other.Exec(background, "select pg_notify($1, $2)", table, payload)
+		must(err)
+		hear(table, payload, false)
+		_, err = conn.Exec(background, "select pg_notify($1, $2)", news, payload)
+		must(err)
+		hear(news, payload, true)
+	}
+	_, err = conn.Exec(background, "unlisten *")
+	must(err)
+	_, err = other.Exec(background, "select pg_notify($1, 'to nobody')", table)
+	must(err)
+	_, err = conn.Exec(background, "select 1")
+	must(err)
+	// What has come and was not asked for: at most what others said before.
+	ended, stop := context.WithCancel(background)
+	stop()
+	for found, _ := conn.WaitForNotification(ended); found != nil; found, _ = conn.WaitForNotification(ended) {
+		expect(news, found.Channel)
+		expect(false, found.PID == conn.PgConn().PID())
+	}
+}
+
 // A context that ends closes the connection of this driver; its own cancel request leaves it open.
 func cancel(string) {
 	conn := open("")
@@ -197,8 +251,8 @@ func reconnect(string) {
 }
 
 func main() {
-	names := []string{"simple", "parameters", "prepared", "batch", "copy", "errors", "cancel", "reconnect"}
-	checks := []func(string){simple, parameters, prepared, batch, copyRows, failures, cancel, reconnect}
+	names := []string{"simple", "parameters", "prepared", "batch", "copy", "errors", "notify", "cancel", "reconnect"}
+	checks := []func(string){simple, parameters, prepared, batch, copyRows, failures, notify, cancel, reconnect}
 	clients, err := strconv.Atoi(os.Getenv("DRIVER_CLIENTS"))
 	must(err)
 	var group sync.WaitGroup

@@ -15,6 +15,10 @@ import (
 
 const rowsCount = 200
 
+// How often each client notifies, and the channel that all of them listen to.
+const newsCount = 5
+const news = "news"
+
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -174,6 +178,57 @@ func errors(table string) {
 	expectCode("42601", err)
 }
 
+// The Listener has a connection of its own, which it does not tell the process id of.
+func notify(table string) {
+	db := open("")
+	defer db.Close()
+	events := make(chan error, 10)
+	onEvent := func(_ pq.ListenerEventType, err error) {
+		if err != nil {
+			events <- err
+		}
+	}
+	listener := pq.NewListener("sslmode=disable", time.Minute, time.Minute, onEvent)
+	defer listener.Close()
+	must(listener.Listen(table))
+	must(listener.Listen(news))
+	heard := map[string]int{}
+	hear := func(channel, payload string) {
+		for {
+			select {
+			case found := <-listener.Notify:
+				if found == nil || found.BePid <= 0 {
+					panic(fmt.Sprintf("not a notification: %v", found))
+				}
+				heard[found.Channel+" "+found.Extra]++
+				if found.Channel == channel && found.Extra == payload {
+					return
+				}
+				expect(news, found.Channel)
+				expect("driver_", found.Extra[:7])
+			case err := <-events:
+				panic(err)
+			case <-time.After(time.Minute):
+				panic(payload + " is not heard within a minute")
+			}
+		}
+	}
+	for turn := 0; turn < newsCount; turn++ {
+		payload := fmt.Sprintf("%s %d", table, turn)
+		for _, channel := range []string{table, news} {
+			_, err := db.Exec("select pg_notify($1, $2)", channel, payload)
+			must(err)
+			hear(channel, payload)
+		}
+	}
+	for turn := 0; turn < newsCount; turn++ {
+		for _, channel := range []string{table, news} {
+			expect(1, heard[fmt.Sprintf("%s %s %d", channel, table, turn)])
+		}
+	}
+	must(listener.UnlistenAll())
+}
+
 func cancel(string) {
 	db := open("")
 	defer db.Close()
@@ -200,8 +255,8 @@ func reconnect(string) {
 }
 
 func main() {
-	names := []string{"simple", "parameters", "prepared", "batch", "copy", "errors", "cancel", "reconnect"}
-	checks := []func(string){simple, parameters, prepared, batch, copyRows, errors, cancel, reconnect}
+	names := []string{"simple", "parameters", "prepared", "batch", "copy", "errors", "notify", "cancel", "reconnect"}
+	checks := []func(string){simple, parameters, prepared, batch, copyRows, errors, notify, cancel, reconnect}
 	clients, err := strconv.Atoi(os.Getenv("DRIVER_CLIENTS"))
 	must(err)
 	var group sync.WaitGroup
