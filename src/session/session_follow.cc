@@ -128,7 +128,9 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
       if (end == std::string_view::npos) return;  // The server refuses it.
       const uint64_t name = end == 0 ? 0 : hash_name(body.substr(0, end));
       const std::string_view text = body.substr(end + 1);
-      return note_statement(name, effects_of_text(text.substr(0, text.find('\0'))));
+      const std::string_view statement = text.substr(0, text.find('\0'));
+      return note_statement(
+          name, name == 0 ? effects_of_text(statement) : effects_of_statement(statement));
     }
     case frontend_tag::bind: {
       const size_t end = body.find('\0');
@@ -159,6 +161,11 @@ bool Session::is_harmless(std::string_view text) const noexcept {
 
 [[gnu::hot]] SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
   if (is_harmless(text)) return {};
+  return effects_of_statement(text);
+}
+
+// Of one that is bound at another time, when there may be something that it ends.
+SqlEffects Session::effects_of_statement(std::string_view text) const noexcept {
   SqlEffects effects = effects_of(text, has_standard_strings());
   if (makes_temporary()) effects.bits |= sql_effect::temporary;
   return effects;
@@ -172,7 +179,7 @@ bool Session::has_standard_strings() const noexcept {
 // The same for statements that follow their clients, whose messages do not go to the server as they
 // are (session_statements.cc).
 void Session::note_parsed(std::string_view name, std::string_view text) noexcept {
-  note_statement(hash_name(name), effects_of_text(text));
+  note_statement(hash_name(name), effects_of_statement(text));
 }
 
 void Session::note_bound(std::string_view name) noexcept {

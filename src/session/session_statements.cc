@@ -200,7 +200,7 @@ bool Session::parse_without_backend(const StatementHead& head, ByteSpan body) no
   if (statement.is_null() || !pool_->slice.accepted_statements.contains(statement->key()))
     return false;
   const bool is_read = reads_text(frontend_tag::parse);
-  if (is_read && effects_of_text(statement->text()).bits != 0) return false;
+  if (is_read && effects_of_statement(statement->text()).bits != 0) return false;
   if (is_read && session_state_.has_statements()) session_state_.add_statement(hash_name(name), {});
   if (timeouts_ != nullptr) note_sign_of_life();
   ++pool_->slice.counters.client_parses;

@@ -526,6 +526,34 @@ def test_pipelines_and_the_extended_protocol():
             assert [n[2] for n in heard(found)] == [str(turn)]
 
 
+@runner.cases("parsed before", "known to the servers", "used again")
+def test_unlisten_by_a_prepared_statement(when):
+    """Drivers prepare UNLISTEN like any other statement, also before there is anything to end."""
+    with runner.fresh_proxy(max_connections=2) as proxy:
+        with proxy.client() as one, proxy.client() as two:
+            prepare = wire.parse("unlisten news", "by name") + SYNC
+            if when == "parsed before":
+                one.send(prepare)
+                assert wire.kinds(one.recv_until("Z")) == "1Z"
+            elif when == "known to the servers":
+                two.send(prepare)
+                assert wire.kinds(two.recv_until("Z")) == "1Z"
+            for turn in range(2 if when == "used again" else 1):
+                one.query("listen news")
+                wait_shared()
+                ask(two, f"notify news, '{turn}'")
+                assert next_payload(one) == str(turn)
+                if when != "parsed before" and turn == 0:
+                    one.send(prepare)
+                    assert wire.kinds(one.recv_until("Z")) == "1Z"
+                one.send(wire.bind([], "by name"), wire.execute(), SYNC)
+                assert wire.kinds(one.recv_until("Z")) == "2CZ"
+                assert one.query("select * from pg_listening_channels()") == []
+                ask(two, "notify news, 'to nobody'")
+                one.query("select 1")
+                one.recv_quiet()
+
+
 def test_statement_mode():
     """It is the same there."""
     proxy = runner.proxy(mode="statement", max_connections=1)

@@ -436,6 +436,39 @@ def test_pins(cores):
             three.query("commit")
 
 
+@runner.cases(*PINS)
+def test_pins_end_by_a_prepared_statement(begin):
+    """What ends a pin was prepared before there was any."""
+    end = PINS[begin].partition(";")[0]
+    with runner.fresh_proxy(max_connections=2) as proxy, clients(proxy, 3) as (one, two, three):
+        one.send(parse(end, "end"), SYNC)
+        assert wire.kinds(one.recv_until("Z")) == "1Z"
+        for _ in range(2):
+            one.query(begin)
+            pid = one.value(PID)
+            one.send(bind([], "end"), execute(), SYNC)
+            assert not wire.errors(one.recv_until("Z"))
+            two.query("begin")
+            three.query("begin")
+            found = {client.value(PID) for client in (two, three)}
+            assert pid in found and len(found) == 2, (pid, found)
+            two.query("commit")
+            three.query("commit")
+            one.query("reset search_path")
+
+
+def test_deallocate_by_a_prepared_statement():
+    """DEALLOCATE that was prepared before there was a statement: nobody else is told of it, and it is gone."""
+    with runner.fresh_proxy(max_connections=1) as proxy, clients(proxy, 2) as (one, two):
+        one.send(parse("deallocate held", "end"), SYNC)
+        assert wire.kinds(one.recv_until("Z")) == "1Z"
+        one.query("prepare held as select 1")
+        one.send(bind([], "end"), execute(), SYNC)
+        assert wire.kinds(one.recv_until("Z")) == "2CZ"
+        assert two.value("select 'served'") == "served"
+        assert one.error_of("execute held")["C"] == "26000"
+
+
 def test_pins_work():
     """A client uses its temporary table, its cursor and its notifications over many transactions."""
     proxy = runner.proxy(max_connections=2)

@@ -293,6 +293,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool makes_temporary() const noexcept;
   [[nodiscard]] bool is_harmless(std::string_view text) const noexcept;
   [[nodiscard]] SqlEffects effects_of_text(std::string_view text) const noexcept;
+  [[nodiscard]] SqlEffects effects_of_statement(std::string_view text) const noexcept;
   [[nodiscard]] bool has_standard_strings() const noexcept;
   void note_statement(uint64_t name, const SqlEffects& effects) noexcept;
   void note_parsed(std::string_view name, std::string_view text) noexcept;

@@ -125,6 +125,7 @@ async def notify(table):
     common.check_news(table, conn.get_server_pid(), heard)
     await conn.remove_listener(common.NEWS, on_notification)
     await conn.remove_listener(table, on_notification)
+    assert await conn.fetch("select * from pg_listening_channels()") == []
     await conn.close()
     await other.close()
 
