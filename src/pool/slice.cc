@@ -220,6 +220,8 @@ void Slice::on_arrived(CoreId from, CoreId home) noexcept {
   ++held_count_of(home);
   ++backends_count_;
   receive_grants(peers_[from], 1);
+  // It may be tested first, and the test may fail: who waits for it goes on asking.
+  if (!waiters_.empty()) port_.activate(*this);
 }
 
 void Slice::on_use(CoreId from, bool uses) noexcept {

@@ -179,7 +179,12 @@ class TestCores {
     const auto kind = static_cast<MessageKind>(message.kind);
     if (kind == MessageKind::backend) {
       to->on_arrived(message.from, static_cast<CoreId>(message.words[1]));
-      to->release(*reinterpret_cast<PooledBackend*>(message.words[0]), now);
+      auto* backend = reinterpret_cast<PooledBackend*>(message.words[0]);
+      if (std::exchange(tests_next, false)) {
+        in_test = backend;
+      } else {
+        to->release(*backend, now);
+      }
       return kind;
     }
     static_cast<void>(PoolSpecRef::take_word(message.words[0]));
@@ -194,6 +199,9 @@ class TestCores {
       to->on_permits(message.from, message.count, static_cast<CoreId>(message.words[1]));
     return kind;
   }
+
+  bool tests_next = false;  // The next backend that arrives is not released, but tested.
+  PooledBackend* in_test = nullptr;
 
  private:
   std::vector<std::unique_ptr<TestCore>> cores_;
@@ -527,6 +535,34 @@ TEST_CASE("a core without permits is sent the idle backend of another") {
   CHECK(cores[1]->backends_count() == 1);
   CHECK(cores[1].connects == 0);
   cores[1].end({&backend});
+}
+
+TEST_CASE("who waits for a backend that is tested where it arrives is on record elsewhere, too") {
+  TestCores cores(2, 4);
+  TestBackend tested;
+  TestBackend other;
+  TestBackend busy[2];
+  cores[0].own(tested, start);
+  cores[0].own(other, start);
+  for (TestBackend& backend : busy) cores[1].own(backend, start);
+  cores[0]->release(tested, start);
+  TestWaiter waiter;
+  cores[1]->enqueue(waiter, start);
+  cores[1].pump(start);
+  CHECK(cores.deliver(cores[1], start) == MessageKind::want);
+  // The promise is known, and the wish withdrawn, before the backend comes.
+  CHECK(cores.deliver(cores[0], start) == MessageKind::promise);
+  cores[1].pump(start);
+  cores.tests_next = true;
+  cores.settle(start);
+  CHECK(cores[1].hand_overs.empty());
+  REQUIRE(cores.in_test == &tested);
+  // The test takes its time, or fails.
+  cores[0]->release(other, start + 1);
+  cores.settle(start + 1);
+  REQUIRE(cores[1].hand_overs.size() == 1);
+  CHECK(cores[1].hand_overs[0].backend == &other);
+  cores[1].end({&tested, &other, &busy[0], &busy[1]});
 }
 
 TEST_CASE("a core without permits is sent a bare one when nothing is idle") {
