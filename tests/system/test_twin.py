@@ -50,7 +50,8 @@ class Player:
         return self.frames
 
     def _play(self, exchange):
-        pieces = self._cut(exchange.data)
+        # What is answered with an error before all of it was sent is not tried again.
+        pieces = [exchange.data] if exchange.may_be_stale else self._cut(exchange.data)
         sock = self.conn.socket
         sock.setblocking(False)
         deadline = time.monotonic() + SILENCE
