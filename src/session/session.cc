@@ -155,7 +155,9 @@ bool Session::acquire() noexcept {
   const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
   if (state_ == State::waiting && notice_after > 0 && !was_noticed_)
     due = std::min(due, waiting_since + notice_after);
-  // In the login its own deadline stands too: the earlier one counts.
+  // In the login its own deadline stands too: the earlier one counts. In session mode the client has
+  // done its part.
+  if (state_ == State::welcome && leases_at_login()) sessions_.timers().cancel(timer_);
   if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))
     sessions_.timers().schedule(timer_, due);
 }
@@ -169,15 +171,19 @@ bool Session::acquire() noexcept {
   }
   ASSERT(state_ == State::ready || state_ == State::waiting);
   if (state_ == State::waiting) sessions_.timers().cancel(timer_);
+  start_lease();
+  if (!is_acquiring_) resume();
+}
+
+[[gnu::hot]] void Session::start_lease() noexcept {
   set_state(State::leased);
   // Leaves together with the client's own first message; its replies are swallowed.
   parameters_ = sessions_.pools().parameters().in_own_context(parameters_);
-  backend.apply_parameters(parameters_);
+  backend_->apply_parameters(parameters_);
   close_strays();
   if (statements_ != nullptr) start_statements_lease();
-  if (mode() == LeaseMode::statement) backend.hold_ready();
+  if (mode() == LeaseMode::statement) backend_->hold_ready();
   if (listening_ != nullptr) take_over();
-  if (!is_acquiring_) resume();
 }
 
 void Session::on_wait_failed(const PoolError& error) noexcept {
@@ -274,9 +280,7 @@ void Session::on_skipped_error(const ErrorFields& fields) noexcept {
     if (!backend_->is_quiet()) return;
     if (welcome_failed()) return;
     learn_spellings();
-    std::exchange(backend_, nullptr)->give_back(Cleaning::none);
-    send_welcome();
-    return;
+    return finish_welcome();
   }
   try_release();
   if (timeouts_ != nullptr) note_answered();

@@ -125,10 +125,10 @@ void SessionListening::on_hub_lost() noexcept {
 
 // --- The session ---
 
-// Another process id than the backend's own: the client was told one of the pooler's.
+// Not always the backend's own: the client may have been told one of the pooler's.
 uint32_t Session::told_process_id(const Notification& notification) noexcept {
   const bool is_own = backend_ != nullptr && notification.process_id == backend_->process_id();
-  return is_own ? sessions_.process_id_of(*this) : notification.process_id;
+  return is_own ? process_id_ : notification.process_id;
 }
 
 void Session::on_notification(const Notification& notification) noexcept {

@@ -191,7 +191,7 @@ void Session::enter(PoolEntry& pool) noexcept {
   if (!count_client()) return;
   follow_time_limits();
   set_state(State::welcome);
-  if (!has_own_backend() && know_welcome()) return send_welcome();
+  if (!leases_at_login() && know_welcome()) return send_welcome();
   if (acquire()) start_welcome();
 }
 
@@ -247,10 +247,7 @@ void Session::start_welcome() noexcept {
     parameters_ = backend_->parameters();
     return send_welcome();
   }
-  if (know_welcome()) {
-    std::exchange(backend_, nullptr)->give_back(Cleaning::none);
-    return send_welcome();
-  }
+  if (know_welcome()) return finish_welcome();
   ask_welcome();
 }
 
@@ -264,8 +261,7 @@ void Session::ask_welcome() noexcept {
     return;  // Goes on in on_input_end, or in on_skipped_error.
   // The backend has exactly these values already.
   learn_spellings();
-  std::exchange(backend_, nullptr)->give_back(Cleaning::none);
-  send_welcome();
+  finish_welcome();
 }
 
 // The server has refused the SET, in words about what we sent; the client's own is what it may see.
@@ -299,6 +295,12 @@ void Session::learn_spellings() noexcept {
   }
 }
 
+// The backend has told what there was to learn.
+void Session::finish_welcome() noexcept {
+  if (!leases_at_login()) std::exchange(backend_, nullptr)->give_back(Cleaning::none);
+  send_welcome();
+}
+
 void Session::send_welcome() noexcept {
   MessageWriter& writer = sessions_.pools().writer();
   if (parameters_ == pool_->welcome_set) {
@@ -312,18 +314,23 @@ void Session::send_welcome() noexcept {
   first_parameters_ = parameters_;
   cancel_key_size_ = login_->minor >= 2 ? 32 : 4;
   const std::string key = sessions_.cancel_key_of(*this, cancel_key_size_);
-  write_backend_key_data(writer, sessions_.process_id_of(*this), as_bytes(key));
+  process_id_ = sessions_.tell_process_id(*this, backend_);
+  write_backend_key_data(writer, process_id_, as_bytes(key));
   write_ready_for_query(writer, 'I');
   send_output(writer);
   const PoolSpec& spec = pool_->slice.spec();
-  LOG(debug, "client %u is user \"%s\" of database \"%s\"", sessions_.process_id_of(*this),
-      spec.user.c_str(), spec.database.c_str());
+  LOG(debug, "client %u is user \"%s\" of database \"%s\", and was told process id %u",
+      sessions_.process_id_of(*this), spec.user.c_str(), spec.database.c_str(), process_id_);
   ++sessions_.counters().logged_in;
   sessions_.timers().cancel(timer_);
   forget_login();
-  set_state(has_own_backend() ? State::leased : State::ready);
+  if (backend_ != nullptr) {
+    start_lease();
+  } else {
+    set_state(State::ready);
+  }
   if (sessions_.is_draining()) return drain();
-  if (state_ == State::ready && pool_->slice.is_superseded()) leave_pool();
+  on_reload();
   run_inbox();
 }
 

@@ -1,5 +1,8 @@
 #include "helios/session/sessions.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/pool/pool_cores.h"
@@ -8,9 +11,12 @@
 namespace helios {
 namespace {
 
-// A process id as clients see it, positive in 32 bits: the core above, the session's slot below.
+// A process id of the pooler's own, positive in 32 bits: the core, from 1 on, above, the session's
+// slot below. Those of servers are smaller: Linux has no larger ones (PID_MAX_LIMIT, threads.h).
 constexpr uint32_t slot_bits = 22;
 constexpr uint32_t slot_mask = (1U << slot_bits) - 1;
+constexpr uint32_t own_ids_begin = 1U << slot_bits;
+constexpr CoreId cores_max = (1U << (31 - slot_bits)) - 1;
 
 uint64_t word_of(SlabId id) {
   return (static_cast<uint64_t>(id.generation) << 32) | id.index;
@@ -30,6 +36,7 @@ Sessions::Sessions(SessionsShared& shared, Pools& pools, NetContext& net,
       logins_(std::make_unique<Slab<SessionLogin>>(sessions_max)),
       sessions_(sessions_max) {
   ASSERT(sessions_max <= slot_mask);
+  ASSERT(pools.context().postbox.cores_count() <= cores_max);
 }
 
 Sessions::~Sessions() {
@@ -101,10 +108,18 @@ void Sessions::free_login(SessionLogin* login) noexcept {
   logins_->free(login);
 }
 
-// The slot is never 0 in the number, so that core 0's first client is not process 0.
+// The slot is never 0 in the number: nobody takes it for a count of something.
 uint32_t Sessions::process_id_of(const Session& session) noexcept {
-  return (static_cast<uint32_t>(pools_.context().postbox.core()) << slot_bits) |
+  return ((static_cast<uint32_t>(pools_.context().postbox.core()) + 1) << slot_bits) |
          (sessions_.id_of(&session).index + 1);
+}
+
+uint32_t Sessions::tell_process_id(const Session& session, const Backend* backend) noexcept {
+  // A server on another system may have larger ones; other poolers have none.
+  const uint32_t id = backend == nullptr ? 0 : backend->process_id();
+  if (id == 0 || id >= own_ids_begin) return process_id_of(session);
+  told_backends_.emplace(id, id_of(session));
+  return id;
 }
 
 std::string Sessions::cancel_key_of(const Session& session, size_t size) noexcept {
@@ -119,14 +134,47 @@ std::string Sessions::cancel_key_of(const Session& session, size_t size) noexcep
 }
 
 void Sessions::on_cancel_request(Session& asker, uint32_t process_id, ByteSpan key) noexcept {
-  const uint32_t core = process_id >> slot_bits;
-  if (core >= pools_.context().postbox.cores_count()) return asker.on_cancel_finished();
-  auto* job = new CancelJob{process_id, std::string(as_text(key)), pools_.context().postbox.core(),
-                            id_of(asker)};
-  if (core == pools_.context().postbox.core()) return deliver_cancel(job);
+  const Postbox& postbox = pools_.context().postbox;
+  auto job = std::make_unique<CancelJob>();
+  job->process_id = process_id;
+  job->key = as_text(key);
+  job->asker_core = postbox.core();
+  job->asker = id_of(asker);
+  // Whose client was told a backend's process id is asked of one core after the other.
+  CoreId to = postbox.core();
+  if (process_id < own_ids_begin) {
+    job->cores_left = static_cast<CoreId>(postbox.cores_count() - 1);
+  } else {
+    const uint32_t core = (process_id >> slot_bits) - 1;
+    if (core >= postbox.cores_count()) return asker.on_cancel_finished();
+    to = static_cast<CoreId>(core);
+  }
+  if (to == postbox.core()) return deliver_cancel(job.release());
+  send_cancel(to, job.release());
+}
+
+void Sessions::send_cancel(CoreId to, CancelJob* job) noexcept {
   Message message = make_message(MessageKind::cancel);
   message.words[0] = reinterpret_cast<uint64_t>(job);
-  pools_.context().postbox.send(static_cast<CoreId>(core), message);
+  pools_.context().postbox.send(to, message);
+}
+
+bool Sessions::has_key(const Session& session, const CancelJob& job) noexcept {
+  return session.process_id() == job.process_id && job.key.size() == session.cancel_key_size() &&
+         constant_time_equal(as_bytes(job.key), as_bytes(cancel_key_of(session, job.key.size())));
+}
+
+// The session of this core that was told this process id and key; nullptr when there is none.
+Session* Sessions::find_cancelled(const CancelJob& job) noexcept {
+  if (job.process_id >= own_ids_begin) {
+    const uint32_t slot = job.process_id & slot_mask;
+    Session* session = slot == 0 ? nullptr : sessions_.at(slot - 1);
+    return session != nullptr && has_key(*session, job) ? session : nullptr;
+  }
+  const auto [begin, end] = told_backends_.equal_range(job.process_id);
+  for (auto entry = begin; entry != end; ++entry)
+    if (Session* session = sessions_.find(entry->second); has_key(*session, job)) return session;
+  return nullptr;
 }
 
 namespace {
@@ -139,18 +187,19 @@ struct CancelContext {
 
 }  // namespace
 
-// On the core of the session that is to be cancelled.
+// On the core of the session that is to be cancelled, or on one that may have it.
 void Sessions::deliver_cancel(CancelJob* job) noexcept {
-  const uint32_t slot = job->process_id & slot_mask;
-  Session* session = slot == 0 ? nullptr : sessions_.at(slot - 1);
-  const bool fits =
-      session != nullptr && job->key.size() == session->cancel_key_size() &&
-      constant_time_equal(as_bytes(job->key), as_bytes(cancel_key_of(*session, job->key.size())));
-  if (fits && session->state() == Session::State::waiting) {
+  Session* session = find_cancelled(*job);
+  if (session == nullptr && job->cores_left > 0) {
+    --job->cores_left;
+    const Postbox& postbox = pools_.context().postbox;
+    return send_cancel(static_cast<CoreId>((postbox.core() + 1) % postbox.cores_count()), job);
+  }
+  if (session != nullptr && session->state() == Session::State::waiting) {
     session->cancel_wait();
     return finish_cancel(job);
   }
-  Backend* backend = fits ? session->backend() : nullptr;
+  Backend* backend = session != nullptr ? session->backend() : nullptr;
   // Nothing runs: nothing to cancel.
   if (backend == nullptr || backend->cancel_due() == CancelDue::nothing) return finish_cancel(job);
   auto* context = new CancelContext{
@@ -238,6 +287,13 @@ void Sessions::stop() noexcept {
   sessions_.for_each([](Session& session) { session.cut(); });
 }
 
+void Sessions::forget_process_id(const Session& session) noexcept {
+  const auto [begin, end] = told_backends_.equal_range(session.process_id());
+  const auto is_its = [&](const auto& entry) { return entry.second == id_of(session); };
+  if (const auto entry = std::find_if(begin, end, is_its); entry != end)
+    told_backends_.erase(entry);
+}
+
 void Sessions::on_session_destroyable(Session& session) noexcept {
   finished_.push_back(sessions_.id_of(&session));
 }
@@ -246,6 +302,7 @@ void Sessions::on_session_destroyable(Session& session) noexcept {
   for (const SlabId id : finished_) {
     Session* session = sessions_.find(id);
     if (session != nullptr && session->is_destroyable()) {
+      forget_process_id(*session);
       sessions_.free(session);
       uncount(pools_.context().postbox.core());
     }

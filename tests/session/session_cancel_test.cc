@@ -63,6 +63,16 @@ struct Busy {
   ServerSession* server = nullptr;
 };
 
+BenchOptions in_session_mode(BenchOptions options) {
+  options.limits.mode = LeaseMode::session;
+  return options;
+}
+
+// The process id that a request is for.
+uint32_t process_id_in(const std::string& request) {
+  return load_be32(as_bytes(request).data() + 8);
+}
+
 const std::string cancelled = error_reply("ERROR", "57014", "canceling statement") + ready('E');
 
 TEST_CASE("a second request for a query joins the first, and both end with it") {
@@ -172,6 +182,52 @@ TEST_CASE("a cancel request whose query has ended before it was sent is not sent
     busy.server->write(echo("next") + ready('T'));
     bench.settle();
     CHECK(busy.client.take_tags() == "TDCZ");
+  }
+}
+
+TEST_CASE(
+    "in session mode the client is told its server's process id, and cancels with it anywhere") {
+  for (CoreId core = 0; core < 3; ++core) {
+    SessionBench bench(in_session_mode(with_backends(3, 3)));
+    Busy busy(bench, core);
+    CHECK(process_id_in(busy.request) == busy.server->process_id());
+    TestClient asker = ask(bench, busy.request);
+    CHECK(asker.is_closed());
+    REQUIRE(bench.server.cancels().size() == 1);
+    CHECK(bench.server.cancels()[0]->cancelled_process_id == busy.server->process_id());
+    CHECK(bench.server.cancels()[0]->cancelled_key == busy.server->cancel_key());
+    // Who knows the process id only cancels nothing, and is told nothing.
+    std::string guess = busy.request;
+    guess.back() = static_cast<char>(guess.back() ^ 1);
+    CHECK(ask(bench, guess).is_closed());
+    CHECK(bench.server.cancels().size() == 1);
+    busy.server->write(cancelled);
+    bench.settle();
+    CHECK(busy.client.take_tags() == "EZ");
+    // Behind its end nobody is found.
+    busy.client.close();
+    busy.server->is_silent = false;
+    CHECK(ask(bench, busy.request).is_closed());
+    CHECK(bench.server.cancels().size() == 1);
+  }
+}
+
+TEST_CASE("a server without a process id, or with one that is the pooler's, is not told as it is") {
+  for (const uint32_t process_id : {0U, 1U << 22, (2U << 22) + 1}) {
+    SessionBench bench(in_session_mode(with_backends(1)));
+    bench.server.next_process_id = process_id;
+    TestClient client(bench);
+    const std::string request = log_in(client);
+    CHECK(process_id_in(request) == (1U << 22) + 1);
+    ServerSession& server = bench.server.only();
+    server.is_silent = true;
+    client.query("long");
+    CHECK(ask(bench, request).is_closed());
+    // Without one the server cannot be asked.
+    CHECK(bench.server.cancels().size() == (process_id == 0 ? 0 : 1));
+    server.write(error_reply("ERROR", "57014", "canceling statement") + ready('I'));
+    bench.settle();
+    CHECK(client.take_tags() == "EZ");
   }
 }
 

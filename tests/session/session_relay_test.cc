@@ -535,15 +535,44 @@ TEST_CASE("session mode keeps the backend until the client leaves, then cleans i
     client.query("b");
     CHECK(client.take_tags() == "TDCZTDCZ");
     CHECK_FALSE(is_idle(bench));
-    TestClient other(bench, 0, "me");
-    other.query("mine");
-    CHECK(other.take_tags().empty());
+    TestClient other(bench);
+    other.write(startup_packet("me", "db") + query_message("mine"));
+    CHECK(other.take_tags() == "R");
     client.close();
-    CHECK(other.take_tags() == "TDCZ");
+    CHECK(other.take_tags().ends_with("KZTDCZ"));
     CHECK(bench.server.only().tags() == "QQQQ");
     other.close();
   }
   CHECK(is_idle(bench));
+}
+
+TEST_CASE(
+    "in session mode a backend is the client's from its login on, asked for anything or not") {
+  SessionBench bench(with_mode(LeaseMode::session));
+  TestClient client(bench, 0, "me", {{"application_name", "mine"}});
+  CHECK_FALSE(is_idle(bench));
+  ServerSession& server = bench.server.only();
+  CHECK(server.parameters().at("application_name") == "mine");
+  client.close();
+  CHECK(is_idle(bench));
+  CHECK(server.log.back().body == std::string("DISCARD ALL\0", 12));
+}
+
+TEST_CASE("a client in session mode that nobody has a backend for is told when its wait is over") {
+  BenchOptions options = with_mode(LeaseMode::session);
+  options.limits.acquire_timeout = seconds(100);
+  REQUIRE(options.login_timeout < options.limits.acquire_timeout);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  TestClient other(bench);
+  other.write(startup_packet("me", "db"));
+  bench.advance_in_steps(seconds(99), seconds(1));
+  CHECK(other.take_tags() == "R");
+  bench.advance_in_steps(seconds(2), seconds(1));
+  CHECK(other.take_error() == "53300");
+  CHECK(other.is_closed());
+  client.query("still");
+  CHECK(client.take_tags() == "TDCZ");
 }
 
 TEST_CASE("statement mode refuses transaction blocks") {

@@ -249,10 +249,10 @@ TEST_CASE("a client that is silent in a transaction is told once, and its backen
     for (const bool has_failed : {false, true}) {
       SessionBench bench(options);
       TestClient client(bench, 0, "me");
-      TestClient other(bench, 0, "me");
       client.query("BEGIN");
       if (has_failed) client.query("FAIL");
-      other.query("mine");
+      TestClient other(bench);
+      other.write(startup_packet("me", "db") + query_message("mine"));
       pass(bench, milliseconds(2900));
       client.query("x");
       pass(bench, milliseconds(2900));
@@ -260,7 +260,7 @@ TEST_CASE("a client that is silent in a transaction is told once, and its backen
       pass(bench, milliseconds(200));
       check_told(client, "25P03", "idle transaction timeout");
       CHECK(overruns_count(bench, TimeLimit::idle_transaction) == 1);
-      CHECK(other.take_tags() == "TDCZ");
+      CHECK(other.take_tags().ends_with("TDCZ"));
       const Texts texts = texts_of(bench.server.only());
       CHECK(std::find(texts.begin(), texts.end(), "ROLLBACK") != texts.end());
       CHECK(bench.server.sessions().size() == 1);

@@ -227,7 +227,7 @@ bool ScriptedServer::pump() {
   while (listen_fd_ >= 0) {
     const int fd = network_.accept(listen_fd_);
     if (fd < 0) break;
-    sessions_.push_back(std::make_unique<ServerSession>(network_, fd, next_process_id_++));
+    sessions_.push_back(std::make_unique<ServerSession>(network_, fd, next_process_id++));
     sessions_.back()->is_silent = new_is_silent;
     is_busy = true;
   }

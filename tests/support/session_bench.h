@@ -209,6 +209,8 @@ class ScriptedServer {
   size_t logins_left = SIZE_MAX;
   // New sessions begin like this.
   bool new_is_silent = false;
+  // Of the next session.
+  uint32_t next_process_id = 4000;
   // Cancel connections stay open until the test ends them.
   bool holds_cancels = false;
   // A connection stays open after Terminate and after our end of file.
@@ -252,7 +254,6 @@ class ScriptedServer {
   uint16_t port_;
   int listen_fd_ = -1;
   SeededRandom nonces_{1};
-  uint32_t next_process_id_ = 4000;
   std::vector<std::unique_ptr<ServerSession>> sessions_;
 };
 

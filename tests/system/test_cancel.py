@@ -32,6 +32,24 @@ def test_cancel_by_libpq(cores):
 
 
 @runner.cases(1, 2)
+def test_cancel_in_session_mode(cores):
+    """A client in session mode is told the process id of its server process, and cancels with that."""
+    proxy = runner.proxy(mode="session", cores=cores, max_connections=4)
+    for number in range(4):
+        with proxy.libpq() as conn, proxy.client() as client:
+            assert int(conn.value("select pg_backend_pid()")) == conn.pid
+            assert int(client.value("select pg_backend_pid()")) == client.pid
+            conn.send_query(f"select pg_sleep(30) /* session {number} */")
+            runner.wait_running(f"session {number}")
+            proxy.cancel(client.pid, bytes(len(client.key)))
+            runner.wait_running(f"session {number}")
+            conn.cancel()
+            (result,) = conn.results()
+            assert result.code == "57014", result.error
+            assert conn.value("select 1") == "1"
+
+
+@runner.cases(1, 2)
 def test_cancel_with_a_full_pool(cores):
     """A query can be cancelled while every backend is taken and others wait."""
     proxy = runner.proxy(cores=cores, max_connections=2)

@@ -5,7 +5,7 @@
 // - moving: logged in; goes to a home core of its pool as soon as nothing of it is in flight here
 //   (session_transfer.cc). There it begins anew, in welcome or ready.
 // - welcome: waits for a backend of its pool: what the server reports goes into the welcome. Ready;
-//   of a replication connection leased, until it ends.
+//   in session mode, and of a replication connection, leased until it ends.
 // - ready: no lease; the client may be silent, in the middle of a message that needs no backend, or
 //   in a transaction that has failed with the loss of its backend (session_lost.cc). Ends in
 //   waiting or leased.
@@ -74,6 +74,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
     return state_ == State::ending && backend_ == nullptr &&
            stream_.state() == Stream::State::closed;
   }
+  // The process id that the client was told: its backend's where the two stay together, else one of
+  // the pooler's own; 0 until its welcome.
+  [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
   // Bytes of the key that the client was told; 0 until its welcome.
   [[nodiscard]] size_t cancel_key_size() const noexcept { return cancel_key_size_; }
   // The backend that works for this client at the moment; nullptr when there is none.
@@ -152,6 +155,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void ask_welcome() noexcept;
   void learn_spellings() noexcept;
   [[nodiscard]] bool welcome_failed() noexcept;
+  void finish_welcome() noexcept;
   void send_welcome() noexcept;
 
   // To another core (session_transfer.cc).
@@ -232,6 +236,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   // Leases.
   [[nodiscard]] bool acquire() noexcept;
+  void start_lease() noexcept;
   void try_release() noexcept;
   [[nodiscard]] bool is_pinned() const noexcept;
   [[gnu::cold]] void drop_backend(const char* reason) noexcept;
@@ -246,10 +251,13 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] StatePolicy policy() const noexcept {
     return pool_->slice.spec().limits.session_state;
   }
-  // Replication: leases a backend that is made for it before its welcome, and keeps it to the end.
+  // Replication: a backend is made for it, and ends with it.
   [[nodiscard]] bool has_own_backend() const noexcept {
     return pool_->slice.spec().limits.is_single_use;
   }
+  // Leases a backend before its welcome, which tells the backend's process id, and keeps it to the
+  // end.
+  [[nodiscard]] bool leases_at_login() const noexcept { return mode() == LeaseMode::session; }
   [[nodiscard]] bool is_streaming() const noexcept {
     return backend_ != nullptr && backend_->ledger().is_streaming();
   }
@@ -371,6 +379,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   std::string query_text_;
   // Hash of what the DEALLOCATE names that is being executed; 0: none, or it could not be read.
   uint64_t deallocated_name_ = 0;
+  uint32_t process_id_ = 0;
   State state_ = State::login;
   uint8_t cancel_key_size_ = 0;
   // What is dropped of a wait that was cancelled: the query that waited, or everything up to the

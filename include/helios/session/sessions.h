@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "helios/base/slab.h"
@@ -47,6 +48,7 @@ struct SessionTransfer {
 struct CancelJob {
   uint32_t process_id = 0;
   std::string key;
+  CoreId cores_left = 0;  // Those that are to be asked still, from the next one on.
   CoreId asker_core = 0;
   SlabId asker;  // The session of the connection that brought it.
 };
@@ -101,8 +103,11 @@ class Sessions {
   [[nodiscard]] Nanoseconds now() noexcept { return pools_.now(); }
   [[nodiscard]] SessionsCounters& counters() noexcept { return counters_; }
   [[nodiscard]] const SessionsCounters& counters() const noexcept { return counters_; }
-  // What a client is told to cancel with. 4 bytes of key for protocol 3.0, 32 for 3.2.
+  // The number of a client: a process id of the pooler's own, above those of servers. In the log.
   [[nodiscard]] uint32_t process_id_of(const Session& session) noexcept;
+  // What a client is told to cancel with: the process id of `backend`, where it has one for ever,
+  // else the pooler's own; 4 bytes of key for protocol 3.0, 32 for 3.2.
+  [[nodiscard]] uint32_t tell_process_id(const Session& session, const Backend* backend) noexcept;
   [[nodiscard]] std::string cancel_key_of(const Session& session, size_t size) noexcept;
   void on_cancel_request(Session& asker, uint32_t process_id, ByteSpan key) noexcept;
   void on_session_destroyable(Session& session) noexcept;
@@ -122,8 +127,12 @@ class Sessions {
 
  private:
   void on_session_arrived(const Message& message) noexcept;
+  void send_cancel(CoreId to, CancelJob* job) noexcept;
+  [[nodiscard]] Session* find_cancelled(const CancelJob& job) noexcept;
+  [[nodiscard]] bool has_key(const Session& session, const CancelJob& job) noexcept;
   void deliver_cancel(CancelJob* job) noexcept;
   void finish_cancel(CancelJob* job) noexcept;
+  void forget_process_id(const Session& session) noexcept;
   void destroy_finished() noexcept;
 
   SessionsShared& shared_;
@@ -135,6 +144,9 @@ class Sessions {
   const std::unique_ptr<Slab<SessionLogin>> logins_;
   Slab<Session> sessions_;
   std::vector<SlabId> finished_;
+  // Sessions that were told the process id of a backend. (Servers of several nodes may have the
+  // same.)
+  std::unordered_multimap<uint32_t, SlabId> told_backends_;
   SessionsCounters counters_;
   std::span<std::atomic<uint32_t>> loads_;
   bool draining_ = false;
