@@ -55,6 +55,15 @@ std::string first_text(std::string_view bytes) {
   return std::string(bytes.substr(0, bytes.find('\0')));
 }
 
+// A cancel request ends what may take long: not a Close, nor the Parse of nothing.
+bool looks_for_interrupts(const WireMessage& message) {
+  if (message.tag == 'P') {
+    const size_t name_end = message.body.find('\0');
+    return message.body.size() > name_end + 1 && message.body[name_end + 1] != '\0';
+  }
+  return std::string_view("QBDE").find(message.tag) != std::string_view::npos;
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- messages
@@ -430,8 +439,7 @@ void ScriptedServer::on_message(ServerSession& session, const WireMessage& messa
     return;
   }
   if (session.skipping_ && message.tag != 'S') return;
-  if (is_cancelled && std::string_view("QPBDEC").find(message.tag) != std::string_view::npos)
-    return answer_cancelled(session, message);
+  if (is_cancelled && looks_for_interrupts(message)) return answer_cancelled(session, message);
   switch (message.tag) {
     case 'Q':
       return on_query(session, first_text(message.body));
