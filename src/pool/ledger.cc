@@ -13,9 +13,10 @@ bool is_copy_end(uint8_t tag) {
   return tag == 'c' || tag == 'f';
 }
 
-// A Close of the unnamed statement, which the pooler sends.
+// A Close of the unnamed statement: the pooler's own, or the client's.
 bool drops_unnamed(const LedgerEntry& entry) {
-  return entry.tag == 'C' && entry.action == LedgerAction::skip;
+  return entry.tag == 'C' &&
+         (entry.action == LedgerAction::skip || (entry.marks & ledger_mark::drops) != 0);
 }
 
 // A Parse of the unnamed statement. (One with marks has a name; so has one of the pooler's own.)
@@ -82,6 +83,15 @@ void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
   count(newest, -1);
   newest.key.low = name;
   newest.marks = ledger_mark::pins;
+  count(newest, 1);
+}
+
+void Ledger::note_drop() noexcept {
+  if (size_ == 0) return;
+  LedgerEntry& newest = at(size_ - 1);
+  if (newest.tag != 'C' || newest.marks != 0) return;
+  count(newest, -1);
+  newest.marks = ledger_mark::drops;
   count(newest, 1);
 }
 

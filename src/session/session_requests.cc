@@ -339,6 +339,8 @@ void Session::finish_message() noexcept {
   const uint8_t tag = reader_.header().tag;
   if (tag != frontend_tag::query) {
     backend_->ledger().name_newest(tag, name_reader_.name());
+    if (tag == frontend_tag::close && name_reader_.is_unnamed_statement())
+      backend_->ledger().note_drop();
     if (follows_statements_ && name_reader_.name() != 0) note_pinned();
     return;
   }

@@ -602,6 +602,13 @@ TEST_CASE("an unnamed statement is unbound from its ParseComplete to whatever bi
   send(ledger, "S");
   CHECK(reply(ledger, "1Z") == 0);
   CHECK_FALSE(ledger.has_unbound());
+  for (const bool is_dropped : {false, true}) {
+    send(ledger, "PSC");
+    if (is_dropped) ledger.note_drop();
+    send(ledger, "S");
+    CHECK(reply(ledger, "1Z3Z") == 0);
+    CHECK(ledger.has_unbound() != is_dropped);
+  }
 }
 
 }  // namespace helios

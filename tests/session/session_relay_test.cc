@@ -378,6 +378,24 @@ TEST_CASE("an unnamed statement that failed, or is gone by a simple query, keeps
   CHECK(is_idle(bench));
 }
 
+TEST_CASE("an unnamed statement that its client closes keeps no backend") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  const std::string portal = frame('C', std::string("P\0", 2));
+  const std::string statement = frame('C', std::string("S\0", 2));
+  client.write(parse_message("", "x") + sync_message());
+  client.write(portal + sync_message());
+  CHECK(client.take_tags() == "1Z3Z");
+  CHECK_FALSE(is_idle(bench));
+  client.write(statement + sync_message());
+  CHECK(client.take_tags() == "3Z");
+  CHECK(is_idle(bench));
+  client.write(parse_message("", "x") + statement.substr(0, 6));
+  client.write(statement.substr(6) + sync_message());
+  CHECK(client.take_tags() == "13Z");
+  CHECK(is_idle(bench));
+}
+
 TEST_CASE("nobody binds it either behind messages that the server skips or refuses") {
   const std::string bind = bind_message("", "") + execute_message();
   const std::string bad = parse_message("s", "BADPARSE");

@@ -40,6 +40,7 @@ inline constexpr uint8_t renames = 16;   // The client's names change with it.
 inline constexpr uint8_t taken = 32;     // Parse of a name that is taken: it fails.
 inline constexpr uint8_t prepares = 64;  // Of the pooler's own, and may fail: PREPARE in SQL (the
                                          // key stands for its name), or Parse in its place.
+inline constexpr uint8_t drops = 128;    // The client's Close of the unnamed statement.
 }  // namespace ledger_mark
 
 struct LedgerEntry {
@@ -84,6 +85,8 @@ class Ledger {
   // The newest entry pins: the hash of its name, known once its body was seen. Does nothing when
   // the entry is gone already (ignored by the server).
   void name_newest(uint8_t tag, uint64_t name) noexcept;
+  // The newest entry is a Close of the unnamed statement. Does nothing when it is gone already.
+  void note_drop() noexcept;
 
   // A message of the server begins. Not for NoticeResponse, ParameterStatus and
   // NotificationResponse, which belong to no entry.

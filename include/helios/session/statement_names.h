@@ -40,6 +40,9 @@ class NameReader {
   [[nodiscard]] uint64_t name() const noexcept {
     return is_statement_ && has_name_ ? hash_.value() : 0;
   }
+  [[nodiscard]] bool is_unnamed_statement() const noexcept {
+    return is_done() && is_statement_ && !has_name_;
+  }
 
  private:
   enum class State : uint8_t { kind, name, done };
