@@ -246,6 +246,9 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
   Ledger& ledger = backend_->ledger();
   BackendStatements& there = backend_->statements();
   if (there.is_pending_before(statement->key(), ledger.batch())) return Begun::held;
+  // The server may forget what this batch has parsed before it comes to this one.
+  if (is_forgetting_here() && there.state_of(statement->key()) == Presence::pending)
+    return Begun::as_it_is;
   if (reads_text(frontend_tag::parse)) note_parsed(name, statement->text());
   if (state_ != State::leased) return Begun::dropped;  // It was refused.
   PoolCounters& counters = pool_->slice.counters;

@@ -597,6 +597,18 @@ TEST_CASE("what is pipelined behind a DISCARD ALL survives it") {
   }
 }
 
+TEST_CASE("what is parsed in front of a DISCARD ALL in its batch is parsed again behind it") {
+  Scene scene;
+  scene.one.write(batch(parse_message("s", "x") + parse_message("", "DEALLOCATE ALL") + use("") +
+                        parse_message("t", "x") + use("t")));
+  CHECK(scene.one.take_tags() == "112C12DCZ");
+  CHECK(run(scene.one, "t") == "x");
+  CHECK(run(scene.one, "s") == "26000");
+  scene.one.write(batch(close_message("t")));
+  CHECK(scene.one.take_tags() == "3Z");
+  CHECK(is_idle(scene.bench));
+}
+
 TEST_CASE("a discard that fails takes nothing") {
   Scene scene;
   scene.one.write(prepare("s", "x") + prepare("d", "DISCARD ALL"));
