@@ -13,6 +13,11 @@ bool is_copy_end(uint8_t tag) {
   return tag == 'c' || tag == 'f';
 }
 
+// A Close that the pooler has put in front of a client's messages: it does not fail.
+bool is_own_close(const LedgerEntry& entry) {
+  return entry.tag == 'C' && entry.action == LedgerAction::inject;
+}
+
 // A Close of the unnamed statement: the pooler's own, or the client's.
 bool drops_unnamed(const LedgerEntry& entry) {
   return entry.tag == 'C' &&
@@ -168,9 +173,7 @@ bool Ledger::may_skip_next() const noexcept {
   for (size_t i = size_; i > 0; --i) {
     const LedgerEntry& entry = at(i - 1);
     if (entry.tag == 'S') return false;
-    // A Close that the pooler has put in front does not fail.
-    const bool is_harmless = entry.tag == 'C' && entry.action == LedgerAction::inject;
-    if (!is_ready_request(entry.tag) && entry.action != LedgerAction::fake && !is_harmless)
+    if (!is_ready_request(entry.tag) && entry.action != LedgerAction::fake && !is_own_close(entry))
       return true;
   }
   return false;
@@ -178,8 +181,11 @@ bool Ledger::may_skip_next() const noexcept {
 
 bool Ledger::has_only_own() const noexcept {
   if (skipping_ || copying_in_ || ambiguous_) return false;
-  for (size_t i = 0; i < size_; ++i)
-    if (at(i).action != LedgerAction::skip && at(i).action != LedgerAction::fake) return false;
+  for (size_t i = 0; i < size_; ++i) {
+    const LedgerAction action = at(i).action;
+    if (action != LedgerAction::skip && action != LedgerAction::fake && !is_own_close(at(i)))
+      return false;
+  }
   return true;
 }
 

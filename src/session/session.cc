@@ -155,8 +155,8 @@ bool Session::acquire() noexcept {
   const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
   if (state_ == State::waiting && notice_after > 0 && !was_noticed_)
     due = std::min(due, waiting_since + notice_after);
-  // In the login its own deadline stands too: the earlier one counts. In session mode the client has
-  // done its part.
+  // In the login its own deadline stands too: the earlier one counts. In session mode the client
+  // has done its part.
   if (state_ == State::welcome && leases_at_login()) sessions_.timers().cancel(timer_);
   if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))
     sessions_.timers().schedule(timer_, due);

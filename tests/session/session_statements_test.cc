@@ -739,6 +739,13 @@ TEST_CASE("a statement whose plan is out of date is prepared anew, and its batch
     scene.server().make_stale();
     CHECK(run(scene.one, "s") == "select 1");
   }
+  SUBCASE("behind names of no use that are closed first") {
+    scene.two.query("EXECUTE t");
+    scene.server().make_stale();
+    (void)scene.new_tags();
+    CHECK(run(scene.one, "s") == "select 1");
+    CHECK(scene.new_tags() == "CBESCPBES");
+  }
   CHECK(run(scene.two, "t") == "select 1");
   CHECK(run(scene.one, "s") == "select 1");
   CHECK(texts_of(scene.server()) == Texts{"select 1"});

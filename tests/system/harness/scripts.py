@@ -6,7 +6,7 @@ own (see TABLE).
 
 Left out, because the pooler differs by decision or does not follow yet; a place to add to as it learns:
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
-- RESET of what the start-up packet named;
+- RESET of what the start-up packet named: the client is told of the server's value first, then of its own again;
 - of statements of Parse: EXECUTE that is not the beginning of a simple query, PREPARE and DEALLOCATE that are not all
   of one, EXPLAIN EXECUTE;
 - Parse of a name that PREPARE has made;
