@@ -49,6 +49,21 @@ bool is_setting_byte(char c) noexcept {
 // field of the packet that goes to the server: another user, say.
 constexpr std::string_view field_names[] = {"user", "database", "options", "replication"};
 
+// As PostgreSQL refuses a setting of a name that none can have.
+StartupError bad_name(std::string_view name) {
+  if (name.find('.') == std::string_view::npos) {
+    return {sqlstate::undefined_object, "unrecognized configuration parameter " + quoted(name)};
+  }
+  return {sqlstate::invalid_name, "invalid configuration parameter name " + quoted(name),
+          "Custom parameter names must be two or more simple identifiers separated by dots."};
+}
+
+StartupError bad_option(std::string_view word) {
+  return {sqlstate::syntax_error,
+          "invalid command-line argument for server process: " + std::string(word), "",
+          "Try \"postgres --help\" for more information."};
+}
+
 // PostgreSQL has no setting with another name; refused here, so that nobody behind must quote it.
 bool is_setting_name(std::string_view name) noexcept {
   const auto is_name = [&](std::string_view field) { return is_same_setting(field, name); };
@@ -59,10 +74,7 @@ bool is_setting_name(std::string_view name) noexcept {
 // Sets or adds; an error with a message when the name or the number of settings is impossible.
 MaybeError put_setting(std::vector<StartupParameter>& settings, std::string_view name,
                        std::string_view value) {
-  if (!is_setting_name(name)) {
-    return StartupError{sqlstate::undefined_object,
-                        "unrecognized configuration parameter " + quoted(name)};
-  }
+  if (!is_setting_name(name)) return bad_name(name);
   for (StartupParameter& setting : settings) {
     if (!is_same_setting(setting.name, name)) continue;
     setting = {std::string(name), std::string(value)};
@@ -105,11 +117,6 @@ MaybeError put_option(std::vector<StartupParameter>& settings, std::string_view 
     return StartupError{sqlstate::syntax_error,
                         std::string(prefix) + std::string(assignment) + " requires a value"};
   }
-  if (equals == 0) {
-    return StartupError{sqlstate::syntax_error,
-                        "invalid command-line argument for server process: " + std::string(prefix) +
-                            std::string(assignment)};
-  }
   std::string name(assignment.substr(0, equals));
   std::replace(name.begin(), name.end(), '-', '_');
   return put_setting(settings, name, assignment.substr(equals + 1));
@@ -136,7 +143,8 @@ MaybeError read_replication(std::string_view value, ReplicationMode& mode) {
   const std::optional<bool> is_on = read_bool(value);
   if (!is_on.has_value()) {
     return StartupError{sqlstate::invalid_parameter_value,
-                        "invalid value for parameter \"replication\": " + quoted(value)};
+                        "invalid value for parameter \"replication\": " + quoted(value), "",
+                        "Valid values are: \"false\", 0, \"true\", 1, \"database\"."};
   }
   mode = *is_on ? ReplicationMode::physical : ReplicationMode::none;
   return std::nullopt;
@@ -313,10 +321,10 @@ std::optional<StartupError> read_startup_options(std::string_view options,
       error = put_option(settings, "-c ", word.substr(2));
     } else if (word.size() > 2 && word.substr(0, 2) == "--") {
       error = put_option(settings, "--", word.substr(2));
+    } else if (word == "--" && i + 1 == words.size()) {
+      break;
     } else {
-      error =
-          StartupError{sqlstate::syntax_error,
-                       "invalid command-line argument for server process: " + std::string(word)};
+      error = bad_option(word == "--" ? words[i + 1] : word);
     }
     if (error) return error;
   }

@@ -217,6 +217,7 @@ TEST_CASE("replication takes PostgreSQL's booleans and the word database") {
     CHECK(error.sqlstate == "22023");
     CHECK(error.message ==
           "invalid value for parameter \"replication\": \"" + std::string(bad) + "\"");
+    CHECK(error.hint == "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
   }
 }
 
@@ -259,18 +260,29 @@ TEST_CASE("a backslash in options keeps white space and itself") {
 }
 
 TEST_CASE("anything else in options is an error that names it") {
-  for (const std::string_view word :
-       {"-d", "x", "--", "-", "-B100", "-ca", "--a", "-c=1", "--=1"}) {
+  for (const std::string_view word : {"-d", "x", "-", "-B100", "-ca", "--a", "-- x"}) {
     const StartupError error = error_of_options("-c a=1 "s.append(word));
     CHECK(error.sqlstate == "42601");
     const std::string_view named = word.size() > 2 ? word.substr(2) : word;
     CHECK(error.message.find(named) != std::string::npos);
   }
-  CHECK(error_of_options("-c").message == "invalid command-line argument for server process: -c");
+  const StartupError error = error_of_options("-c");
+  CHECK(error.message == "invalid command-line argument for server process: -c");
+  CHECK(error.hint == "Try \"postgres --help\" for more information.");
   CHECK(error_of_options("-c a").message == "-c a requires a value");
   CHECK(error_of_options("--a").message == "--a requires a value");
-  CHECK(error_of_options("-c =1").message ==
-        "invalid command-line argument for server process: -c =1");
+  CHECK(error_of_options("-- -c a=1").message ==
+        "invalid command-line argument for server process: -c");
+  CHECK(settings_of(startup_with_options("-c a=1 --")) == "a=1;");
+  for (const std::string_view nameless : {"-c =1", "-c=1", "--=1"}) {
+    CHECK(error_of_options(nameless).sqlstate == "42704");
+    CHECK(error_of_options(nameless).message == "unrecognized configuration parameter \"\"");
+  }
+  const StartupError custom = error_of_options("-c a.b;c=1");
+  CHECK(custom.sqlstate == "42602");
+  CHECK(custom.message == "invalid configuration parameter name \"a.b;c\"");
+  CHECK(custom.detail ==
+        "Custom parameter names must be two or more simple identifiers separated by dots.");
   CHECK(error_of_options("-c a;b=1").sqlstate == "42704");
 }
 

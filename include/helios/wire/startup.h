@@ -93,6 +93,8 @@ struct StartupMessage {
 struct StartupError {
   std::string_view sqlstate;  // A constant of error_response.h.
   std::string message;
+  std::string_view detail = {};  // Constants, too.
+  std::string_view hint = {};
 };
 
 using StartupPacket =
@@ -110,8 +112,8 @@ using StartupPacket =
 void write_negotiation(MessageWriter& writer, const StartupMessage& startup);
 
 // Appends the settings that a value of `options` names (`-c name=value`, `-cname=value`,
-// `--name=value`; white space separates, a backslash escapes) to `settings`. Returns what is wrong
-// with them, or nothing.
+// `--name=value`; white space separates, a backslash escapes, `--` ends them) to `settings`.
+// Returns what is wrong with them, or nothing.
 [[nodiscard]] std::optional<StartupError> read_startup_options(
     std::string_view options, std::vector<StartupParameter>& settings);
 
