@@ -114,9 +114,8 @@ void Client::on_login_step(LoginStep step) noexcept {
       return on_logged_in();
     case LoginStep::failed:
       // A copy: the texts go with the login.
-      const std::string code = dialogue.sqlstate();
-      const std::string message = dialogue.message();
-      return fail_login(code, message, !is_passing(code));
+      const PoolError error = dialogue.error();
+      return fail_login(error.sqlstate, error.message, !is_passing(error.sqlstate));
   }
 }
 

@@ -195,7 +195,7 @@ void Backend::on_login_step(LoginStep step) noexcept {
     case LoginStep::done:
       return on_logged_in();
     case LoginStep::failed:
-      return fail_login({dialogue.sqlstate(), dialogue.message()});
+      return fail_login(dialogue.error());
   }
 }
 

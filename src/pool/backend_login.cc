@@ -28,6 +28,15 @@ std::string_view cut(std::string_view text, size_t size_max) noexcept {
   return text.substr(0, size);
 }
 
+// A server reads the start-up parameters behind the authentication, as it looks whether there is
+// room, whether the database is there, and whether the server is up. These it says of a parameter
+// (its name, its value, the right to set it, a library that it names) or of the right to connect.
+bool may_be_of_parameters(std::string_view sqlstate) noexcept {
+  const std::string_view kind = sqlstate.substr(0, 2);
+  return kind == "0A" || kind == "22" || kind == "25" || kind == "42" || sqlstate == "55P02" ||
+         sqlstate == "58P01";
+}
+
 }  // namespace
 
 BackendLogin::BackendLogin(const BackendLoginOptions& options, Random& random) noexcept
@@ -35,8 +44,8 @@ BackendLogin::BackendLogin(const BackendLoginOptions& options, Random& random) n
 
 LoginStep BackendLogin::fail(std::string_view sqlstate, std::string_view message) {
   state_ = State::failed;
-  sqlstate_ = sqlstate;
-  message_ = message;
+  error_.sqlstate = sqlstate;
+  error_.message = message;
   wipe(MutableByteSpan(output_));
   output_.clear();
   scram_password_.clear();
@@ -301,6 +310,10 @@ LoginStep BackendLogin::on_negotiate_version(ByteSpan body) {
 LoginStep BackendLogin::on_error(ByteSpan body) {
   const ErrorFields fields = read_error(body);
   server_refused_ = true;
+  error_.is_of_parameters = state_ == State::settings && !options_.parameters.empty() &&
+                            may_be_of_parameters(fields.sqlstate);
+  error_.detail = cut(fields.detail, error_size_max);
+  error_.hint = cut(fields.hint, error_size_max);
   return fail(fields.sqlstate.empty() ? sqlstate::connection_exception : fields.sqlstate,
               fields.message.empty() ? "the server refused the login without a reason"
                                      : cut(fields.message, error_size_max));

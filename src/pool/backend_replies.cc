@@ -228,7 +228,8 @@ void Backend::lose_to(const ErrorFields& fields) noexcept {
               fields.message.data());
   const bool is_plain = fields.sqlstate.size() == 5;
   const PoolError error{std::string(is_plain ? fields.sqlstate : sqlstate::connection_failure),
-                        std::string(fields.message)};
+                        std::string(fields.message), std::string(fields.detail),
+                        std::string(fields.hint)};
   Lessee* lessee = lessee_;
   // It reads no Terminate any more.
   close("the server has said that it ends", CloseReason::failed, true);

@@ -6,11 +6,16 @@
 
 namespace helios {
 
-// The error as clients get it and as it is logged.
+// As it is logged.
+[[nodiscard]] inline std::string connect_error_text(const PoolSpec& spec, const PoolError& cause) {
+  return "cannot connect to node \"" + spec.node->name + "\" (" + spec.node->label +
+         ") as user \"" + spec.login.user + "\": " + cause.message;
+}
+
+// As clients get it.
 [[nodiscard]] inline PoolError connect_error(const PoolSpec& spec, const PoolError& cause) {
-  return {cause.sqlstate, "cannot connect to node \"" + spec.node->name + "\" (" +
-                              spec.node->label + ") as user \"" + spec.login.user +
-                              "\": " + cause.message};
+  if (cause.is_of_parameters) return cause;
+  return {cause.sqlstate, connect_error_text(spec, cause)};
 }
 
 // A server that is starting up or stopping: it will be there soon.

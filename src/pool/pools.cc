@@ -191,13 +191,16 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   const PoolSpec& spec = entry.slice.spec();
   if (draining_ || entry.slice.is_superseded())
     return spec.node->health.on_abandoned(backend.attempt());
-  LOG_LIMITED(warning, "%s", connect_error(spec, error).message.c_str());
+  LOG_LIMITED(warning, "%s", connect_error_text(spec, error).c_str());
   if (is_nodes_fault(error, backend.is_answered())) return on_attempt_failed(backend, error);
   on_node_answered(backend);
   ++entry.failures_count;
   entry.last_error = connect_error(spec, error);
   backend.retry_at = now() + backoff(retry_first, retry_max, entry.failures_count, random_number());
-  if (!has_connection(spec)) fail_waiters(entry, entry.last_error, WaitFailure::node_error);
+  // The others of a single-use pool are of no help to who is refused what it asks for.
+  const bool is_in_vain = error.is_of_parameters && spec.limits.is_single_use;
+  if (is_in_vain || !has_connection(spec))
+    fail_waiters(entry, entry.last_error, WaitFailure::node_error);
 }
 
 std::optional<PoolError> Pools::failure_of(const PoolEntry& entry) const {

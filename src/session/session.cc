@@ -263,7 +263,7 @@ void Session::on_parameter(std::string_view name, std::string_view value) noexce
 void Session::on_skipped_error(const ErrorFields& fields) noexcept {
   PoolError error{
       std::string(fields.sqlstate.size() == 5 ? fields.sqlstate : sqlstate::internal_error),
-      std::string(fields.message)};
+      std::string(fields.message), std::string(fields.detail), std::string(fields.hint)};
   if (state_ == State::welcome) {
     // The client has sent nothing yet: the backend is as before, and fit for others once it is
     // quiet.
@@ -413,7 +413,8 @@ void Session::leave_queue(WaitFailure reason) noexcept {
 // --- The end ---
 
 // What the client was told last decides: an error may stand only between two messages.
-void Session::fail(std::string_view code, std::string_view message) noexcept {
+void Session::fail(std::string_view code, std::string_view message, std::string_view detail,
+                   std::string_view hint) noexcept {
   if (state_ == State::ending) return;
   if (state_ == State::leaving || !client_at_boundary_)
     return end("failed in the middle of a reply");
@@ -429,7 +430,7 @@ void Session::fail(std::string_view code, std::string_view message) noexcept {
                 message.data());
   }
   MessageWriter& writer = sessions_.pools().writer();
-  write_error(writer, Severity::fatal, code, message);
+  write_error(writer, Severity::fatal, code, message, detail, hint);
   stream_.send(writer.bytes());
   end("failed");
 }

@@ -31,6 +31,25 @@ bool is_ascii(const std::string& text) {
                      [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
+// Of these two a server says the name as it was given, and SET gives it in lower case.
+void use_spelling(std::string& message, const std::string& name) {
+  for (const std::string_view given : {"intervalstyle", "standard_conforming_strings"}) {
+    if (!equal_names(name, given)) continue;
+    const size_t at = message.find('"' + std::string(given) + '"');
+    if (at != std::string::npos) message.replace(at + 1, given.size(), name);
+  }
+}
+
+// Of an encoding that the database cannot be read in SET says that the value is invalid, and why;
+// a start-up only why.
+void name_conversion(PoolError& error) {
+  constexpr std::string_view begin = "Conversion between ";
+  if (error.sqlstate != sqlstate::feature_not_supported || !error.detail.starts_with(begin)) return;
+  error.message = std::exchange(error.detail, {});
+  error.message.front() = 'c';
+  if (error.message.ends_with('.')) error.message.pop_back();
+}
+
 // More than this and the table is made anew: clients choose the values.
 constexpr size_t spellings_max = 1024;
 
@@ -61,7 +80,7 @@ void Session::on_startup_packet(ByteSpan& input) noexcept {
   }
   StartupPacket packet = decode_startup(login_->assembler.body());
   if (auto* error = std::get_if<StartupError>(&packet))
-    return fail(error->sqlstate, error->message);
+    return fail(error->sqlstate, error->message, error->detail, error->hint);
   if (auto* cancel = std::get_if<CancelRequest>(&packet)) {
     login_->is_cancelling = true;
     return sessions_.on_cancel_request(*this, cancel->pid, cancel->key);
@@ -110,7 +129,7 @@ bool Session::take_settings(StartupMessage& startup) noexcept {
       // application name is treated as the server would; no other value of these has such letters.
       if (!equal_names(setting.name, "application_name")) {
         fail(sqlstate::invalid_parameter_value,
-             "invalid value for parameter \"" + setting.name + "\"");
+             "invalid value for parameter \"" + setting.name + "\": \"" + setting.value + "\"");
         return false;
       }
       for (char& c : setting.value)
@@ -264,10 +283,13 @@ void Session::ask_welcome() noexcept {
   finish_welcome();
 }
 
-// The server has refused the SET, in words about what we sent; the client's own is what it may see.
+// The server has refused the SET, in words about what we sent; the client gets what the server
+// would have said of its own.
 void Session::refuse_welcome(PoolError error) noexcept {
   const size_t at = error.message.find(date_style_base);
   if (at != std::string::npos) error.message.erase(at, date_style_base.size());
+  for (const auto& [name, value] : login_->wanted) use_spelling(error.message, name);
+  name_conversion(error);
   login_->refusal = std::move(error);
 }
 

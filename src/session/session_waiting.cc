@@ -43,8 +43,10 @@ void Session::send_wait_notice() noexcept {
 // No backend came in time. While the node fails its own error tells more than the wait.
 void Session::fail_wait() noexcept {
   leave_queue(WaitFailure::timed_out);
-  if (const auto cause = sessions_.pools().failure_of(*pool_))
+  if (const auto cause = sessions_.pools().failure_of(*pool_)) {
+    if (cause->is_of_parameters) return fail(*cause);
     return fail(cause->sqlstate, "query_wait_timeout: " + cause->message);
+  }
   fail(sqlstate::too_many_connections,
        "query_wait_timeout: no server connection became free in time");
 }

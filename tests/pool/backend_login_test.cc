@@ -57,8 +57,8 @@ struct Dialogue {
   // Feeds the message and checks that it ends the login.
   void refuses(char tag, std::string_view body, std::string_view sqlstate) {
     CHECK(feed(tag, body) == LoginStep::failed);
-    CHECK(login.sqlstate() == sqlstate);
-    CHECK_FALSE(login.message().empty());
+    CHECK(login.error().sqlstate == sqlstate);
+    CHECK_FALSE(login.error().message.empty());
     CHECK_FALSE(login.has_output());
   }
   LoginStep give_key() {
@@ -133,7 +133,7 @@ TEST_CASE("A start-up parameter that cannot be sent ends the login before it beg
     SeededRandom random(1);
     BackendLogin login(options, random);
     CHECK(login.start() == LoginStep::failed);
-    CHECK(login.sqlstate() == sqlstate::invalid_parameter_value);
+    CHECK(login.error().sqlstate == sqlstate::invalid_parameter_value);
     CHECK_FALSE(login.has_output());
   };
   BackendLoginOptions options = options_with("x");
@@ -225,7 +225,7 @@ TEST_CASE("A wrong password ends with the server's own error") {
   dialogue.refuses('E', error_body("28P01", "password authentication failed for user \"app\""),
                    "28P01");
   CHECK(dialogue.login.server_refused());
-  CHECK(dialogue.login.message() == "password authentication failed for user \"app\"");
+  CHECK(dialogue.login.error().message == "password authentication failed for user \"app\"");
 }
 
 TEST_CASE("A server that says ok before it has proved itself is not believed") {
@@ -336,9 +336,10 @@ TEST_CASE("A password that does not serve the server's method names the keys tha
   for (const auto& [password, request] : refusals) {
     Dialogue dialogue(options_with(password));
     dialogue.refuses('R', request, sqlstate::invalid_password);
-    CHECK(dialogue.login.message().find("node_user") != std::string::npos);
-    CHECK(dialogue.login.message().find("node_password") != std::string::npos);
-    if (!password.empty()) CHECK(dialogue.login.message().find(password) == std::string::npos);
+    CHECK(dialogue.login.error().message.find("node_user") != std::string::npos);
+    CHECK(dialogue.login.error().message.find("node_password") != std::string::npos);
+    if (!password.empty())
+      CHECK(dialogue.login.error().message.find(password) == std::string::npos);
   }
 }
 
@@ -346,13 +347,13 @@ TEST_CASE("Methods that are not supported are refused by name or number") {
   Dialogue plus;
   plus.refuses('R', auth(authentication_code::sasl, std::string_view("SCRAM-SHA-256-PLUS\0\0", 20)),
                sqlstate::feature_not_supported);
-  CHECK(plus.login.message().find("SCRAM-SHA-256-PLUS") != std::string::npos);
+  CHECK(plus.login.error().message.find("SCRAM-SHA-256-PLUS") != std::string::npos);
   Dialogue unknown;
   unknown.refuses('R', auth(authentication_code::sasl, std::string_view("OAUTHBEARER\0\0", 13)),
                   sqlstate::feature_not_supported);
   Dialogue gss;
   gss.refuses('R', auth(7), sqlstate::feature_not_supported);
-  CHECK(gss.login.message().find(" 7,") != std::string::npos);
+  CHECK(gss.login.error().message.find(" 7,") != std::string::npos);
 }
 
 TEST_CASE("Malformed messages are refused") {
@@ -446,19 +447,54 @@ TEST_CASE("A server cannot keep a login going with notices, nor send a message w
 TEST_CASE("A server's error is kept as it is, cut to size and complete without its parts") {
   Dialogue plain;
   plain.refuses('E', error_body("3D000", "database \"shop\" does not exist"), "3D000");
-  CHECK(plain.login.message() == "database \"shop\" does not exist");
+  CHECK(plain.login.error().message == "database \"shop\" does not exist");
   CHECK(plain.login.server_refused());
   Dialogue empty;  // CVE-2026-6666: an error without a SQLSTATE.
   empty.refuses('E', "", sqlstate::connection_exception);
   Dialogue no_state;
   no_state.refuses('E', std::string("Mgo away\0\0", 10), sqlstate::connection_exception);
-  CHECK(no_state.login.message() == "go away");
+  CHECK(no_state.login.error().message == "go away");
   Dialogue large;
   std::string text = "x";
-  while (text.size() < 5000) text += "\u00e4";
+  while (text.size() < 2 * BackendLogin::error_size_max) text += "\u00e4";
   large.refuses('E', error_body("XX000", text), "XX000");
-  CHECK(large.login.message().size() == 1023);  // One less than the limit: not within a character.
-  CHECK(text.starts_with(large.login.message()));
+  // One less than the limit: not within a character.
+  CHECK(large.login.error().message.size() == BackendLogin::error_size_max - 1);
+  CHECK(text.starts_with(large.login.error().message));
+}
+
+TEST_CASE(
+    "A refused start-up parameter is told apart from other refusals behind the authentication") {
+  MessageWriter writer;
+  write_error(writer, Severity::fatal, "22023", "message", "detail", "hint");
+  const std::string refusal(as_text(writer.bytes().subspan(5)));
+  BackendLoginOptions options = options_with("");
+  for (const bool has_parameters : {true, false}) {
+    for (const bool is_authenticated : {true, false}) {
+      if (!has_parameters) options.parameters.clear();
+      Dialogue dialogue(options);
+      if (is_authenticated) REQUIRE(dialogue.feed('R', auth_ok) == LoginStep::more);
+      dialogue.refuses('E', refusal, "22023");
+      const PoolError& error = dialogue.login.error();
+      CHECK(error.message == "message");
+      CHECK(error.detail == "detail");
+      CHECK(error.hint == "hint");
+      CHECK(error.is_of_parameters == (has_parameters && is_authenticated));
+    }
+  }
+  for (const char* code :
+       {"22023", "25001", "42501", "42602", "42704", "55P02", "58P01", "0A000"}) {
+    Dialogue dialogue;
+    REQUIRE(dialogue.feed('R', auth_ok) == LoginStep::more);
+    dialogue.refuses('E', error_body(code, "no"), code);
+    CHECK(dialogue.login.error().is_of_parameters);
+  }
+  for (const char* code : {"3D000", "53300", "55000", "57P03", "58000", "XX000"}) {
+    Dialogue dialogue;
+    REQUIRE(dialogue.feed('R', auth_ok) == LoginStep::more);
+    dialogue.refuses('E', error_body(code, "no"), code);
+    CHECK_FALSE(dialogue.login.error().is_of_parameters);
+  }
 }
 
 TEST_CASE("A password with a zero byte is not sent cut short") {

@@ -372,6 +372,11 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     if (name == "database") session.database_ = value;
     if (name != "user" && name != "database") session.startup_[name] = value;
   }
+  for (const auto& [name, error] : refused_parameters) {
+    if (!session.startup_.contains(name)) continue;
+    session.write(frame('R', std::string(4, '\0')) + error);
+    return session.end();
+  }
   session.kind_ = ServerSession::Kind::session;
   if (!verifier) return welcome(session);
   session.scram_ = std::make_unique<ScramServer>(*verifier, ScramUser::real);

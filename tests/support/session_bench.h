@@ -203,6 +203,8 @@ class ScriptedServer {
   std::function<void(const ServerSession&, const std::string&, const std::string&)> on_notified;
   // The server refuses logins with this error; empty: it accepts them.
   std::string login_error;
+  // Start-up parameters that it refuses behind the authentication, with these errors.
+  std::map<std::string, std::string> refused_parameters;
   // Connections are accepted and not answered.
   bool holds_logins = false;
   // So many more logins are answered.

@@ -502,6 +502,125 @@ def test_options_name_no_other_user():
             assert fields["C"] == "42704" and name in fields["M"], fields
 
 
+# What the server refuses of a start, by `options` and in the packet; where the server is asked, and where the pooler
+# knows as well as it.
+REFUSED_STARTS = [
+    *({"options": options} for options in (
+        "-c work_mem=abc",
+        "-cwork_mem=9999999999999",
+        "--work-mem=abc",
+        "-c no_such_parameter=1",
+        "-c role=nobody_at_all",
+        "-c session_authorization=nobody_at_all",
+        "-c enable_seqscan=perhaps",
+        "-c statement_timeout=-5",
+        "-c statement_timeout=5parsecs",
+        "-c default_transaction_isolation=none",
+        "-c default_tablespace=nowhere",
+        "-c search_path=\\\"",
+        "-c log_statement=all",
+        "-c shared_buffers=1GB",
+        "-c is_superuser=on",
+        "-c transaction_isolation=serializable",
+        "-c local_preload_libraries=no_such_library",
+        "-c a..b=1",
+        "-c TimeZone=No/Where",
+        "-c TimeZone=N\u00f6/Where",
+        "-c DateStyle=xyz",
+        "-c DateStyle=ISO,DMY,MDY",
+        "-c IntervalStyle=xyz",
+        "-c intervalstyle=xyz",
+        "-c client_encoding=nonsense",
+        "-c client_encoding=MULE_INTERNAL",
+        "-c Standard_Conforming_Strings=perhaps",
+        "-c a.b!c=1",
+        "-c a!b=1",
+        "-c user=bob",
+        "-c =1",
+        "-c x",
+        "--x",
+        "-c",
+        "-x",
+        "-",
+        "x",
+        "-- x",
+    )),
+    {"work_mem": "abc"},
+    {"work_mem": "v" * 9_000},
+    {"no_such_parameter": "1"},
+    {"role": "nobody_at_all"},
+    {"a.b c": "1"},
+    {"replication": "perhaps"},
+]
+
+
+def refusal(address, start):
+    """What a client that starts so is told, less where in its source the server says it."""
+    with wire.Conn(address) as conn:
+        try:
+            conn.login("bench", "app", **start)
+        except wire.ServerError as error:
+            assert conn.recv_to_end() == b"", "something behind the refusal"
+            return {code: text for code, text in error.fields.items() if code not in "FLR"}
+    raise AssertionError(f"{start} was taken")
+
+
+@runner.cases(1, 2)
+def test_refused_starts(cores):
+    """Who starts with what the server refuses is told so as by the server itself, and nobody else is told anything."""
+    with runner.fresh_proxy(cores=cores, max_connections=1) as proxy:
+        other_set = {"options": "-c work_mem=6MB"}
+        with proxy.client(**other_set) as holder, proxy.client(**other_set) as waiter:
+            holder.query("begin")
+            waiter.send(query("select 'served'"))
+            for start in REFUSED_STARTS:
+                told, expected = refusal(proxy.address, start), refusal(runner.cluster().address, start)
+                assert told == expected and told["S"] == told["V"] == "FATAL", (start, told, expected)
+            # Several at once, of one kind and of others.
+            several = [{"options": "-c work_mem=abc"}] * 3 + [{"options": "-c role=nobody_at_all"}, {"TimeZone": "x y"}]
+            expected = [refusal(runner.cluster().address, start) for start in several]
+            told = runner.in_threads([lambda s=start: refusal(proxy.address, s) for start in several])
+            assert told == expected, (told, expected)
+            with proxy.client(options="-c work_mem=5MB") as other:
+                assert other.value("show work_mem") == "5MB"
+            waiter.recv_quiet()
+            holder.query("commit")
+            assert waiter.result() == [["served"]]
+        assert "is down" not in proxy.log(), proxy.log()
+
+
+def test_refused_starts_in_session_mode():
+    """The same where clients keep a server connection from their login on; who is refused keeps none."""
+    with runner.fresh_proxy(max_connections=1, mode="session") as proxy:
+        for start in REFUSED_STARTS:
+            told, expected = refusal(proxy.address, start), refusal(runner.cluster().address, start)
+            assert told == expected, (start, told, expected)
+            with proxy.client() as client:
+                assert client.value("select 1") == "1"
+        assert "is down" not in proxy.log(), proxy.log()
+
+
+def test_a_start_that_is_refused_at_one_time():
+    """What the server refuses at one time and takes at another is refused and taken then."""
+    cluster = runner.cluster()
+    start = {"options": "-c role=passing"}
+    with runner.fresh_proxy(max_connections=2) as proxy:
+        expected = refusal(cluster.address, start)
+        assert refusal(proxy.address, start) == expected
+        cluster.run("create role passing; grant passing to bench")
+        try:
+            with proxy.client(**start) as client:
+                assert client.value("select current_user") == "passing"
+        finally:
+            cluster.run("drop role passing")
+        # The pool knows how its server welcomes; only the next server connection is refused.
+        runner.eventually(lambda: cluster.kill_idle() or not cluster.backends("usename = 'bench'"), what="their end")
+        with proxy.client(**start) as client:
+            client.send(query("select 1"))
+            fields = client.recv_last_error()
+            assert {code: fields[code] for code in expected} == expected, (fields, expected)
+
+
 def test_protocol_versions():
     """3.0 is taken as it is, 3.2 and what is newer are negotiated, unknown options are named."""
     proxy = runner.proxy()

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "helios/base/bytes.h"
+#include "helios/pool/pool_error.h"
 #include "helios/wire/backend_messages.h"
 #include "helios/wire/crypto.h"
 #include "helios/wire/scram.h"
@@ -47,7 +48,7 @@ enum class LoginStep : uint8_t {
   need_key,  // Derive the key for password(), salt() and rounds(), then call on_key(). Feed nothing
              // before.
   done,      // Logged in; parameters() and cancel_key() are there.
-  failed,    // sqlstate() and message() say why. Close the connection.
+  failed,    // error() says why. Close the connection.
 };
 
 class BackendLogin {
@@ -55,7 +56,7 @@ class BackendLogin {
   static constexpr size_t message_size_max = 64 * 1024;  // Body of one message.
   static constexpr size_t parameters_max = 256;
   static constexpr size_t parameters_size_max = 64 * 1024;  // Names and values together.
-  static constexpr size_t error_size_max = 1024;            // Of message(); the rest is cut.
+  static constexpr size_t error_size_max = 16 * 1024;  // Of each text of error(); the rest is cut.
   static constexpr size_t messages_max =
       1024;  // In one login: bounds a server that sends notices for ever.
 
@@ -89,9 +90,8 @@ class BackendLogin {
   [[nodiscard]] uint32_t process_id() const noexcept { return process_id_; }
   // 4 to 256 bytes (4 in protocol 3.0); empty when the server sent none (some poolers do not).
   [[nodiscard]] std::string_view cancel_key() const noexcept { return cancel_key_; }
-  // After `failed`: the server's own SQLSTATE and text, or ours.
-  [[nodiscard]] const std::string& sqlstate() const noexcept { return sqlstate_; }
-  [[nodiscard]] const std::string& message() const noexcept { return message_; }
+  // After `failed`: the server's own words, or ours.
+  [[nodiscard]] const PoolError& error() const noexcept { return error_; }
   // True when the server itself refused with an ErrorResponse.
   [[nodiscard]] bool server_refused() const noexcept { return server_refused_; }
 
@@ -144,8 +144,7 @@ class BackendLogin {
   bool server_refused_ = false;
   uint32_t process_id_ = 0;
   std::string cancel_key_;
-  std::string sqlstate_;
-  std::string message_;
+  PoolError error_;
 };
 
 }  // namespace helios

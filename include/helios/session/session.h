@@ -91,8 +91,11 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void cut() noexcept;
   // Ends the session with a FATAL error, if the client is at a message boundary. `reason` is for
   // the log.
-  [[gnu::cold]] void fail(std::string_view sqlstate, std::string_view message) noexcept;
-  [[gnu::cold]] void fail(const PoolError& error) noexcept { fail(error.sqlstate, error.message); }
+  [[gnu::cold]] void fail(std::string_view sqlstate, std::string_view message,
+                          std::string_view detail = {}, std::string_view hint = {}) noexcept;
+  [[gnu::cold]] void fail(const PoolError& error) noexcept {
+    fail(error.sqlstate, error.message, error.detail, error.hint);
+  }
   // A cancel request while the client waits for a backend: what it asked for is answered with an
   // error, never sent to a server, and the session goes on. Requires: state() is waiting.
   void cancel_wait() noexcept;
