@@ -500,7 +500,8 @@ void Backend::go_on_recovering() noexcept {
 // Nobody holds it any more. Returns who did, if anybody.
 [[gnu::hot]] Lessee* Backend::end_lease() noexcept {
   batch_.forget();
-  pinned_since = 0;
+  if (!pins_.is_empty()) [[unlikely]]
+    change_pins(0);
   if (lessee_ != nullptr)
     slice_->counters.use_time.record(static_cast<uint64_t>(pools_.now() - leased_at_));
   return std::exchange(lessee_, nullptr);
@@ -632,7 +633,7 @@ bool Backend::is_near_its_end(Nanoseconds now) const noexcept {
   const PoolLimits& limits = slice_->spec().limits;
   // A session keeps its backend for as long as it likes: a successor would wait for nothing.
   const bool is_kept =
-      state_ == State::leased && (limits.mode == LeaseMode::session || pinned_since != 0);
+      state_ == State::leased && (limits.mode == LeaseMode::session || !pins_.is_empty());
   if ((state_ != State::idle && state_ != State::leased) || is_kept) return false;
   return now >= expires_at_ - std::min(limits.max_lifetime / 10, replacement_lead_max);
 }

@@ -81,26 +81,6 @@ bool is_of_transaction(std::string_view name) {
 
 }  // namespace
 
-const char* to_text(PinReason reason) noexcept {
-  switch (reason) {
-    case PinReason::statement:
-      return "prepared statement";
-    case PinReason::setting:
-      return "parameter";
-    case PinReason::temporary:
-      return "temporary table";
-    case PinReason::cursor:
-      return "cursor";
-    case PinReason::lock:
-      return "advisory lock";
-    case PinReason::listening:
-      return "LISTEN";
-    case PinReason::library:
-      return "LOAD";
-  }
-  UNREACHABLE("pin reason");
-}
-
 std::string StateProbe::statement() const {
   if (!asks_settings) return std::string(statements_query);
   std::string text = "SELECT 's',name,";

@@ -96,6 +96,7 @@ void PoolGauges::add(const PoolGauges& other) noexcept {
   connecting += other.connecting;
   leased += other.leased;
   pinned += other.pinned;
+  pins.add(other.pins);
   idle += other.idle;
   settling += other.settling;
   closing += other.closing;
@@ -134,6 +135,7 @@ void Statistics::merge(const Statistics& other) {
     if (!is_new) known->second.figures.add(node.figures);
   }
   total.add(other.total);
+  pins.insert(pins.end(), other.pins.begin(), other.pins.end());
 }
 
 namespace {
@@ -159,13 +161,21 @@ PoolGauges gauges_of(Slice& slice, Nanoseconds now) noexcept {
 void count(PoolGauges& gauges, const Backend& backend, Nanoseconds now) noexcept {
   if (backend.state() == Backend::State::ended) return;  // Its permit is free, or has moved on.
   ++gauge_of(gauges, backend);
-  if (backend.pinned_since != 0) {
+  if (const Pins& pins = backend.pins(); !pins.is_empty()) {
     ++gauges.pinned;
-    gauges.oldest_pin = std::max(gauges.oldest_pin, now - backend.pinned_since);
+    for_each_reason(pins.reasons(), [&](PinReason reason) { ++gauges.pins[reason]; });
+    gauges.oldest_pin = std::max(gauges.oldest_pin, pins.longest(now));
   }
   const Nanoseconds age = now - backend.created_at;
   gauges.oldest_backend = std::max(gauges.oldest_backend, age);
   gauges.newest_backend = std::min(gauges.newest_backend, age);
+}
+
+PinStatistics pin_of(const Backend& backend, Nanoseconds now) {
+  const PoolSpec& spec = backend.slice().spec();
+  const Pins& pins = backend.pins();
+  return {backend.pinning_client(), spec.user,         spec.database,
+          backend.process_id(),     pins.longest(now), pins.text(now)};
 }
 
 // What tells most comes first, because the table cuts it.
@@ -184,8 +194,11 @@ Statistics Pools::statistics() noexcept {
   const Nanoseconds time = now();
   std::unordered_map<const Slice*, PoolGauges> gauges;
   for (auto& [key, entry] : entries_) gauges[&entry->slice] = gauges_of(entry->slice, time);
-  backends_.for_each([&](Backend& backend) { count(gauges[&backend.slice()], backend, time); });
   Statistics all = gone_;
+  backends_.for_each([&](Backend& backend) {
+    count(gauges[&backend.slice()], backend, time);
+    if (!backend.pins().is_empty()) all.pins.push_back(pin_of(backend, time));
+  });
   for (auto& [key, entry] : entries_) {
     const Slice& slice = entry->slice;
     const PoolSpec& spec = slice.spec();

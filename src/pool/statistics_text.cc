@@ -11,19 +11,21 @@ namespace {
 
 // More lines than this at once could overflow the log.
 constexpr size_t pools_shown_max = 100;
+constexpr size_t pins_shown_max = 100;
 // A name, or a pool's settings, are cut to this in the table.
 constexpr size_t name_size_max = 24;
 
 using Row = std::vector<std::string>;
 
 const Row column_names = {
-    "pool",         "node",           "backends",      "leased",    "pinned",   "longest pin",
-    "idle",         "connecting",     "settling",      "closing",   "free",     "clients",
-    "waiting",      "most",           "oldest",        "at once",   "waited",   "refused",
-    "failed",       "wait",           "connect",       "in use",    "connects", "failed connects",
-    "closed",       "tests",          "failed tests",  "recovered", "resets",   "pins",
-    "state probes", "moved in",       "moved out",     "overruns",  "parses",   "server parses",
-    "binds",        "oldest backend", "newest backend"};
+    "pool",        "node",          "backends",     "leased",         "pinned",
+    "longest pin", "pinned by",     "idle",         "connecting",     "settling",
+    "closing",     "free",          "clients",      "waiting",        "most",
+    "oldest",      "at once",       "waited",       "refused",        "failed",
+    "wait",        "connect",       "in use",       "connects",       "failed connects",
+    "closed",      "tests",         "failed tests", "recovered",      "resets",
+    "pins",        "state probes",  "moved in",     "moved out",      "overruns",
+    "parses",      "server parses", "binds",        "oldest backend", "newest backend"};
 
 std::string text_of(uint64_t number) {
   return std::to_string(number);
@@ -41,15 +43,22 @@ std::string limit_text(uint32_t limit) {
   return limit == 0 ? "" : "/" + std::to_string(limit);
 }
 
-// "5 (3 idle, 2 failed)": those that are not 0.
+// "3 idle, 2 failed": those that are not 0.
 template <typename Enum, Enum last>
-std::string reasons_text(const EnumCounts<Enum, last>& counts) {
+std::string parts_text(const EnumCounts<Enum, last>& counts) {
   std::string reasons;
   for (size_t i = 0; i < counts.size; ++i) {
     const Enum value = static_cast<Enum>(i);
     if (counts[value] == 0) continue;
     reasons += (reasons.empty() ? "" : ", ") + text_of(counts[value]) + " " + to_text(value);
   }
+  return reasons;
+}
+
+// "5 (3 idle, 2 failed)".
+template <typename Enum, Enum last>
+std::string reasons_text(const EnumCounts<Enum, last>& counts) {
+  const std::string reasons = parts_text(counts);
   return text_of(counts.total()) + (reasons.empty() ? "" : " (" + reasons + ")");
 }
 
@@ -77,6 +86,7 @@ Row row_of(std::string name, std::string node, const std::string& limit,
           text_of(gauges.leased),
           text_of(gauges.pinned),
           age_text(gauges.pinned, gauges.oldest_pin),
+          gauges.pinned == 0 ? "-" : parts_text(gauges.pins),
           text_of(gauges.idle),
           text_of(gauges.connecting),
           text_of(gauges.settling),
@@ -188,6 +198,25 @@ std::vector<std::string> table_lines(const Statistics& statistics) {
   lines.insert(lines.begin(), count_text(statistics.pools.size(), "pool") + " on " +
                                   count_text(statistics.nodes.size(), "node") +
                                   "; durations: median/99 of 100/longest");
+  return lines;
+}
+
+std::vector<std::string> pin_lines(const Statistics& statistics) {
+  std::vector<const PinStatistics*> pins;
+  for (const PinStatistics& pin : statistics.pins) pins.push_back(&pin);
+  const auto is_longer = [](const PinStatistics* a, const PinStatistics* b) {
+    return a->longest > b->longest;
+  };
+  std::stable_sort(pins.begin(), pins.end(), is_longer);
+  const size_t shown_count = std::min(pins.size(), pins_shown_max);
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < shown_count; ++i) {
+    const PinStatistics& pin = *pins[i];
+    lines.push_back("pin: client " + text_of(pin.client) + " of " + pin.user + "@" + pin.database +
+                    " keeps server process " + text_of(pin.process_id) + ": " + pin.reasons);
+  }
+  if (shown_count < pins.size())
+    lines.push_back("pin: and " + count_text(pins.size() - shown_count, "other"));
   return lines;
 }
 

@@ -11,6 +11,7 @@ namespace {
 
 void log_statistics(void*, const Statistics& statistics) noexcept {
   for (const std::string& line : table_lines(statistics)) LOG(info, "statistics: %s", line.c_str());
+  for (const std::string& line : pin_lines(statistics)) LOG(info, "%s", line.c_str());
 }
 
 }  // namespace

@@ -232,7 +232,6 @@ void Session::on_command_complete(std::string_view tag) noexcept {
   } else if (tag == "LOAD" && pool_->slice.spec().limits.follows_state() &&
              !session_state_.has_pin(PinReason::library)) {
     session_state_.on_library();
-    note_pin(PinReason::library);
   }
 }
 
@@ -320,12 +319,8 @@ void Session::on_backend_drained() noexcept {
   if (listening_ != nullptr && !draining_ && mode() != LeaseMode::session) advance_listening();
   if (backend_ == nullptr) return;
   if (is_pinned() && !draining_) {
-    if (mode() == LeaseMode::session) {
-      // Behind a RESET.
-      if (backend.cancels_in_flight() == 0) backend.apply_parameters(parameters_);
-      return;
-    }
-    if (!names_.empty() && backend.pinned_since == 0) note_pin(PinReason::statement);
+    note_pins();
+    // Behind a RESET, in session mode.
     if (backend.cancels_in_flight() == 0) backend.apply_parameters(parameters_);
     return;
   }

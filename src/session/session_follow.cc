@@ -249,15 +249,8 @@ void Session::on_state(const StateProbe& probe) noexcept {
   if (mode() != LeaseMode::session && policy() == StatePolicy::pin &&
       parameters_->settings() != pool_->welcome.settings)
     pins |= pin_bit(PinReason::setting);
-  PinReasons begun = session_state_.on_answer(probe, pins);
+  session_state_.on_answer(probe, pins);
   note_channels(probe);
-  // It is a pin when no hub can take it.
-  if (listening_ != nullptr && listening_->is_known)
-    begun &= static_cast<PinReasons>(~pin_bit(PinReason::listening));
-  for (uint8_t i = 0; i <= static_cast<uint8_t>(PinReason::library); ++i)
-    if ((begun & (1U << i)) != 0) note_pin(static_cast<PinReason>(i));
-  // The next release asks again if it has to.
-  if (session_state_.pins() == 0 && names_.empty()) backend_->pinned_since = 0;
 }
 
 // RESET leads to what the session began with. On a backend that is what its own login said; it is
@@ -306,12 +299,15 @@ bool Session::follow_sql_statements(const StateProbe& probe) noexcept {
   return !is_pinned;
 }
 
-void Session::note_pin(PinReason reason) noexcept {
-  ++pool_->slice.counters.pins[reason];
-  if (backend_->pinned_since == 0) backend_->pinned_since = sessions_.now();
-  LOG_LIMITED(info, "client %u of %s@%s keeps its server connection: %s",
-              sessions_.process_id_of(*this), pool_->slice.spec().user.c_str(),
-              pool_->slice.spec().database.c_str(), to_text(reason));
+// The backend stays: why, as far as that is known.
+[[gnu::hot]] void Session::note_pins() noexcept {
+  if (mode() == LeaseMode::session) return;
+  PinReasons reasons = session_state_.pins();
+  if (!names_.empty()) reasons |= pin_bit(PinReason::statement);
+  // What it listens to is a reason when no hub can take it.
+  if (listening_ != nullptr && listening_->is_known && !listening_->is_late)
+    reasons &= static_cast<PinReasons>(~pin_bit(PinReason::listening));
+  backend_->set_pins(reasons, sessions_.process_id_of(*this));
 }
 
 [[gnu::hot]] Cleaning Session::cleaning_needed() const noexcept {

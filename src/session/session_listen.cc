@@ -277,7 +277,7 @@ bool Session::is_changing_over() const noexcept {
 // There is no hub for it, or not yet: it keeps its backend.
 void Session::note_unheard() noexcept {
   if (state_ != State::leased || listening_->source() != SessionListening::Source::backend) return;
-  if (!std::exchange(listening_->is_late, true)) note_pin(PinReason::listening);
+  if (!std::exchange(listening_->is_late, true)) note_pins();
 }
 
 }  // namespace helios

@@ -147,14 +147,14 @@ bool SessionState::may_have_prepared() const noexcept {
          (details_ != nullptr && details_->may_prepare(details_->open_effects()));
 }
 
-PinReasons SessionState::on_answer(const StateProbe& probe, PinReasons reasons) noexcept {
+void SessionState::on_answer(const StateProbe& probe, PinReasons reasons) noexcept {
   ASSERT(is_asking());
   Details& own = *details_;
   own.is_asking = false;
   if (probe.has_failed() && ++own.attempts_count < attempts_max) {
     own.pending |= own.asked;
     own.has_stayed = true;
-    return 0;
+    return;
   }
   own.attempts_count = 0;
   PinReasons asked_pins = pin_bit(PinReason::setting);
@@ -170,9 +170,7 @@ PinReasons SessionState::on_answer(const StateProbe& probe, PinReasons reasons) 
     pins = static_cast<PinReasons>((pins & ~held_reasons) | probe.holdings());
   }
   pins |= reasons;
-  const PinReasons begun = static_cast<PinReasons>(pins & ~own.pins);
   own.pins = pins;
-  return begun;
 }
 
 void SessionState::on_released() noexcept {

@@ -160,6 +160,50 @@ TEST_CASE("the table has a line for each pool, each node and the total, whose ce
   for (const std::string& line : lines) CHECK(line.size() < 900);
 }
 
+TEST_CASE("the table says how many are pinned, by what, and for how long the oldest") {
+  const Nodes nodes;
+  Statistics here;
+  PoolStatistics pool = some_pool(nodes.main, "app", 5);
+  pool.figures.gauges.pinned = 2;
+  pool.figures.gauges.oldest_pin = seconds(12);
+  pool.figures.gauges.pins[PinReason::temporary] = 2;
+  pool.figures.gauges.pins[PinReason::lock] = 1;
+  here.add("a", pool);
+  here.add("b", some_pool(nodes.main, "other", 5));
+  Statistics there;
+  pool.figures.gauges.oldest_pin = seconds(2);
+  there.add("a", pool);
+  here.merge(there);
+  const auto lines = table_lines(here);
+  for (const size_t line : {size_t{2}, size_t{4}, size_t{5}}) {  // The pool, its node, the total.
+    CHECK(cell_of(lines, line, "pinned") == "4");
+    CHECK(cell_of(lines, line, "longest pin") == "12.0 s");
+    CHECK(cell_of(lines, line, "pinned by") == "4 temporary table, 2 advisory lock");
+  }
+  CHECK(cell_of(lines, 3, "pinned") == "0");
+  CHECK(cell_of(lines, 3, "longest pin") == "-");
+  CHECK(cell_of(lines, 3, "pinned by") == "-");
+}
+
+TEST_CASE("each pin has a line, the oldest first") {
+  Statistics here;
+  CHECK(pin_lines(here).empty());
+  here.pins.push_back({7, "app", "db", 4711, seconds(3), "advisory lock for 3.00 s"});
+  Statistics there;
+  there.pins.push_back({8, "me", "other", 4712, seconds(5), "LISTEN for 5.00 s"});
+  here.merge(there);
+  const auto lines = pin_lines(here);
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0] == "pin: client 8 of me@other keeps server process 4712: LISTEN for 5.00 s");
+  CHECK(lines[1] == "pin: client 7 of app@db keeps server process 4711: advisory lock for 3.00 s");
+  for (uint32_t i = 0; i < 200; ++i) here.pins.push_back({i, "me", "db", i, i, "x"});
+  const auto many = pin_lines(here);
+  REQUIRE(many.size() == 101);
+  CHECK(many[0] == lines[0]);
+  CHECK(many[2] == "pin: client 199 of me@db keeps server process 199: x");
+  CHECK(many[100] == "pin: and 102 others");
+}
+
 TEST_CASE("of very many pools the busiest are shown, and one line has the others") {
   const Nodes nodes;
   Statistics statistics;

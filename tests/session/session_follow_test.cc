@@ -445,6 +445,62 @@ TEST_CASE("what cannot follow keeps the backend until it is gone") {
   }
 }
 
+TEST_CASE("why a backend is pinned, and since when, is known as long as it is") {
+  for (const bool is_lost : {false, true}) {
+    SessionBench bench(following());
+    TestClient one(bench, 0, "me");
+    ServerSession& server = bench.server.only();
+    const auto pins = [&] { return bench.pools().statistics().pins; };
+    one.query("BEGIN");
+    one.query("CREATE TEMP TABLE t (x int)");
+    CHECK(pins().empty());  // It is not beyond its transaction.
+    one.query("COMMIT");
+    bench.pass(seconds(2));
+    one.query("SELECT pg_advisory_lock(1)");
+    bench.pass(seconds(3));
+    one.query("SELECT 1");
+    REQUIRE(pins().size() == 1);
+    CHECK(pins()[0].user == "me");
+    CHECK(pins()[0].database == "db");
+    CHECK(pins()[0].process_id == server.process_id());
+    CHECK(pins()[0].longest == seconds(5));
+    CHECK(pins()[0].reasons == "temporary table for 5.00 s, advisory lock for 3.00 s");
+    PoolGauges gauges = bench.pools().statistics().total.gauges;
+    CHECK(gauges.pinned == 1);
+    CHECK(gauges.pins[PinReason::temporary] == 1);
+    CHECK(gauges.pins[PinReason::lock] == 1);
+    one.query("DROP TABLE t");
+    CHECK(pins()[0].reasons == "advisory lock for 3.00 s");
+    // Again is anew.
+    one.query("CREATE TEMP TABLE t (x int)");
+    CHECK(pins()[0].reasons == "temporary table for 0 ns, advisory lock for 3.00 s");
+    CHECK(bench.slice().counters.pins[PinReason::temporary] == 2);
+    CHECK(bench.slice().counters.pins[PinReason::lock] == 1);
+    if (is_lost) {
+      server.reset();
+      bench.settle();
+    } else {
+      one.close();
+    }
+    CHECK(pins().empty());
+    gauges = bench.pools().statistics().total.gauges;
+    CHECK(gauges.pinned == 0);
+    CHECK(gauges.pins.total() == 0);
+  }
+}
+
+TEST_CASE("in session mode a backend is kept, and not pinned") {
+  BenchOptions options = following();
+  options.limits.mode = LeaseMode::session;
+  SessionBench bench(options);
+  TestClient one(bench, 0, "me");
+  one.query("CREATE TEMP TABLE t (x int)");
+  one.query("LOAD 'x'");
+  one.write(parse_message("s", "x") + sync_message());
+  CHECK(bench.pools().statistics().total.gauges.pinned == 0);
+  CHECK(bench.slice().counters.pins.total() == 0);
+}
+
 TEST_CASE("what is gone with the transaction keeps nothing") {
   SessionBench bench(following());
   TestClient one(bench, 0, "me");

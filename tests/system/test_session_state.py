@@ -3,6 +3,7 @@
 
 import contextlib
 import random
+import re
 import time
 
 from harness import runner, wire
@@ -490,6 +491,50 @@ def test_pins_work():
         two.query("select 1")
         assert one.value(PID) == pid
         one.query("unlisten *")
+
+
+@runner.cases(1, 2)
+def test_pins_can_be_seen(cores):
+    """Who keeps a server connection, which and why is in the statistics; that it begins and ends is in the log."""
+    duration = r"[\d.]+ (ns|us|ms|s)"
+    with runner.fresh_proxy(cores=cores, max_connections=3) as proxy, clients(proxy, 2) as (one, two):
+
+        def is_logged(pattern):
+            return len(re.findall(pattern + "$", proxy.log(), re.M)) == 1
+
+        one.query("create temp table held (x int)")
+        two.query("begin; select pg_advisory_lock(4711)")
+        two.query("create temp table held (x int); commit")
+        begun = {one: ["temporary table"], two: ["temporary table", "advisory lock"]}
+        for client, reasons in begun.items():
+            for reason in reasons:
+                line = f"client {client.pid} of bench@app keeps its server connection: {reason}"
+                runner.eventually(lambda l=line: is_logged(l), what=line)
+        rows = proxy.statistics()
+        for name in ("bench@app", "total"):
+            assert rows[name]["pinned"] == "2", rows[name]
+            assert rows[name]["pinned by"] == "2 temporary table, 1 advisory lock", rows[name]
+            assert re.fullmatch(duration, rows[name]["longest pin"]), rows[name]
+        for client, reasons in begun.items():
+            line = f"pin: client {client.pid} of bench@app keeps server process {client.value(PID)}: "
+            line += ", ".join(f"{reason} for {duration}" for reason in reasons)
+            runner.eventually(lambda l=line: is_logged(l), what=line)
+        # One ends by a statement, one by another, one with its client.
+        two.query("drop table held")
+        ended = "client {} of bench@app kept its server connection for " + duration + ": {}"
+        runner.eventually(lambda: is_logged(ended.format(two.pid, "temporary table")), what="its end")
+        rows = proxy.statistics()
+        assert rows["bench@app"]["pinned by"] == "1 temporary table, 1 advisory lock", rows["bench@app"]
+        two.query("select pg_advisory_unlock(4711)")
+        one.close()
+        for client, reasons in begun.items():
+            for reason in reasons:
+                line = ended.format(client.pid, reason)
+                runner.eventually(lambda l=line: is_logged(l), what=line)
+        row = proxy.statistics()["bench@app"]
+        assert (row["pinned"], row["pinned by"], row["longest pin"]) == ("0", "-", "-"), row
+        # Of two tables.
+        assert proxy.log().count("pin: client") == 4, proxy.log()
 
 
 def test_load_pins_to_the_end():

@@ -107,7 +107,7 @@ def test_pins(cores):
     with runner.fresh_proxy(cores=cores, max_connections=4) as proxy:
         with proxy.client("alice", "app") as one, proxy.client("alice", "app") as two:
             row = proxy.statistics()["alice@app"]
-            assert row["pinned"] == "0" and row["longest pin"] == "-" and row["pins"] == "0", row
+            assert row["pinned"] == "0" and row["longest pin"] == row["pinned by"] == "-" and row["pins"] == "0", row
             before_first = time.monotonic()
             one.query("create temporary table held (x int)")
             runner.eventually(lambda: age(proxy.statistics()["alice@app"]) > 0.5, what="half a second of a pin")
@@ -124,6 +124,7 @@ def test_pins(cores):
             for name in ("alice@app", ("node", "main"), "total"):
                 row = table[name]
                 assert row["pinned"] == row["leased"] == "2", row
+                assert row["pinned by"] == "1 temporary table, 1 advisory lock", row
                 assert row["pins"] == "2 (1 temporary table, 1 advisory lock)", row
                 # Three digits are shown; the pin may begin behind the answer.
                 assert age(row) <= 1.01 * (told - before_first), (row, told - before_first)
@@ -138,7 +139,7 @@ def test_pins(cores):
             two.query("select pg_advisory_unlock(5)")
             _, _, table = runner.eventually(lambda: pinned(0), what="no pin")
             row = table["alice@app"]
-            assert row["longest pin"] == "-" and row["pins"] == "2 (1 temporary table, 1 advisory lock)", row
+            assert row["longest pin"] == row["pinned by"] == "-" and row["pins"] == "2 (1 temporary table, 1 advisory lock)", row
 
 
 def test_sums_at_the_end():

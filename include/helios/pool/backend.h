@@ -37,6 +37,7 @@
 #include "helios/pool/ledger.h"
 #include "helios/pool/lessee.h"
 #include "helios/pool/parameters.h"
+#include "helios/pool/pins.h"
 #include "helios/pool/sent_batch.h"
 #include "helios/pool/slice.h"
 #include "helios/pool/state_probe.h"
@@ -140,8 +141,16 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Sends a statement of the pooler's own: its replies are swallowed, and Lessee::on_ready or
   // on_skipped_error tells of its end.
   void start_statement(std::string_view text) noexcept;
-  // For statistics: since when the lessee has had a reason to keep it; 0: it has none.
-  Nanoseconds pinned_since = 0;
+  // Why the lessee keeps it beyond its transaction, as of now; `client`: its number, for the log.
+  // With the lease they end. Requires: leased.
+  void set_pins(PinReasons reasons, uint32_t client) noexcept {
+    if (reasons == pins_.reasons()) return;
+    pinning_client_ = client;
+    change_pins(reasons);
+  }
+  [[nodiscard]] const Pins& pins() const noexcept { return pins_; }
+  // Whose they are. Requires: there are some.
+  [[nodiscard]] uint32_t pinning_client() const noexcept { return pinning_client_; }
   // Announces a message (Ledger::on_sent), then sends its bytes in pieces.
   void on_request(uint8_t tag) noexcept {
     if (batch_.is_kept()) batch_.add({{}, tag, LedgerAction::forward, 0});
@@ -334,6 +343,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void go_on_recovering() noexcept;
   void start_closing(CloseReason reason, bool mid_message) noexcept;
   Lessee* end_lease() noexcept;
+  [[gnu::cold]] void change_pins(PinReasons reasons) noexcept;
   void count_end(CloseReason reason) noexcept;
   void cancel_what_runs() noexcept;
   void end() noexcept;
@@ -368,6 +378,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   std::string resolve_error_;
   CoreId moving_to_ = 0;
   uint32_t cancels_in_flight_ = 0;
+  uint32_t pinning_client_ = 0;
+  Pins pins_;
   Nanoseconds expires_at_ = never;
   Nanoseconds leased_at_ = 0;
   Nanoseconds recovery_ends_at_ = 0;

@@ -13,26 +13,9 @@
 
 #include "helios/base/bytes.h"
 #include "helios/pool/parameters.h"
+#include "helios/pool/pins.h"
 
 namespace helios {
-
-// What keeps a backend with its client.
-enum class PinReason : uint8_t {
-  statement,  // A prepared statement by name.
-  setting,    // A parameter, where the pool's session_state says so.
-  temporary,  // A temporary table, or something else in pg_temp.
-  cursor,     // WITH HOLD.
-  lock,       // An advisory lock.
-  listening,
-  library,  // LOAD.
-};
-[[nodiscard]] const char* to_text(PinReason reason) noexcept;
-
-// Some of them.
-using PinReasons = uint8_t;
-[[nodiscard]] constexpr PinReasons pin_bit(PinReason reason) noexcept {
-  return static_cast<PinReasons>(1U << static_cast<uint8_t>(reason));
-}
 
 class StateProbe {
  public:

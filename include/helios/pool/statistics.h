@@ -21,7 +21,7 @@
 #include "helios/base/clock.h"
 #include "helios/base/enum_counts.h"
 #include "helios/base/histogram.h"
-#include "helios/pool/state_probe.h"
+#include "helios/pool/pins.h"
 
 namespace helios {
 
@@ -70,7 +70,7 @@ struct PoolCounters {
   uint64_t trials = 0;      // Connects that tried whether a node is back. Counted as connects, too.
   uint64_t recoveries = 0;  // Backends whose client went in the middle of something.
   uint64_t resets = 0;      // Cleaned between two leases.
-  EnumCounts<PinReason, PinReason::library> pins;  // Sessions that began to keep their backend.
+  PinCounts pins;           // Reasons for which sessions began to keep their backend.
   uint64_t state_probes = 0;     // Questions to servers about the state of a session.
   uint64_t moves_in = 0;         // Backends that came from another core.
   uint64_t moves_out = 0;        // Backends that went to one.
@@ -96,6 +96,7 @@ struct PoolGauges {
   uint64_t connecting = 0;  // To the end of the login.
   uint64_t leased = 0;
   uint64_t pinned = 0;  // Of these: kept by their session beyond its transaction.
+  PinCounts pins;       // Why; there may be several reasons for one.
   uint64_t idle = 0;
   uint64_t settling =
       0;                 // Between two leases: reset, tested, held back, or moving to another core.
@@ -138,11 +139,22 @@ struct NodeStatistics {
   PoolFigures figures;
 };
 
+// A backend that is kept by its session.
+struct PinStatistics {
+  uint32_t client = 0;  // The process id that it was told.
+  std::string user;
+  std::string database;
+  uint32_t process_id = 0;  // Of the server.
+  Nanoseconds longest = 0;  // Of its reasons.
+  std::string reasons;      // With how long each has lasted.
+};
+
 // Of one core, or of several.
 struct Statistics {
   std::map<std::string, PoolStatistics> pools;  // By their key.
   std::map<std::string, NodeStatistics> nodes;  // By name; with those of pools that have gone.
   PoolFigures total;
+  std::vector<PinStatistics> pins;
 
   // Counts a pool also for its node and in total.
   void add(const std::string& key, const PoolStatistics& pool);
@@ -158,6 +170,9 @@ struct Statistics {
 // busiest, and one line for the others), each node, and the total. Columns are at least two spaces
 // apart and never empty.
 [[nodiscard]] std::vector<std::string> table_lines(const Statistics& statistics);
+// A line for each pin, those that have lasted longest first; of very many, these, and a line for
+// the others.
+[[nodiscard]] std::vector<std::string> pin_lines(const Statistics& statistics);
 // The total in few lines.
 [[nodiscard]] std::vector<std::string> summary_lines(const Statistics& statistics);
 

@@ -314,7 +314,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool ask_state() noexcept;
   void restore_first(const StateProbe& probe) noexcept;
   [[nodiscard]] bool follow_sql_statements(const StateProbe& probe) noexcept;
-  void note_pin(PinReason reason) noexcept;
+  void note_pins() noexcept;
   [[nodiscard]] Cleaning cleaning_needed() const noexcept;
   void warn_unfollowed(const char* what) noexcept;
 

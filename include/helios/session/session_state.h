@@ -53,8 +53,7 @@ class SessionState {
     return details_ && (details_->open_effects() & sql_effect::reset) != 0;
   }
   // Its answer; `pins`: what pins of parameters and statements, as far as they were asked for.
-  // Returns the reasons to keep the backend that are new.
-  PinReasons on_answer(const StateProbe& probe, PinReasons pins) noexcept;
+  void on_answer(const StateProbe& probe, PinReasons pins) noexcept;
 
   // LOAD has succeeded: nothing undoes it.
   void on_library() { details().pins |= pin_bit(PinReason::library); }
