@@ -260,7 +260,7 @@ def test_unix_sockets():
                     assert client.value("select 1") == "1"
 
 
-@runner.cases(("app", "transaction"), ("bench", "transaction"), ("app", "session"))
+@runner.cases(("app", "transaction"), ("bench", "transaction"), ("app", "statement"))
 def test_small_pool_gathers_its_clients(user, mode):
     """Whichever core and socket a client of a small pool comes in by, one core serves it, with all it has asked for."""
     with tempfile.TemporaryDirectory(prefix="helios-") as directory:
@@ -276,7 +276,7 @@ def test_small_pool_gathers_its_clients(user, mode):
                     conn.login(user, "app", "app-secret", application_name=f"number {number}")
                     assert conn.parameters["application_name"] == f"number {number}", conn.parameters
                     assert conn.value("show application_name") == f"number {number}"
-                    # The process id that a client is told names its core.
+                    # The process id that a client is told names its core (but for that of a server, in session mode).
                     cores.add(conn.pid >> 22)
                     check_cancel(proxy, conn)
                     others.append(proxy.client("alice"))
