@@ -102,6 +102,7 @@ void compare_pools(Comparison& to, const Pool& before, const Pool& after) {
   to.compare("transaction_timeout", before.transaction_timeout, after.transaction_timeout);
   to.compare("client_idle_timeout", before.client_idle_timeout, after.client_idle_timeout);
   to.compare("session_state", before.session_state, after.session_state);
+  to.compare("harmless_functions", before.harmless_functions, after.harmless_functions);
   to.compare("max_prepared_statements", before.max_prepared_statements,
              after.max_prepared_statements);
   to.compare("max_prepared_statement_size", before.max_prepared_statement_size,

@@ -173,6 +173,8 @@ void apply_overrides(PoolConfig& pool, const PoolOverrides& overrides) noexcept 
   pool.transaction_timeout = overrides.transaction_timeout.value_or(pool.transaction_timeout);
   pool.client_idle_timeout = overrides.client_idle_timeout.value_or(pool.client_idle_timeout);
   pool.session_state = overrides.session_state.value_or(pool.session_state);
+  if (overrides.harmless_functions.has_value())
+    pool.harmless_functions = *overrides.harmless_functions;
   pool.max_prepared_statements =
       overrides.max_prepared_statements.value_or(pool.max_prepared_statements);
   pool.max_prepared_statement_size =

@@ -23,6 +23,7 @@ constexpr size_t password_size_max = 1024;
 constexpr size_t listen_count_max = 64;
 constexpr size_t address_size_max = 255;
 constexpr size_t connect_query_size_max = 16 * 1024;
+constexpr size_t harmless_functions_max = 1000;
 constexpr Nanoseconds duration_max = seconds(365LL * 24 * 3600);
 constexpr NumberRange total_range = {0, 1'000'000};
 
@@ -46,6 +47,15 @@ constexpr std::array<ClientAuth, 3> auths = {ClientAuth::scram_sha_256, ClientAu
 
 std::string quoted(std::string_view text) {
   return "\"" + std::string(text) + "\"";
+}
+
+// "name" or "schema.name".
+bool is_function_name(std::string_view text) {
+  if (text.find_first_of("()\"';, \t\n\r") != std::string_view::npos) return false;
+  const size_t dot = text.find('.');
+  const std::string_view name = text.substr(dot == std::string_view::npos ? 0 : dot + 1);
+  return dot != 0 && !name.empty() && name.find('.') == std::string_view::npos &&
+         text.size() <= 2 * name_size_max;
 }
 
 // Reads one document. Lives for one call of load_config_text.
@@ -72,6 +82,7 @@ class Loader {
   void read_user(const TomlTable& table);
 
   [[nodiscard]] PoolOverrides read_overrides(Section& section);
+  [[nodiscard]] std::optional<std::vector<std::string>> read_functions(Section& section);
   [[nodiscard]] std::string read_name(Section& section, std::string_view kind);
   void read_node_login(Section& section, std::string& user, std::string& password);
   void check_password(Section& section, const UserConfig& user);
@@ -310,12 +321,29 @@ PoolOverrides Loader::read_overrides(Section& section) {
   pool.client_idle_timeout = section.duration("client_idle_timeout", or_off);
   if (const auto state = section.choice("session_state", session_state_names); state.has_value())
     pool.session_state = session_states[*state];
+  pool.harmless_functions = read_functions(section);
   pool.max_prepared_statements = section.number("max_prepared_statements", min_range);
   pool.max_prepared_statement_size = section.byte_count("max_prepared_statement_size", size_range);
   pool.max_client_statements_size = section.byte_count("max_client_statements_size", size_range);
   pool.max_client_notifications_size =
       section.byte_count("max_client_notifications_size", size_range);
   return pool;
+}
+
+std::optional<std::vector<std::string>> Loader::read_functions(Section& section) {
+  auto entries = section.texts("harmless_functions", harmless_functions_max, 0);
+  if (!entries.has_value()) return std::nullopt;
+  std::vector<std::string> functions;
+  for (Section::LocatedText& entry : *entries) {
+    if (!is_function_name(entry.text)) {
+      section.error_at(entry.place, "harmless_functions",
+                       quoted(entry.text) +
+                           " is no name of a function: \"name\" or \"schema.name\", without "
+                           "quotes or parentheses");
+    }
+    functions.push_back(std::move(entry.text));
+  }
+  return functions;
 }
 
 std::string Loader::read_name(Section& section, std::string_view kind) {

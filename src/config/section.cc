@@ -56,16 +56,18 @@ std::optional<std::string> Section::secret(std::string_view key, size_t size_max
 }
 
 std::optional<std::vector<Section::LocatedText>> Section::texts(std::string_view key,
-                                                                size_t count_max) {
+                                                                size_t count_max,
+                                                                size_t count_min) {
   const TomlEntry* entry = look_up(key);
   if (entry == nullptr) return std::nullopt;
   if (entry->value.kind != TomlKind::list) {
     wrong_kind(key, entry->value, "a list of strings");
     return std::nullopt;
   }
-  if (entry->value.items.empty() || entry->value.items.size() > count_max) {
-    error(key, std::to_string(entry->value.items.size()) + " entries are out of range: 1 to " +
-                   std::to_string(count_max));
+  const size_t count = entry->value.items.size();
+  if (count < count_min || count > count_max) {
+    error(key, std::to_string(count) + " entries are out of range: " + std::to_string(count_min) +
+                   " to " + std::to_string(count_max));
     return std::nullopt;
   }
   std::vector<LocatedText> result;

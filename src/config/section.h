@@ -42,13 +42,14 @@ class Section {
   [[nodiscard]] std::optional<std::string> text_or_nothing(std::string_view key, size_t size_max);
   // As text(); notes whether the secret stands in the file.
   [[nodiscard]] std::optional<std::string> secret(std::string_view key, size_t size_max);
-  // One to `count_max` strings. Places are those of the items.
+  // From `count_min` to `count_max` strings. Places are those of the items.
   struct LocatedText {
     std::string text;
     Place place;
   };
   [[nodiscard]] std::optional<std::vector<LocatedText>> texts(std::string_view key,
-                                                              size_t count_max);
+                                                              size_t count_max,
+                                                              size_t count_min = 1);
   // Requires: 0 <= range.min, range.max <= UINT32_MAX.
   [[nodiscard]] std::optional<uint32_t> number(std::string_view key, NumberRange range);
   [[nodiscard]] std::optional<uint32_t> power_of_two(std::string_view key, NumberRange range);

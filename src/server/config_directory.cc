@@ -60,6 +60,7 @@ PoolLimits to_limits(const PoolConfig& pool) {
   limits.time_limits.transaction = pool.transaction_timeout;
   limits.time_limits.client_idle = pool.client_idle_timeout;
   limits.session_state = to_policy(pool.session_state);
+  limits.harmless_functions = pool.harmless_functions;
   limits.max_prepared_statements = pool.max_prepared_statements;
   limits.max_prepared_statement_size = pool.max_prepared_statement_size;
   limits.max_client_statements_size = pool.max_client_statements_size;

@@ -48,13 +48,15 @@ TEST_CASE("each entry that differs is one line, with every key") {
   CHECK(lines == wanted);
 }
 
-TEST_CASE("sizes are told with their unit") {
+TEST_CASE("lists are told whole, and sizes with their unit") {
   Config after = some_config();
+  after.pool.harmless_functions = {"f", "app.g"};
   after.pool.max_prepared_statement_size = 2 * 1024 * 1024;
   after.pool.max_client_notifications_size = 1024;
   after.users[0].pool.max_client_statements_size = 3000;
   const std::vector<std::string> wanted = {
-      "[pool]: max_prepared_statement_size \"1MiB\" -> \"2MiB\", max_client_notifications_size "
+      "[pool]: harmless_functions [] -> [\"f\", \"app.g\"], max_prepared_statement_size \"1MiB\" "
+      "-> \"2MiB\", max_client_notifications_size "
       "\"1MiB\" -> \"1KiB\"",
       "user \"app\": max_client_statements_size unset -> \"3000\""};
   CHECK(entry_changes(some_config(), after) == wanted);

@@ -62,6 +62,7 @@ TEST_CASE("every key of a pool reaches it") {
   config.pool.transaction_timeout = seconds(10);
   config.pool.client_idle_timeout = seconds(11);
   config.pool.session_state = SessionStateMode::warn;
+  config.pool.harmless_functions = {"f", "app.g"};
   config.pool.max_prepared_statements = 43;
   config.pool.max_prepared_statement_size = 2048;
   config.pool.max_client_statements_size = 4096;
@@ -87,6 +88,7 @@ TEST_CASE("every key of a pool reaches it") {
   expected.time_limits.transaction = seconds(10);
   expected.time_limits.client_idle = seconds(11);
   expected.session_state = StatePolicy::warn;
+  expected.harmless_functions = {"f", "app.g"};
   expected.max_prepared_statements = 43;
   expected.max_prepared_statement_size = 2048;
   expected.max_client_statements_size = 4096;

@@ -113,6 +113,9 @@ struct PoolConfig {
   Nanoseconds transaction_timeout = 0;
   Nanoseconds client_idle_timeout = 0;
   SessionStateMode session_state = SessionStateMode::follow;
+  // Functions that are not PostgreSQL's own and change nothing in the session: as they are called,
+  // "name" or "schema.name".
+  std::vector<std::string> harmless_functions;
   // Prepared statements that follow their clients: on each backend; 0: they pin instead.
   uint32_t max_prepared_statements = 200;
   uint64_t max_prepared_statement_size = 1024 * 1024;      // Larger ones pin.
@@ -145,6 +148,7 @@ struct PoolOverrides {
   std::optional<Nanoseconds> transaction_timeout;
   std::optional<Nanoseconds> client_idle_timeout;
   std::optional<SessionStateMode> session_state;
+  std::optional<std::vector<std::string>> harmless_functions;
   std::optional<uint32_t> max_prepared_statements;
   std::optional<uint64_t> max_prepared_statement_size;
   std::optional<uint64_t> max_client_statements_size;
