@@ -29,6 +29,13 @@ void sql_quick_look_short(benchmark::State& state) {
 }
 BENCHMARK(sql_quick_look_short);
 
+void sql_quick_look_calls(benchmark::State& state) {
+  look_repeatedly(state,
+                  "SELECT count(*) FROM users WHERE lower(name) = 'x' AND id IN (1, 2) AND "
+                  "(age > 3 OR created_at < now())");
+}
+BENCHMARK(sql_quick_look_calls);
+
 void sql_quick_look_long(benchmark::State& state) {
   look_repeatedly(state, "INSERT INTO t VALUES ('" + std::string(64 * 1024, 'x') + "')");
 }

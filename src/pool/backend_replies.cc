@@ -324,7 +324,7 @@ void Backend::finish_error(ByteSpan body) noexcept {
                 fields.message.data());
     return close("the server reported an error");
   }
-  if (!skipping_) return;
+  if (!skipping_) return lessee_->on_error();
   if (probe_ == nullptr || fatal_seen_) return lessee_->on_skipped_error(fields);
   LOG_LIMITED(warning, "server process %u on %s does not tell its state: %.*s", process_id_,
               address_.text().c_str(), static_cast<int>(fields.message.size()),

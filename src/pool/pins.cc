@@ -23,6 +23,12 @@ const char* to_text(PinReason reason) noexcept {
       return "LISTEN";
     case PinReason::library:
       return "LOAD";
+    case PinReason::slot:
+      return "temporary replication slot";
+    case PinReason::origin:
+      return "replication origin";
+    case PinReason::backup:
+      return "backup";
   }
   UNREACHABLE("pin reason");
 }

@@ -46,6 +46,9 @@ constexpr Holding all_holdings[] = {
     {PinReason::lock, "lock",
      "FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid "
      "OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"},
+    {PinReason::slot, "slot",
+     "FROM pg_catalog.pg_get_replication_slots() WHERE temporary AND active_pid "
+     "OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"},
 };
 
 void append_role(std::string& out, char kind) {

@@ -326,8 +326,8 @@ void Session::on_backend_drained() noexcept {
   }
   const Cleaning cleaning = cleaning_needed();
   if (is_pinned()) names_.clear();
-  if (session_state_.has_pin(PinReason::library)) {
-    drop_backend("a library was loaded");
+  if (session_state_.must_end()) {
+    drop_backend("what its client has there ends only with it");
   } else {
     backend_ = nullptr;
     session_state_.on_released();
@@ -384,7 +384,7 @@ void Session::try_leave() noexcept {
 void Session::abandon_backend(const char* reason) noexcept {
   if (backend_ == nullptr) return;
   if (in_message_ && forwarding_) return drop_backend(reason);
-  if (session_state_.has_pin(PinReason::library)) return drop_backend(reason);
+  if (session_state_.must_end()) return drop_backend(reason);
   const Cleaning cleaning = cleaning_needed();
   session_state_.on_released();
   std::exchange(backend_, nullptr)->recover(reason, cleaning);

@@ -30,7 +30,7 @@ constexpr size_t text_begin_min = 1024;
 
 // What is looked after where the rest is only warned of: the names of statements are the client's
 // own, and so are its literals.
-constexpr uint16_t warned_effects =
+constexpr uint32_t warned_effects =
     sql_effect::prepares | sql_effect::ends | sql_effect::literals | sql_effect::hidden;
 
 constexpr SqlEffects unknown_effects() {
@@ -46,6 +46,8 @@ const char* name_of(const SqlEffects& effects, bool with_settings) {
   if (effects.has(sql_effect::lock)) return "an advisory lock of the session";
   if (effects.has(sql_effect::listening)) return "LISTEN";
   if (effects.has(sql_effect::library)) return "LOAD";
+  if (effects.has(sql_effect::origin)) return "a replication origin of the session";
+  if (effects.has(sql_effect::backup)) return "a backup";
   if (!with_settings) return nullptr;
   if (effects.has(sql_effect::role)) return "SET of a role";
   const bool is_set = effects.has(sql_effect::setting) && !effects.has(sql_effect::reset);
@@ -111,7 +113,7 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
     if (reader_.header().tag == frontend_tag::parse)
       piece.remove_prefix(std::min(piece.find('\0') + 1, piece.size()));
   }
-  screen.add(piece, is_last);
+  screen.add(piece, is_last, harmless_functions());
   if (!is_last || screen.is_harmless()) return;
   if (reader_.header().tag == frontend_tag::parse)
     return note_statement(name_reader_.name(), unknown_effects());
@@ -156,7 +158,8 @@ void Session::screen_text(std::string_view piece, bool is_first, bool is_last) n
 
 // As a rule a quick look at the text tells that it has no effect here.
 bool Session::is_harmless(std::string_view text) const noexcept {
-  return !session_state_.may_hold() && is_plainly_harmless(text) && !makes_temporary();
+  return !session_state_.may_hold() && is_plainly_harmless(text, harmless_functions()) &&
+         !makes_temporary();
 }
 
 [[gnu::hot]] SqlEffects Session::effects_of_text(std::string_view text) const noexcept {
@@ -166,7 +169,7 @@ bool Session::is_harmless(std::string_view text) const noexcept {
 
 // Of one that is bound at another time, when there may be something that it ends.
 SqlEffects Session::effects_of_statement(std::string_view text) const noexcept {
-  SqlEffects effects = effects_of(text, has_standard_strings());
+  SqlEffects effects = effects_of(text, has_standard_strings(), harmless_functions());
   if (makes_temporary()) effects.bits |= sql_effect::temporary;
   return effects;
 }

@@ -9,28 +9,37 @@ namespace helios {
 namespace {
 
 // What a server is asked about when it may have changed.
-constexpr uint16_t asked_effects = sql_effect::setting | sql_effect::role | sql_effect::temporary |
-                                   sql_effect::cursor | sql_effect::lock | sql_effect::listening |
-                                   sql_effect::unseen | sql_effect::reset | sql_effect::reported |
-                                   sql_effect::prepares | sql_effect::ends;
-constexpr uint16_t holding_effects = sql_effect::temporary | sql_effect::cursor | sql_effect::lock |
-                                     sql_effect::listening | sql_effect::unseen;
+constexpr uint32_t asked_effects =
+    sql_effect::setting | sql_effect::role | sql_effect::temporary | sql_effect::cursor |
+    sql_effect::lock | sql_effect::listening | sql_effect::unseen | sql_effect::reset |
+    sql_effect::reported | sql_effect::prepares | sql_effect::ends | sql_effect::slot |
+    sql_effect::origin | sql_effect::origin_end | sql_effect::backup | sql_effect::backup_end;
+constexpr uint32_t holding_effects = sql_effect::temporary | sql_effect::cursor | sql_effect::lock |
+                                     sql_effect::listening | sql_effect::unseen | sql_effect::slot;
 
 // What a rollback does not undo.
-constexpr uint16_t staying_effects = sql_effect::lock | sql_effect::unseen | sql_effect::prepares;
+constexpr uint32_t staying_effects = sql_effect::lock | sql_effect::unseen | sql_effect::prepares |
+                                     sql_effect::slot | sql_effect::origin | sql_effect::backup;
 
 constexpr PinReasons held_reasons = pin_bit(PinReason::temporary) | pin_bit(PinReason::cursor) |
-                                    pin_bit(PinReason::lock) | pin_bit(PinReason::listening);
+                                    pin_bit(PinReason::lock) | pin_bit(PinReason::listening) |
+                                    pin_bit(PinReason::slot);
 
-PinReasons pins_of(uint16_t effects) {
+// Those of which no server tells.
+constexpr uint32_t told_effects =
+    sql_effect::origin | sql_effect::origin_end | sql_effect::backup | sql_effect::backup_end;
+constexpr PinReasons told_reasons = pin_bit(PinReason::origin) | pin_bit(PinReason::backup);
+
+PinReasons pins_of(uint32_t effects) {
   PinReasons pins = 0;
-  const auto add = [&](uint16_t bit, PinReason reason) {
+  const auto add = [&](uint32_t bit, PinReason reason) {
     if ((effects & (bit | sql_effect::unseen)) != 0) pins |= pin_bit(reason);
   };
   add(sql_effect::temporary, PinReason::temporary);
   add(sql_effect::cursor, PinReason::cursor);
   add(sql_effect::lock, PinReason::lock);
   add(sql_effect::listening, PinReason::listening);
+  if ((effects & sql_effect::slot) != 0) pins |= pin_bit(PinReason::slot);
   return pins;
 }
 
@@ -56,18 +65,46 @@ void SessionState::add(const SqlEffects& effects, bool is_executed) {
   if (is_executed) note_literals(effects.bits);
 }
 
-void SessionState::add_bits(uint16_t bits) {
+void SessionState::add_bits(uint32_t bits) {
   if (bits == 0) return;
   Details& own = details();
-  if ((bits & sql_effect::executes) != 0)
-    bits |= own.prepared_effects & static_cast<uint16_t>(~sql_effect::prepares);
+  if ((bits & sql_effect::executes) != 0) bits |= own.prepared_effects & ~sql_effect::prepares;
   if ((bits & sql_effect::unseen) != 0) own.is_dirty = true;
   // Without anything that is held nothing can end.
-  if (!may_hold()) bits &= static_cast<uint16_t>(~sql_effect::ends);
+  if (!may_hold()) bits &= ~sql_effect::ends;
+  note_told(bits);
   own.pending |= bits & asked_effects;
 }
 
-void SessionState::note_literals(uint16_t bits) {
+void SessionState::note_error() {
+  // PostgreSQL drops a session's temporary slots then.
+  if (has_pin(PinReason::slot)) details_->pending |= sql_effect::ends;
+  if (must_ask()) details_->has_failed = true;
+}
+
+// Of a text that begins and ends it the order is not known: it may be there.
+void SessionState::note_told(uint32_t bits) {
+  const auto note = [&](uint32_t begin, uint32_t end, PinReason reason) {
+    if ((bits & begin) != 0) {
+      details_->told_pins |= pin_bit(reason);
+      details_->begun_pins |= pin_bit(reason);
+    } else if ((bits & end) != 0) {
+      details_->told_pins &= static_cast<PinReasons>(~pin_bit(reason));
+    }
+  };
+  note(sql_effect::origin, sql_effect::origin_end, PinReason::origin);
+  note(sql_effect::backup, sql_effect::backup_end, PinReason::backup);
+}
+
+// Where something has failed it is not known what has ended.
+void SessionState::settle_told() {
+  Details& own = *details_;
+  if (std::exchange(own.has_failed, false))
+    own.told_pins |= own.begun_pins | (own.pins & told_reasons);
+  own.begun_pins = 0;
+}
+
+void SessionState::note_literals(uint32_t bits) {
   if ((bits & sql_effect::hidden) != 0) {
     start_own_context(Known::when_settled);
   } else if ((bits & (sql_effect::literals | sql_effect::unseen | sql_effect::executes)) != 0) {
@@ -119,7 +156,7 @@ void SessionState::on_unknown_bind() {
   for (const auto& [statement, bits] : details_->statements) execute(bits);
 }
 
-void SessionState::execute(uint16_t bits) {
+void SessionState::execute(uint32_t bits) {
   add_bits(bits);
   note_literals(bits);
 }
@@ -128,7 +165,7 @@ std::unique_ptr<StateProbe> SessionState::ask() {
   ASSERT(must_ask());
   ASSERT(!is_asking());
   Details& own = *details_;
-  own.asked = std::exchange(own.pending, uint16_t{0});
+  own.asked = std::exchange(own.pending, uint32_t{0});
   own.is_asking = true;
   own.has_stayed = false;
   auto probe = std::make_unique<StateProbe>();
@@ -169,16 +206,23 @@ void SessionState::on_answer(const StateProbe& probe, PinReasons reasons) noexce
   } else if (probe.asks_holdings) {
     pins = static_cast<PinReasons>((pins & ~held_reasons) | probe.holdings());
   }
-  pins |= reasons;
+  // Not before everything is answered.
+  if ((own.pending & told_effects) != 0) {
+    reasons |= own.pins & told_reasons;
+  } else {
+    settle_told();
+  }
+  pins = static_cast<PinReasons>((pins & ~told_reasons) | own.told_pins | reasons);
   own.pins = pins;
 }
 
 void SessionState::on_released() noexcept {
   if (details_ == nullptr) return;
   details_->pending = 0;
-  details_->pins = 0;
+  details_->pins = details_->told_pins = details_->begun_pins = 0;
   details_->attempts_count = 0;
   details_->own_context_until = Known::now;
+  details_->has_failed = false;
   details_->is_asking = false;
   details_->is_dirty = false;
   details_->is_unknown = false;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "helios/pool/parameters.h"
 #include "helios/session/sql_scanner.h"
+#include "session/sql_calls.h"
 
 namespace helios {
 namespace {
@@ -23,27 +25,35 @@ constexpr Letters all(uint8_t letter) {
   return Letters{} + letter;
 }
 
-// Three letters of each telling word, so rare that few other queries have them: t-emp, set_con-fig,
-// a-dvi-sory. Behind a semicolon follows another statement; U& begins letters by their numbers.
-// Looks at 18 letters for what begins in the first 16.
-bool has_telling_letters_here(const char* text) {
-  const Letters a = load(text), b = load(text + 1), c = load(text + 2);
-  const Letters x = a | 0x20, y = b | 0x20, z = c | 0x20;  // In lower case.
-  const auto found = ((x == all('e')) & (y == all('m')) & (z == all('p'))) |
-                     ((x == all('f')) & (y == all('i')) & (z == all('g'))) |
-                     ((x == all('d')) & (y == all('v')) & (z == all('i'))) |
-                     ((x == all('u')) & (b == all('&'))) | (a == all(';'));
+template <typename Mask>
+[[gnu::always_inline]] inline Letters to_letters(const Mask& mask) {
+  Letters letters;
+  static_assert(sizeof(letters) == sizeof(mask));
+  std::memcpy(&letters, &mask, sizeof(letters));
+  return letters;
+}
+
+// One of 16 letters is in it.
+template <typename Mask>
+[[gnu::always_inline]] inline bool is_any(const Mask& mask) {
   uint64_t halves[2];
-  static_assert(sizeof(halves) == sizeof(found));
-  std::memcpy(halves, &found, sizeof(halves));
+  static_assert(sizeof(halves) == sizeof(mask));
+  std::memcpy(halves, &mask, sizeof(halves));
   return (halves[0] | halves[1]) != 0;
 }
 
-// The first eight letters of a word in lower case, as a number.
-constexpr uint64_t code_of(std::string_view word) {
-  uint64_t code = 0;
-  for (const char c : word.substr(0, 8)) code = code << 8 | (static_cast<uint8_t>(c) | 0x20);
-  return code;
+// Three letters of each telling word, so rare that few other queries have them: t-emp, set_con-fig,
+// a-dvi-sory. Behind a semicolon follows another statement; U& begins letters by their numbers.
+// Looks at 18 letters for what begins in the first 16, and notes the parentheses among these.
+[[gnu::always_inline]] inline bool has_telling_letters_here(const char* text,
+                                                            Letters& parentheses) {
+  const Letters a = load(text), b = load(text + 1), c = load(text + 2);
+  const Letters x = a | 0x20, y = b | 0x20, z = c | 0x20;  // In lower case.
+  parentheses |= to_letters(a == all('('));
+  return is_any(((x == all('e')) & (y == all('m')) & (z == all('p'))) |
+                ((x == all('f')) & (y == all('i')) & (z == all('g'))) |
+                ((x == all('d')) & (y == all('v')) & (z == all('i'))) |
+                ((x == all('u')) & (b == all('&'))) | (a == all(';')));
 }
 
 constexpr bool is_letter(char c) {
@@ -85,7 +95,9 @@ bool is_plain_text(const SqlToken& token) {
          is_ascii(token.text) && token.text.find_first_of("'\\") == std::string_view::npos;
 }
 
-uint16_t effects_of_function(std::string_view name) {
+// Of a function of PostgreSQL's own that does something to the session; nothing: of another one.
+// (set_config is read by itself.)
+std::optional<uint32_t> effects_of_function(std::string_view name) {
   constexpr std::string_view prefixes[] = {"pg_advisory_", "pg_try_advisory_"};
   for (const std::string_view prefix : prefixes) {
     if (!begins_with_word(name, prefix)) continue;
@@ -93,7 +105,26 @@ uint16_t effects_of_function(std::string_view name) {
     if (begins_with_word(name, "xact")) return 0;
     return begins_with_word(name, "unlock") ? sql_effect::ends : sql_effect::lock;
   }
-  return 0;
+  struct Function {
+    std::string_view name;
+    uint32_t bits;
+  };
+  constexpr Function functions[] = {
+      {"pg_create_physical_replication_slot", sql_effect::slot},
+      {"pg_create_logical_replication_slot", sql_effect::slot},
+      {"pg_copy_physical_replication_slot", sql_effect::slot},
+      {"pg_copy_logical_replication_slot", sql_effect::slot},
+      {"pg_drop_replication_slot", sql_effect::ends},
+      {"pg_replication_origin_session_setup", sql_effect::origin},
+      {"pg_replication_origin_session_reset", sql_effect::origin_end},
+      {"pg_backup_start", sql_effect::backup},
+      {"pg_backup_stop", sql_effect::backup_end},
+      {"pg_start_backup", sql_effect::backup},  // Up to PostgreSQL 14.
+      {"pg_stop_backup", sql_effect::backup_end},
+  };
+  for (const Function& function : functions)
+    if (equals_word(name, function.name)) return function.bits;
+  return std::nullopt;
 }
 
 constexpr std::string_view known_statements[] = {
@@ -107,8 +138,10 @@ constexpr std::string_view known_statements[] = {
 // Reads a text statement by statement.
 class EffectsReader {
  public:
-  EffectsReader(std::string_view text, bool standard_strings)
-      : scanner_(text, standard_strings), token_(scanner_.next()) {}
+  EffectsReader(std::string_view text, bool standard_strings, HarmlessFunctions harmless)
+      : text_(text), harmless_(harmless), scanner_(text, standard_strings) {
+    advance();
+  }
 
   SqlEffects read() {
     while (!is_at_end()) {
@@ -120,12 +153,12 @@ class EffectsReader {
   }
 
  private:
-  void add(uint16_t bits) { effects_.bits = static_cast<uint16_t>(effects_.bits | bits); }
+  void add(uint32_t bits) { effects_.bits |= bits; }
   [[nodiscard]] bool is_at_end() const {
     return token_.kind == SqlTokenKind::end || token_.kind == SqlTokenKind::unsure;
   }
   [[nodiscard]] bool is_statement_over() const { return is_at_end() || token_.is_symbol(';'); }
-  void advance() { token_ = scanner_.next(); }
+  void advance();
   // Moves over a word if it is the next.
   bool take(std::string_view word) {
     if (!token_.is_word(word)) return false;
@@ -145,6 +178,8 @@ class EffectsReader {
   void read_into();
   void read_set_config();
   void note_word();
+  void note_call();
+  [[nodiscard]] bool is_of_create(const SqlToken& before) const;
   void skip_parentheses();
   std::string_view take_parameter_name();
   void note_parameter(std::string_view name);
@@ -152,12 +187,42 @@ class EffectsReader {
   void note_reset(std::string_view name);
   void note_value(std::string_view name, const SqlToken& value);
 
+  std::string_view text_;
+  HarmlessFunctions harmless_;
   SqlScanner scanner_;
   SqlToken token_;
+  SqlToken last_;  // The one before.
+  // The last name, with what stands before it.
+  SqlCall call_;
+  enum class Create : uint8_t { no, index, other };
+  Create create_ = Create::no;  // What the statement creates.
+  // There was a parenthesis behind which a call may stand at once: DISTINCT ON (), OPERATOR().
+  bool may_follow_parenthesis_ = false;
   SqlEffects effects_;
 };
 
+void EffectsReader::advance() {
+  const SqlToken before_last = last_;
+  last_ = token_;
+  token_ = scanner_.next();
+  if (!token_.is_any_name()) return;
+  if (last_.is_symbol('.')) {
+    call_.is_deep = !before_last.is_any_name() || call_.schema.kind != SqlTokenKind::end;
+    call_.schema = before_last;
+    call_.name = token_;
+    return;
+  }
+  call_ = {token_, {}, false, last_, false};
+  if (last_.is_symbol(':')) {
+    const char* const colon = last_.text.data();
+    call_.is_cast = colon > text_.data() && colon[-1] == ':';
+  }
+  if (token_.is_word("operator") || (token_.is_word("on") && last_.is_word("distinct")))
+    may_follow_parenthesis_ = true;
+}
+
 void EffectsReader::read_statement() {
+  create_ = Create::no;
   while (token_.is_symbol('(')) advance();  // Around a query.
   if (token_.is_word("explain")) skip_explain();
   if (token_.is_word("prepare") && !skip_prepare()) return;
@@ -167,7 +232,7 @@ void EffectsReader::read_statement() {
   if (take("create")) return read_create();
   struct Simple {
     std::string_view word;
-    uint16_t bits;
+    uint32_t bits;
   };
   constexpr Simple simple[] = {
       {"listen", sql_effect::listening}, {"unlisten", sql_effect::ends},
@@ -316,7 +381,8 @@ void EffectsReader::read_discard() {
 void EffectsReader::read_create() {
   if (take("or")) (void)take("replace");
   if (!take("local")) (void)take("global");
-  const uint16_t before = effects_.bits;
+  const uint32_t before = effects_.bits;
+  create_ = token_.is_word("index") || token_.is_word("unique") ? Create::index : Create::other;
   if (token_.is_word("temp") || token_.is_word("temporary")) add(sql_effect::temporary);
   SqlToken last[3];
   while (!is_statement_over()) {
@@ -331,8 +397,7 @@ void EffectsReader::read_create() {
   // It ends with the transaction.
   const bool is_dropped =
       last[0].is_word("on") && last[1].is_word("commit") && last[2].is_word("drop");
-  if (is_dropped && (before & sql_effect::temporary) == 0)
-    effects_.bits = static_cast<uint16_t>(effects_.bits & ~sql_effect::temporary);
+  if (is_dropped && (before & sql_effect::temporary) == 0) effects_.bits &= ~sql_effect::temporary;
 }
 
 // The statements of a function that begins with BEGIN ATOMIC: they run when it is called.
@@ -375,8 +440,28 @@ void EffectsReader::note_word() {
   const SqlToken word = token_;
   advance();
   if (!word.is_any_name() || !token_.is_symbol('(')) return;
-  if (word.is_name("set_config")) return read_set_config();
-  add(effects_of_function(word.text));
+  note_call();
+  if (word.is_name("set_config")) read_set_config();
+}
+
+// The last name has a parenthesis behind it.
+void EffectsReader::note_call() {
+  const SqlToken& name = call_.name;
+  const bool is_own = call_.schema.kind == SqlTokenKind::end || call_.schema.is_name("pg_catalog");
+  const std::optional<uint32_t> known = effects_of_function(name.text);
+  add(known.value_or(0));
+  if (is_own && (known.has_value() || name.is_name("set_config"))) return;
+  if (is_of_catalog(call_) || is_no_call(call_, harmless_)) return;
+  // An alias with names of columns.
+  if (call_.before.is_symbol(')') && !may_follow_parenthesis_) return;
+  if (!is_of_create(call_.before)) add(sql_effect::unseen);
+}
+
+// CREATE INDEX ON table (...), ... USING method (...).
+bool EffectsReader::is_of_create(const SqlToken& before) const {
+  if (create_ == Create::no) return false;
+  return before.is_word("using") ||
+         (create_ == Create::index && (before.is_word("on") || before.is_word("only")));
 }
 
 // Inside the parentheses behind set_config: name, value, is_local.
@@ -402,7 +487,7 @@ void EffectsReader::read_set_config() {
       if (argument == 1 && tokens_count == 1) value = token_;
       is_local = argument == 2 && tokens_count == 1 && token_.is_word("true");
       if (token_.is_name("set_config")) is_nested = true;
-      if (token_.is_any_name()) add(effects_of_function(token_.text));
+      if (token_.is_symbol('(') && last_.is_any_name()) note_call();
     }
     advance();
   }
@@ -425,8 +510,9 @@ void SqlEffects::add_name(std::string_view name) noexcept {
   names[names_count++] = name;
 }
 
-SqlEffects effects_of(std::string_view text, bool standard_strings) noexcept {
-  return EffectsReader(text, standard_strings).read();
+SqlEffects effects_of(std::string_view text, bool standard_strings,
+                      HarmlessFunctions harmless) noexcept {
+  return EffectsReader(text, standard_strings, harmless).read();
 }
 
 namespace {
@@ -491,33 +577,66 @@ bool begins_commonly(std::string_view text) noexcept {
   }
 }
 
-// It has letters of a word that may change something, or of a second statement.
-[[gnu::hot]] bool has_telling_letters(std::string_view text) noexcept {
+// One of the parentheses from text[first] on may be that of a call.
+[[gnu::hot, gnu::noinline]] bool has_call(std::string_view text, size_t first, bool is_begin,
+                                          HarmlessFunctions harmless) noexcept {
+  for (size_t place = text.find('(', first); place != text.npos; place = text.find('(', place + 1))
+    if (!is_harmless_parenthesis(text, place, is_begin, harmless)) return true;
+  return false;
+}
+
+// It has letters of a word that may change something, or of a second statement, or calls a function
+// that is not known. Parentheses are looked at from text[first] on. `is_begin`: nothing is missing
+// at the front of the text.
+[[gnu::hot]] bool is_suspect(std::string_view text, size_t first, bool is_begin,
+                             HarmlessFunctions harmless) noexcept {
   constexpr size_t step = sizeof(Letters);
-  for (; text.size() >= step + 2; text.remove_prefix(step))
-    if (has_telling_letters_here(text.data())) return true;
-  if (text.empty()) return false;
-  char rest[step + 4] = {};
-  std::memcpy(rest, text.data(), text.size());
-  return has_telling_letters_here(rest) ||
-         (text.size() > step && has_telling_letters_here(rest + 2));
+  Letters parentheses{};
+  size_t i = 0;
+  for (; text.size() - i >= step + 2; i += step)
+    if (has_telling_letters_here(text.data() + i, parentheses)) return true;
+  if (i < text.size()) {
+    char rest[step + 4] = {};
+    std::memcpy(rest, text.data() + i, text.size() - i);
+    if (has_telling_letters_here(rest, parentheses)) return true;
+    const bool is_more = text.size() - i > step;
+    if (is_more && has_telling_letters_here(rest + 2, parentheses)) return true;
+  }
+  return is_any(parentheses) && has_call(text, first, is_begin, harmless);
 }
 
 }  // namespace
 
-bool is_plainly_harmless(std::string_view text) noexcept {
-  return begins_plainly(text) && !has_telling_letters(without_end(text));
+bool is_plainly_harmless(std::string_view text, HarmlessFunctions harmless) noexcept {
+  return begins_plainly(text) && !is_suspect(without_end(text), 0, true, harmless);
 }
 
-void TextScreen::add(std::string_view piece, bool is_last) noexcept {
+void TextScreen::add(std::string_view piece, bool is_last, HarmlessFunctions harmless) noexcept {
   if (is_last) piece = without_end(piece);
   if (is_first_ && !begins_plainly(piece)) is_harmless_ = false;
-  char seam[4] = {last_letters_[0], last_letters_[1]};
-  const size_t size = piece.copy(seam + 2, 2);
-  if (has_telling_letters({seam, size + 2}) || has_telling_letters(piece)) is_harmless_ = false;
+  // What begins before this piece.
+  std::array<char, 2 * last_letters_max> seam;
+  std::copy_n(last_letters_.begin(), last_size_, seam.begin());
+  const size_t begin_size = piece.copy(seam.data() + last_size_, last_letters_max);
+  const std::string_view seam_text(seam.data(), last_size_ + begin_size);
+  if (is_suspect(seam_text, last_size_, is_last_all_, harmless)) is_harmless_ = false;
+  if (is_suspect(piece, is_first_ ? 0 : begin_size, is_first_, harmless)) is_harmless_ = false;
   is_first_ = false;
-  last_letters_ = {seam[size], seam[size + 1]};
-  if (piece.size() > 2) (void)piece.substr(piece.size() - 2).copy(last_letters_.data(), 2);
+  keep_last(piece);
+}
+
+void TextScreen::keep_last(std::string_view piece) noexcept {
+  if (piece.size() >= last_letters_max) {
+    is_last_all_ = is_last_all_ && last_size_ == 0 && piece.size() == last_letters_max;
+    last_size_ =
+        piece.substr(piece.size() - last_letters_max).copy(last_letters_.data(), last_letters_max);
+    return;
+  }
+  const size_t kept = std::min(last_size_, last_letters_max - piece.size());
+  is_last_all_ = is_last_all_ && kept == last_size_;
+  std::copy(last_letters_.begin() + static_cast<ptrdiff_t>(last_size_ - kept),
+            last_letters_.begin() + static_cast<ptrdiff_t>(last_size_), last_letters_.begin());
+  last_size_ = kept + piece.copy(last_letters_.data() + kept, piece.size());
 }
 
 }  // namespace helios

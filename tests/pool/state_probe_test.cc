@@ -40,8 +40,8 @@ TEST_CASE("only what may have changed is asked") {
   probe.asks_holdings = true;
   for (const std::string_view part :
        {"SELECT 'c','app.x',", "current_setting('it''s.y',true)", "'temporary'", "'cursor'",
-        "'lock'", "pg_listening_channels()", ";BEGIN;RESET SESSION AUTHORIZATION;RESET ROLE;",
-        ";ROLLBACK"})
+        "'lock'", "'slot'", "pg_listening_channels()",
+        ";BEGIN;RESET SESSION AUTHORIZATION;RESET ROLE;", ";ROLLBACK"})
     CHECK(contains(probe.statement(), part));
 }
 
@@ -96,7 +96,9 @@ TEST_CASE("what is held is told by name") {
   StateProbe probe;
   add(probe, {"h", "lock", ""});
   add(probe, {"h", "temporary", ""});
-  CHECK(probe.holdings() == (pin_bit(PinReason::lock) | pin_bit(PinReason::temporary)));
+  add(probe, {"h", "slot", ""});
+  CHECK(probe.holdings() ==
+        (pin_bit(PinReason::lock) | pin_bit(PinReason::temporary) | pin_bit(PinReason::slot)));
 }
 
 TEST_CASE("an answer that cannot be read is none") {

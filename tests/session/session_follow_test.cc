@@ -541,7 +541,8 @@ TEST_CASE("LOAD keeps the backend to the client's end, and ends it") {
 
 TEST_CASE("what cannot be seen through is asked about, and the backend cleaned") {
   for (const std::string text :
-       {"DO ''", "CALL p()", "REFURBISH", "SELECT set_config(x,y,false)"}) {
+       {"DO ''", "CALL p()", "REFURBISH", "SELECT set_config(x,y,false)", "SELECT f(1)",
+        "SELECT * FROM app.f(1)", "INSERT INTO t (a) VALUES (\"F\"(1))"}) {
     SessionBench bench(following());
     TestClient one(bench, 0, "me");
     TestClient other(bench, 0, "me");
@@ -552,6 +553,68 @@ TEST_CASE("what cannot be seen through is asked about, and the backend cleaned")
     CHECK(server.state.settings.empty());
     one.query("SELECT 1");
     CHECK(server.state.settings == Settings{{"work_mem", "64"}});
+  }
+}
+
+TEST_CASE("a function that is known to be harmless costs nothing") {
+  BenchOptions options = following();
+  options.limits.harmless_functions = {"f", "app.g"};
+  SessionBench bench(options);
+  TestClient one(bench, 0, "me");
+  one.query("SELECT f(1), app.g(2)");
+  one.query("INSERT INTO t (a) VALUES (F(1))");
+  CHECK(bench.slice().counters.state_probes == 0);
+  one.query("SELECT g(1)");
+  CHECK(bench.slice().counters.state_probes == 1);
+}
+
+TEST_CASE("a prepared statement that calls an unknown function cleans each time it is bound") {
+  const std::string text = "SELECT f($1)";
+  for (const std::string name : {"", "p"}) {
+    SessionBench bench(following());
+    TestClient one(bench, 0, "me");
+    ServerSession& server = bench.server.only();
+    one.write(parse_message(name, text) + sync_message());
+    server.log.clear();
+    for (int i = 0; i < 2; ++i) {
+      one.write(bind_message("", name) + execute_message() + sync_message());
+      CHECK(take_texts(server) == Texts{question, cleaning});
+      if (name.empty()) one.write(parse_message(name, text) + sync_message());
+      server.log.clear();
+    }
+  }
+}
+
+TEST_CASE("what ends only with its backend keeps it, and ends it when its client goes") {
+  struct Lasting {
+    const char* begin;
+    const char* end;
+    PinReason reason;
+  };
+  constexpr Lasting all[] = {
+      {"SELECT pg_create_physical_replication_slot('s',false,true)",
+       "SELECT pg_drop_replication_slot('s')", PinReason::slot},
+      {"SELECT pg_replication_origin_session_setup('o')",
+       "SELECT pg_replication_origin_session_reset()", PinReason::origin},
+      {"SELECT pg_backup_start('b')", "SELECT * FROM pg_backup_stop()", PinReason::backup}};
+  for (const auto& [begin, end, reason] : all) {
+    SessionBench bench(following());
+    TestClient one(bench, 0, "me");
+    TestClient other(bench, 0, "me");
+    one.query(begin);
+    CHECK(bench.slice().counters.pins[reason] == 1);
+    other.query("SELECT 1");
+    CHECK(bench.slice().waiters_count() == 1);
+    one.query(end);
+    CHECK(other.take_tags() == "TDCZ");
+    CHECK(bench.server.sessions().size() == 1);
+    one.query(begin);
+    other.query("SELECT 1");
+    CHECK(bench.slice().waiters_count() == 1);
+    one.close();
+    CHECK(other.take_tags() == "TDCZ");
+    CHECK(bench.server.sessions().size() == 2);
+    CHECK(bench.slice().counters.pins[reason] == 2);
   }
 }
 

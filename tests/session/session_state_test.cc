@@ -5,7 +5,7 @@
 namespace helios {
 namespace {
 
-SqlEffects effects(uint16_t bits) {
+SqlEffects effects(uint32_t bits) {
   SqlEffects made;
   made.bits = bits;
   return made;
@@ -106,6 +106,79 @@ TEST_CASE("an answer that never comes leaves what may be held as a pin, and the 
   state.on_released();
   CHECK(state.pins() == 0);
   CHECK(!state.is_dirty());
+}
+
+// Of which the texts alone tell.
+struct Told {
+  uint32_t begin, end;
+  PinReason reason;
+};
+constexpr Told all_told[] = {{sql_effect::origin, sql_effect::origin_end, PinReason::origin},
+                             {sql_effect::backup, sql_effect::backup_end, PinReason::backup}};
+
+// The next answer of the server: what it began to pin.
+PinReasons settle(SessionState& state) {
+  REQUIRE(state.must_ask());
+  const PinReasons before = state.pins();
+  state.on_answer(*state.ask(), 0);
+  return static_cast<PinReasons>(state.pins() & ~before);
+}
+
+TEST_CASE("what no server tells pins from its beginning to its end, as the texts say") {
+  for (const auto& [begin, end, reason] : all_told) {
+    SessionState state;
+    state.add(effects(begin));
+    CHECK(state.must_end());
+    CHECK(settle(state) == pin_bit(reason));
+    state.add(effects(sql_effect::lock));
+    CHECK(settle(state) == 0);
+    CHECK(state.has_pin(reason));
+    state.add(effects(end));
+    CHECK(settle(state) == 0);
+    CHECK(state.pins() == 0);
+    CHECK(!state.must_end());
+    // In one transaction.
+    state.add(effects(begin));
+    state.add(effects(end));
+    CHECK(settle(state) == 0);
+    CHECK(state.pins() == 0);
+    state.add(effects(end));
+    state.add(effects(begin));
+    CHECK(settle(state) == pin_bit(reason));
+    state.on_released();
+    CHECK(!state.must_end());
+  }
+}
+
+TEST_CASE("what no server tells stays a pin where it is not known to have ended") {
+  for (const auto& [begin, end, reason] : all_told) {
+    SessionState state;
+    // Both in one text.
+    state.add(effects(begin | end));
+    CHECK(settle(state) == pin_bit(reason));
+    // Something has failed.
+    state.add(effects(end));
+    state.on_error();
+    (void)settle(state);
+    CHECK(state.has_pin(reason));
+    // While the server is asked about something else.
+    state.add(effects(sql_effect::lock));
+    const auto probe = state.ask();
+    state.add(effects(end));
+    state.on_answer(*probe, 0);
+    CHECK(state.has_pin(reason));
+    state.on_error();
+    (void)settle(state);
+    CHECK(state.has_pin(reason));
+    state.add(effects(end));
+    (void)settle(state);
+    CHECK(state.pins() == 0);
+    // Begun and ended, and one of them has failed.
+    state.add(effects(begin));
+    state.add(effects(end));
+    state.on_error();
+    CHECK(settle(state) == pin_bit(reason));
+  }
 }
 
 TEST_CASE("what is prepared in SQL counts when it is executed") {

@@ -11,13 +11,14 @@ namespace {
 
 // "setting unseen (app.x app.y)"; without `literals` and `hidden`.
 std::string effects_text(std::string_view text, bool standard_strings = true) {
-  constexpr std::string_view names[] = {"setting",   "role",     "temporary", "cursor", "lock",
-                                        "listening", "library",  "unseen",    "reset",  "ends",
-                                        "prepares",  "executes", "reported"};
+  constexpr std::string_view names[] = {
+      "setting", "role",  "temporary", "cursor",     "lock",     "listening", "library",
+      "unseen",  "reset", "ends",      "prepares",   "executes", "reported",  "literals",
+      "hidden",  "slot",  "origin",    "origin_end", "backup",   "backup_end"};
   const SqlEffects effects = effects_of(text, standard_strings);
   std::string all;
   for (size_t i = 0; i < std::size(names); ++i) {
-    if (!effects.has(static_cast<uint16_t>(1 << i))) continue;
+    if (!effects.has((uint32_t{1} << i) & ~(sql_effect::literals | sql_effect::hidden))) continue;
     all += (all.empty() ? "" : " ") + std::string(names[i]);
   }
   if (effects.names_count == 0) return all;
@@ -126,7 +127,7 @@ TEST_CASE("names of custom parameters are known, or it is said that they are not
 TEST_CASE("set_config is read where its arguments can be") {
   CHECK(effects_text("select set_config('work_mem', '1MB', false)") == "setting");
   CHECK(effects_text("select pg_catalog.set_config('app.x', $1, false), 2") == "setting (app.x)");
-  CHECK(effects_text("SELECT SET_CONFIG ( E'app.x' , f(1, 2) , false)") == "setting (app.x)");
+  CHECK(effects_text("SELECT SET_CONFIG ( E'app.x' , lower(1, 2) , false)") == "setting (app.x)");
   CHECK(effects_text("select \"set_config\"('app.x', 'y', $1)") == "setting (app.x)");
   CHECK(effects_text("insert into t values (set_config('role', 'x', false))") == "role");
   CHECK(effects_text("select set_config('app.x', $1, true)").empty());
@@ -246,6 +247,24 @@ TEST_CASE("what cannot be seen through is called so") {
     CAPTURE(text);
     CHECK(effects_text(text) == "unseen");
   }
+}
+
+TEST_CASE("functions of replication and of backups are known") {
+  CHECK(effects_text("select pg_create_physical_replication_slot('a', false, true)") == "slot");
+  CHECK(
+      effects_text("select * from pg_catalog.pg_create_logical_replication_slot('a', 'b', true)") ==
+      "slot");
+  CHECK(effects_text("select PG_COPY_LOGICAL_REPLICATION_SLOT('a', 'b', true)") == "slot");
+  CHECK(effects_text("select pg_drop_replication_slot('a')") == "ends");
+  CHECK(effects_text("select pg_replication_origin_session_setup('a')") == "origin");
+  CHECK(effects_text("select pg_replication_origin_session_reset()") == "origin_end");
+  CHECK(effects_text("select pg_backup_start('a')") == "backup");
+  CHECK(effects_text("select * from pg_backup_stop(false)") == "backup_end");
+  CHECK(effects_text("select pg_start_backup('a', false, false)") == "backup");
+  CHECK(effects_text("select pg_stop_backup(false)") == "backup_end");
+  CHECK(effects_text("select pg_advisory_unlock_all()") == "ends");
+  CHECK(effects_text("select my.pg_backup_start('a')") == "unseen backup");
+  CHECK(!is_plainly_harmless("select pg_backup_start('a')"));
 }
 
 TEST_CASE("each statement of a text counts") {
@@ -394,7 +413,7 @@ TEST_CASE("what looks harmless is") {
     if (!is_plainly_harmless(text)) continue;
     ++harmless_count;
     // What is not closed is an error to the server, and does nothing.
-    const uint16_t left = effects.bits & static_cast<uint16_t>(~sql_effect::ends);
+    const uint32_t left = effects.bits & ~sql_effect::ends;
     CAPTURE(text);
     CHECK((left == 0 || left == sql_effect::unseen));
   }

@@ -83,11 +83,14 @@ std::optional<std::string> ScriptedState::run(std::string_view text) {
   struct Holding {
     std::string_view begin, name;
   };
-  constexpr Holding begins[] = {
-      {"CREATE TEMP ", "temporary"}, {"DECLARE ", "cursor"}, {"SELECT pg_advisory_lock(", "lock"}};
+  constexpr Holding begins[] = {{"CREATE TEMP ", "temporary"},
+                                {"DECLARE ", "cursor"},
+                                {"SELECT pg_advisory_lock(", "lock"},
+                                {"SELECT pg_create_physical_replication_slot(", "slot"}};
   constexpr Holding ends[] = {{"DROP ", "temporary"},
                               {"DISCARD TEMP", "temporary"},
                               {"CLOSE ", "cursor"},
+                              {"SELECT pg_drop_replication_slot(", "slot"},
                               {"SELECT pg_advisory_unlock", "lock"},
                               {"SELECT pg_catalog.pg_advisory_unlock_all()", "lock"}};
   const std::string tag(text.substr(0, text.find(' ')));

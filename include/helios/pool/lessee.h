@@ -54,6 +54,8 @@ class Lessee : public Waiter {
   // A command of the client has ended with this tag, e.g. "LOAD". Only of those that
   // may_change_session.
   virtual void on_command_complete(std::string_view tag) noexcept = 0;
+  // The server has answered the client with an error, which does not end the session.
+  virtual void on_error() noexcept {}
   // A parameter of the client's session has changed.
   virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
   // A notification, between two messages: it is not among the bytes of on_reply. Must not give the

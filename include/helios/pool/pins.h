@@ -24,14 +24,17 @@ enum class PinReason : uint8_t {
   lock,       // An advisory lock.
   listening,
   library,  // LOAD.
+  slot,     // A temporary replication slot.
+  origin,   // A replication origin of the session.
+  backup,   // One that runs (pg_backup_start).
 };
-inline constexpr PinReason last_pin_reason = PinReason::library;
+inline constexpr PinReason last_pin_reason = PinReason::backup;
 [[nodiscard]] const char* to_text(PinReason reason) noexcept;
 
 using PinCounts = EnumCounts<PinReason, last_pin_reason>;
 
 // Some of them.
-using PinReasons = uint8_t;
+using PinReasons = uint16_t;
 static_assert(PinCounts::size <= 8 * sizeof(PinReasons));
 [[nodiscard]] constexpr PinReasons pin_bit(PinReason reason) noexcept {
   return static_cast<PinReasons>(1U << static_cast<uint8_t>(reason));

@@ -27,7 +27,7 @@ class StateProbe {
   std::vector<std::string> custom_names;
   // The role, and what it is without SET ROLE. (Among the settings only if they differ.)
   bool asks_role = false;
-  // temporary, cursor, lock, listening.
+  // temporary, cursor, lock, listening, slot.
   bool asks_holdings = false;
   // What was prepared by PREPARE in SQL.
   bool asks_statements = false;

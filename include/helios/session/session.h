@@ -115,6 +115,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_name_settled() noexcept override;
   void on_names_undone(size_t count) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
+  void on_error() noexcept override { session_state_.on_error(); }
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
   void on_notification(const Notification& notification) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
@@ -253,6 +254,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] LeaseMode mode() const noexcept { return pool_->slice.spec().limits.mode; }
   [[nodiscard]] StatePolicy policy() const noexcept {
     return pool_->slice.spec().limits.session_state;
+  }
+  [[nodiscard]] HarmlessFunctions harmless_functions() const noexcept {
+    return pool_->slice.spec().limits.harmless_functions;
   }
   // Replication: a backend is made for it, and ends with it.
   [[nodiscard]] bool has_own_backend() const noexcept {

@@ -62,6 +62,16 @@ class SessionState {
   void on_handed_over() {
     details().pins &= static_cast<PinReasons>(~pin_bit(PinReason::listening));
   }
+  // The server has answered with an error: what the texts say did not all happen.
+  void on_error() noexcept {
+    if (details_) [[unlikely]]
+      note_error();
+  }
+  // No cleaning takes away what the session holds, or may hold.
+  [[nodiscard]] bool must_end() const noexcept {
+    return details_ && ((details_->pins & lasting_pins) != 0 ||
+                        (details_->open_effects() & lasting_effects) != 0);
+  }
   [[nodiscard]] PinReasons pins() const noexcept { return details_ ? details_->pins : 0; }
   [[nodiscard]] bool has_pin(PinReason reason) const noexcept {
     return (pins() & pin_bit(reason)) != 0;
@@ -115,6 +125,13 @@ class SessionState {
   // A question that the server does not answer is put again so many times.
   static constexpr uint8_t attempts_max = 3;
 
+  // What goes only with the backend, and the effects that may lead to it.
+  static constexpr PinReasons lasting_pins = pin_bit(PinReason::library) |
+                                             pin_bit(PinReason::slot) | pin_bit(PinReason::origin) |
+                                             pin_bit(PinReason::backup);
+  static constexpr uint32_t lasting_effects =
+      sql_effect::slot | sql_effect::origin | sql_effect::backup;
+
   // When it is known again how literals are read.
   enum class Known : uint8_t { now, when_reported, when_settled };
 
@@ -122,35 +139,43 @@ class SessionState {
     std::string text;
     TextScreen screen;
     std::vector<std::string> custom_names;
-    std::vector<std::pair<uint64_t, uint16_t>> statements;  // With effects. 0: the unnamed one.
-    uint16_t any_effects = 0;                               // Of others, whatever their names.
-    uint16_t prepared_effects = 0;                          // Of PREPARE in SQL.
-    uint16_t pending = 0;  // sql_effect bits since the last question.
-    uint16_t asked = 0;    // Those of the question that is not answered yet.
+    std::vector<std::pair<uint64_t, uint32_t>> statements;  // With effects. 0: the unnamed one.
+    uint32_t any_effects = 0;                               // Of others, whatever their names.
+    uint32_t prepared_effects = 0;                          // Of PREPARE in SQL.
+    uint32_t pending = 0;  // sql_effect bits since the last question.
+    uint32_t asked = 0;    // Those of the question that is not answered yet.
     PinReasons pins = 0;
+    // Of what no server tells: what is there by the texts, in their order, and what has begun since
+    // the last question.
+    PinReasons told_pins = 0;
+    PinReasons begun_pins = 0;
     uint8_t attempts_count = 0;
     ParseContext own_context{};
     Known own_context_until = Known::now;
     bool has_prepared = false;  // Something of PREPARE, as far as the server was asked.
+    bool has_failed = false;    // Something that is pending, or was meanwhile.
     bool is_asking = false;
     bool is_dirty = false;
     bool is_unknown = false;  // The server did not tell what is set.
     bool has_stayed = false;  // Something pending is of a transaction that has ended.
 
     // What the server was not asked about yet, or has not answered.
-    [[nodiscard]] uint16_t open_effects() const noexcept {
-      return static_cast<uint16_t>(pending | (is_asking ? asked : 0));
+    [[nodiscard]] uint32_t open_effects() const noexcept {
+      return pending | (is_asking ? asked : 0);
     }
     // With these effects other statements of PREPARE may be there than before.
-    [[nodiscard]] bool may_prepare(uint16_t effects) const noexcept {
+    [[nodiscard]] bool may_prepare(uint32_t effects) const noexcept {
       return (effects & (sql_effect::prepares | sql_effect::unseen)) != 0 ||
              ((effects & sql_effect::ends) != 0 && has_prepared);
     }
   };
   [[nodiscard]] Details& details();
-  void add_bits(uint16_t bits);
-  void execute(uint16_t bits);
-  void note_literals(uint16_t bits);
+  void add_bits(uint32_t bits);
+  void execute(uint32_t bits);
+  void note_error();
+  void note_told(uint32_t bits);
+  void settle_told();
+  void note_literals(uint32_t bits);
   void start_own_context(Known until);
   void add_names(const SqlEffects& effects);
 
