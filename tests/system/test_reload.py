@@ -284,5 +284,23 @@ def test_keys_that_need_a_restart_are_named():
                 assert conn.recv_last_error()["C"] == "53300"
 
 
+def test_harmless_functions():
+    """A new list of harmless functions holds for the clients that are there."""
+    runner.cluster().run(
+        "create or replace function hides() returns text language plpgsql as "
+        "$$ begin return set_config('hidden.owner', 'mine', false); end $$"
+    )
+    seen = "select coalesce(current_setting('hidden.owner', true), '')"
+    with runner.fresh_proxy(max_connections=1) as proxy:
+        with proxy.client() as one, proxy.client() as two:
+            for functions, found in ((["hides"], "mine"), (["other"], ""), (["x", "hides"], "mine"), ([], "")):
+                told = reload(proxy, lambda config: config["pool"].update(harmless_functions=functions))
+                assert "harmless_functions" in told, told
+                one.query("select hides()")
+                assert two.value(seen) == found, functions
+                one.query("do $$ begin end $$")
+                assert two.value(seen) == ""
+
+
 if __name__ == "__main__":
     runner.main()

@@ -505,5 +505,99 @@ def test_every_spelling():
             assert conn.value("select 1") == "1"
 
 
+KEPT = {
+    "select pg_create_physical_replication_slot('kept', false, true)": "select pg_drop_replication_slot('kept')",
+    "select pg_create_logical_replication_slot('kept', 'test_decoding', true)": "select pg_drop_replication_slot('kept')",
+    "select pg_replication_origin_session_setup('kept')": "select pg_replication_origin_session_reset()",
+    "select pg_backup_start('kept', true)": "select * from pg_backup_stop(false)",
+    "select pg_advisory_lock(7), pg_advisory_lock_shared(8)": "select pg_advisory_unlock_all()",
+}
+KEPT_HERE = """
+select (select count(*) from pg_replication_slots where temporary and active_pid = pg_backend_pid()),
+       pg_replication_origin_session_is_setup(),
+       (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
+"""
+
+
+@contextlib.contextmanager
+def keepers():
+    """A proxy of two connections for clients that are superusers, and an origin for them."""
+    runner.cluster().run("drop role if exists keeper")
+    runner.cluster().run("create role keeper superuser login")
+    runner.cluster().run("select pg_replication_origin_create('kept')")
+    try:
+        with runner.fresh_proxy(max_connections=2, user=[{"name": "*", "auth": "trust"}]) as proxy:
+            yield proxy
+    finally:
+        runner.cluster().run("select pg_replication_origin_drop('kept')")
+        runner.cluster().run("drop role keeper")
+
+
+@runner.cases(*KEPT)
+def test_slots_origins_and_backups_pin(begin):
+    """What belongs to the session stays with its client until a function ends it, or the client does."""
+    end = KEPT[begin]
+    pid_query = "select pg_backend_pid()"
+    with keepers() as proxy:
+        with proxy.client("keeper") as two, proxy.client("keeper") as three:
+            one = proxy.client("keeper")
+            for block in (False, True):
+                one.query(f"begin; {begin}; commit" if block else begin)
+                pid = one.value(pid_query)
+                here = one.query(KEPT_HERE)
+                assert here != [["0", "f", "0"]] or "backup" in begin
+                for client in (two, three, two):
+                    assert client.value(pid_query) != pid
+                    assert client.query(KEPT_HERE) == [["0", "f", "0"]]
+                if "slot" not in begin:
+                    # What fails ends nothing.
+                    one.error_of(f"select 1/0; {end}")
+                    assert two.value(pid_query) != pid
+                    assert one.value(pid_query) == pid and one.query(KEPT_HERE) == here
+                if block:
+                    one.query("begin")
+                    one.execute(end)
+                    one.query("commit")
+                else:
+                    one.query(end)
+                two.query("begin")
+                three.query("begin")
+                assert pid in (two.value(pid_query), three.value(pid_query))
+                two.query("commit")
+                three.query("commit")
+            one.query(begin)
+            pid = one.value(pid_query)
+            one.close()
+            if "advisory" not in begin:
+                runner.eventually(lambda: not runner.cluster().backends(f"pid = {pid}"), what="its end")
+            two.query("begin")
+            assert two.query(KEPT_HERE) == three.query(KEPT_HERE) == [["0", "f", "0"]]
+            two.query(begin)
+            two.query("commit")
+            two.query(end)
+
+
+def test_a_temporary_slot_ends_with_an_error():
+    """PostgreSQL drops temporary slots at any error of their session: then nothing is kept."""
+    with keepers() as proxy, proxy.client("keeper") as one, proxy.client("keeper") as two, proxy.client("keeper") as three:
+        one.query("select pg_create_physical_replication_slot('kept', false, true)")
+        pid = one.value("select pg_backend_pid()")
+        one.error_of("select 1/0")
+        two.query("begin")
+        three.query("begin")
+        assert pid in (two.value("select pg_backend_pid()"), three.value("select pg_backend_pid()"))
+
+
+def test_a_slot_that_is_not_temporary_pins_nothing():
+    """A replication slot that outlives its session is no reason to keep a backend."""
+    with keepers() as proxy, proxy.client("keeper") as one, proxy.client("keeper") as two:
+        one.query("select pg_create_physical_replication_slot('kept')")
+        try:
+            pid = one.value("select pg_backend_pid()")
+            assert two.value("select pg_backend_pid()") == pid
+        finally:
+            one.query("select pg_drop_replication_slot('kept')")
+
+
 if __name__ == "__main__":
     runner.main()

@@ -604,21 +604,83 @@ def test_a_pinned_backend_is_clean_for_the_next():
 
 
 HIDDEN = """
-create or replace function hides(value text) returns text language sql as
-$$ select set_config('hidden.owner', value, false) $$;
-grant execute on function hides(text) to public
+create or replace function hides(value text) returns text language plpgsql as
+$$ begin perform set_config('hidden.owner', value, false); return value; end $$;
+create or replace function hides_on_insert() returns trigger language plpgsql as
+$$ begin perform hides(new.value); return new; end $$;
+create table if not exists hiding (value text);
+create or replace trigger hides before insert on hiding for each row execute function hides_on_insert();
+create or replace view hidden as select hides('mine') as value;
+grant execute on function hides(text), hides_on_insert() to public;
+grant select, insert on hiding, hidden to public
 """
 SEEN = "select coalesce(current_setting('hidden.owner', true), '')"
 
+CALLS = (
+    "select hides('mine')",
+    "SELECT public . Hides ( 'mine' )",
+    'select "hides"(\'mine\') from pg_class limit 1',
+    "select 1 from pg_class where relname = hides('mine') or true limit 1",
+    "insert into hiding_plain (value) values (hides('mine'))",
+    "with x as (select hides('mine')) select * from x",
+    "select hides /* so */ ('mine')",
+    "begin; select hides('mine'); commit",
+)
+
+
+@runner.cases("follow", "pin", "refuse", "strict")
+def test_what_functions_hide_is_cleaned_away(policy):
+    """What a function of one's own sets inside is met by nobody else, however it is called."""
+    runner.cluster().run(HIDDEN)
+    runner.cluster().run("create table if not exists hiding_plain (value text)")
+    runner.cluster().run("grant insert on hiding_plain to public")
+    with runner.fresh_proxy(max_connections=1, pool={"session_state": policy}) as proxy:
+        with clients(proxy, 2) as (one, two):
+            for sql in CALLS:
+                one.query(sql)
+                assert two.value(SEEN) == "", sql
+                if ";" not in sql:
+                    one.execute(sql)
+                    assert two.value(SEEN) == "", sql
+            # By a named statement, which does so each time it is bound.
+            one.send(parse("select hides($1)", "calls"), SYNC)
+            assert wire.kinds(one.recv_until("Z")) == "1Z"
+            for _ in range(3):
+                one.send(bind(["mine"], "calls"), execute(), SYNC)
+                assert not wire.errors(one.recv_until("Z"))
+                assert two.value(SEEN) == ""
+            if policy == "pin":
+                return  # What has a name known would keep the backend.
+            # What is known to follow does.
+            one.query("select set_config('hidden.owner', 'one', false), hides('two')")
+            assert two.value(SEEN) == ""
+            assert one.value(SEEN) == "two"
+
+
+def test_functions_that_are_harmless_by_configuration():
+    """A function in harmless_functions costs nothing; one that changes the session all the same is not noticed."""
+    runner.cluster().run(HIDDEN)
+    pool = {"harmless_functions": ["hides", "public.hides"]}
+    with runner.fresh_proxy(max_connections=1, pool=pool) as proxy:
+        with clients(proxy, 2) as (one, two):
+            for sql in CALLS[:2]:
+                one.query(sql)
+                assert two.value(SEEN) == "mine", sql
+                one.query("do $$ begin end $$")
+                assert two.value(SEEN) == "", sql
+
 
 def test_the_limit_of_follow():
-    """What a function changes inside is not seen by follow; strict cleans it away."""
+    """What is run without being called by its name is not seen by follow; strict cleans it away."""
     runner.cluster().run(HIDDEN)
     for policy, seen in (("follow", "mine"), ("strict", "")):
         with runner.fresh_proxy(max_connections=1, pool={"session_state": policy}) as proxy:
             with clients(proxy, 2) as (one, two):
-                one.query("select hides('mine')")
-                assert two.value(SEEN) == seen, policy
+                for sql in ("insert into hiding values ('mine')", "select * from hidden"):
+                    one.query(sql)
+                    assert two.value(SEEN) == seen, (policy, sql)
+                    one.query("do $$ begin end $$")
+                    assert two.value(SEEN) == "", (policy, sql)
                 one.query("set work_mem = '5MB'")
                 two.query("select 1")
                 assert one.value("show work_mem") == "5MB", policy
