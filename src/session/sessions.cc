@@ -11,12 +11,11 @@
 namespace helios {
 namespace {
 
-// A process id of the pooler's own, positive in 32 bits: the core, from 1 on, above, the session's
-// slot below. Those of servers are smaller: Linux has no larger ones (PID_MAX_LIMIT, threads.h).
-constexpr uint32_t slot_bits = 22;
-constexpr uint32_t slot_mask = (1U << slot_bits) - 1;
-constexpr uint32_t own_ids_begin = 1U << slot_bits;
-constexpr CoreId cores_max = (1U << (31 - slot_bits)) - 1;
+// Process ids of the pooler's own, positive in 32 bits: so many for each core, by the session's
+// slot. Those of servers are smaller: Linux has none from here on (PID_MAX_LIMIT, threads.h).
+constexpr uint32_t own_ids_begin = 1U << 22;
+constexpr uint32_t ids_of_core = 2'000'000;
+constexpr uint32_t cores_max = (INT32_MAX - own_ids_begin) / ids_of_core;
 
 uint64_t word_of(SlabId id) {
   return (static_cast<uint64_t>(id.generation) << 32) | id.index;
@@ -35,7 +34,7 @@ Sessions::Sessions(SessionsShared& shared, Pools& pools, NetContext& net,
       net_(net),
       logins_(std::make_unique<Slab<SessionLogin>>(sessions_max)),
       sessions_(sessions_max) {
-  ASSERT(sessions_max <= slot_mask);
+  ASSERT(sessions_max < ids_of_core);
   ASSERT(pools.context().postbox.cores_count() <= cores_max);
 }
 
@@ -108,10 +107,9 @@ void Sessions::free_login(SessionLogin* login) noexcept {
   logins_->free(login);
 }
 
-// The slot is never 0 in the number: nobody takes it for a count of something.
 uint32_t Sessions::process_id_of(const Session& session) noexcept {
-  return ((static_cast<uint32_t>(pools_.context().postbox.core()) + 1) << slot_bits) |
-         (sessions_.id_of(&session).index + 1);
+  const uint32_t core = pools_.context().postbox.core();
+  return own_ids_begin + core * ids_of_core + sessions_.id_of(&session).index + 1;
 }
 
 uint32_t Sessions::tell_process_id(const Session& session, const Backend* backend) noexcept {
@@ -145,7 +143,7 @@ void Sessions::on_cancel_request(Session& asker, uint32_t process_id, ByteSpan k
   if (process_id < own_ids_begin) {
     job->cores_left = static_cast<CoreId>(postbox.cores_count() - 1);
   } else {
-    const uint32_t core = (process_id >> slot_bits) - 1;
+    const uint32_t core = (process_id - own_ids_begin) / ids_of_core;
     if (core >= postbox.cores_count()) return asker.on_cancel_finished();
     to = static_cast<CoreId>(core);
   }
@@ -167,8 +165,8 @@ bool Sessions::has_key(const Session& session, const CancelJob& job) noexcept {
 // The session of this core that was told this process id and key; nullptr when there is none.
 Session* Sessions::find_cancelled(const CancelJob& job) noexcept {
   if (job.process_id >= own_ids_begin) {
-    const uint32_t slot = job.process_id & slot_mask;
-    Session* session = slot == 0 ? nullptr : sessions_.at(slot - 1);
+    const uint32_t number = (job.process_id - own_ids_begin) % ids_of_core;
+    Session* session = number == 0 ? nullptr : sessions_.at(number - 1);
     return session != nullptr && has_key(*session, job) ? session : nullptr;
   }
   const auto [begin, end] = told_backends_.equal_range(job.process_id);
