@@ -52,6 +52,7 @@ std::string quoted(std::string_view text) {
 // "name" or "schema.name".
 bool is_function_name(std::string_view text) {
   if (text.find_first_of("()\"';, \t\n\r") != std::string_view::npos) return false;
+  if (text.substr(0, text.size() - 1).find('*') != std::string_view::npos) return false;
   const size_t dot = text.find('.');
   const std::string_view name = text.substr(dot == std::string_view::npos ? 0 : dot + 1);
   return dot != 0 && !name.empty() && name.find('.') == std::string_view::npos &&
@@ -339,7 +340,7 @@ std::optional<std::vector<std::string>> Loader::read_functions(Section& section)
       section.error_at(entry.place, "harmless_functions",
                        quoted(entry.text) +
                            " is no name of a function: \"name\" or \"schema.name\", without "
-                           "quotes or parentheses");
+                           "quotes or parentheses; \"*\" may stand at the end");
     }
     functions.push_back(std::move(entry.text));
   }

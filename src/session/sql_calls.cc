@@ -72,12 +72,19 @@ bool is_name_of(const SqlToken& token, std::string_view name) {
   return token.kind == SqlTokenKind::word ? equals_word(token.text, name) : token.text == name;
 }
 
+// "*" at the end of `listed` stands for any end of the name.
+bool fits(SqlToken name, std::string_view listed) {
+  if (!listed.ends_with('*')) return is_name_of(name, listed);
+  listed.remove_suffix(1);
+  name.text = name.text.substr(0, listed.size());
+  return is_name_of(name, listed);
+}
+
 bool is_listed(const SqlCall& call, std::string_view listed) {
-  if (call.schema.kind == SqlTokenKind::end) return is_name_of(call.name, listed);
+  if (call.schema.kind == SqlTokenKind::end) return fits(call.name, listed);
   const size_t dot = call.schema.text.size();
-  return listed.size() == dot + 1 + call.name.text.size() && listed[dot] == '.' &&
-         is_name_of(call.schema, listed.substr(0, dot)) &&
-         is_name_of(call.name, listed.substr(dot + 1));
+  return listed.size() > dot && listed[dot] == '.' &&
+         is_name_of(call.schema, listed.substr(0, dot)) && fits(call.name, listed.substr(dot + 1));
 }
 
 bool has_capital(std::string_view text) {

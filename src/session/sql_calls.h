@@ -30,7 +30,7 @@ struct SqlCall {
 [[nodiscard]] bool is_of_catalog(const SqlCall& call) noexcept;
 
 // It is no call by what stands before it, or one of a function in `harmless` (names as the server
-// keeps them, with their schema or without it, as they are called).
+// keeps them, with their schema or without it, as they are called; "*" at the end for any end).
 [[nodiscard]] bool is_no_call(const SqlCall& call, std::span<const std::string> harmless) noexcept;
 
 // Either of them, told by a look back from the parenthesis at text[place]. False: it may be a call,

@@ -105,7 +105,7 @@ Pool pool_of_keys() {
           seconds(10),
           seconds(11),
           SessionStateMode::strict,
-          std::vector<std::string>{"f", "app.g"},
+          std::vector<std::string>{"f", "app.*"},
           43,
           2048,
           4096,
@@ -121,7 +121,7 @@ TEST_CASE("every key arrives at its place") {
       "connect_query = \"select '$$'\"\nquery_timeout = \"8s\"\n"
       "idle_transaction_timeout = \"9s\"\nidle_transaction_timeout_when = \"waited_for\"\n"
       "transaction_timeout = \"10s\"\nclient_idle_timeout = \"11s\"\nsession_state = \"strict\"\n"
-      "harmless_functions = [\"f\", \"app.g\"]\n"
+      "harmless_functions = [\"f\", \"app.*\"]\n"
       "max_prepared_statements = 43\n"
       "max_prepared_statement_size = \"2KiB\"\nmax_client_statements_size = 4096\n"
       "max_client_notifications_size = 8192\n";
@@ -386,11 +386,12 @@ TEST_CASE("a word that is none of the known ones is an error with the nearest") 
         "\"waited_for\"");
   CHECK(one_line("pool", "mode = \"\"") ==
         "a.toml:2:8: pool.mode: \"\" is not \"session\", \"transaction\" or \"statement\"");
-  for (const std::string name : {"f()", "a.b.c", ".f", "a.", "a b", "'f'", "f;"}) {
+  for (const std::string name :
+       {"f()", "a.b.c", ".f", "a.", "a b", "'f'", "f;", "*f", "a*.f", "f**"}) {
     CHECK(one_line("pool", "harmless_functions = [\"f\", \"" + name + "\"]") ==
           "a.toml:2:28: pool.harmless_functions: \"" + name +
               "\" is no name of a function: \"name\" or \"schema.name\", without quotes or "
-              "parentheses");
+              "parentheses; \"*\" may stand at the end");
   }
   CHECK(one_line("pool", "harmless_functions = \"f\"") ==
         "a.toml:2:22: pool.harmless_functions: must be a list of strings, not a string");

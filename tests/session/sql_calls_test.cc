@@ -244,6 +244,21 @@ TEST_CASE("functions that are known to be harmless are named as they are called"
   CHECK(!is_harmless("select f(1), h(2)"));
 }
 
+TEST_CASE("functions that are known to be harmless may be named by how they begin") {
+  const std::vector<std::string> harmless = {"st_*", "app.*", "Big.St_*"};
+  const auto is_harmless = [&](std::string_view text) {
+    CHECK(is_plainly_harmless(text, harmless) != is_unseen(text, harmless));
+    return !is_unseen(text, harmless);
+  };
+  CHECK(is_harmless("select ST_Distance(a, b), st_(1), \"st_x\"(2), app.f(3), App.\"F\"(4)"));
+  CHECK(is_harmless("select \"Big\".\"St_x\"(1)"));
+  for (const std::string call : {"st(1)", "xst_(1)", "\"ST_x\"(1)", "app2.f(1)", "x.app.f(1)",
+                                 "f(1)", "app(1)", "public.st_x(1)", "\"Big\".st_x(1)"})
+    CHECK(!is_harmless("select " + call));
+  CHECK(!is_unseen("select f(1)", std::vector<std::string>{"*"}));
+  CHECK(is_unseen("select app.f(1)", std::vector<std::string>{"*"}));
+}
+
 TEST_CASE("a parenthesis is found wherever it stands") {
   for (size_t before = 0; before < 70; ++before) {
     for (size_t behind = 0; behind < 40; ++behind) {

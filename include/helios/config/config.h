@@ -114,7 +114,7 @@ struct PoolConfig {
   Nanoseconds client_idle_timeout = 0;
   SessionStateMode session_state = SessionStateMode::follow;
   // Functions that are not PostgreSQL's own and change nothing in the session: as they are called,
-  // "name" or "schema.name".
+  // "name" or "schema.name", with "*" at the end for any end.
   std::vector<std::string> harmless_functions;
   // Prepared statements that follow their clients: on each backend; 0: they pin instead.
   uint32_t max_prepared_statements = 200;

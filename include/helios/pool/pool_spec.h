@@ -75,7 +75,8 @@ struct PoolLimits {
   // tested or replaced.
   bool is_single_use = false;
   StatePolicy session_state = StatePolicy::follow;  // Of pools in other modes than session.
-  // Functions that are not PostgreSQL's own and leave the session as it is: "name", "schema.name".
+  // Functions that are not PostgreSQL's own and leave the session as it is: "name", "schema.name",
+  // with "*" at the end for any end of the name.
   std::vector<std::string> harmless_functions;
   // Named prepared statements follow their clients from backend to backend: so many on each. 0: a
   // client keeps its backend instead.
