@@ -26,6 +26,16 @@ namespace helios {
 
 using Presence = BackendStatements::State;
 
+namespace {
+
+// Of a Parse of the unnamed statement, with its whole body.
+std::string_view unnamed_text(ByteSpan body) noexcept {
+  const std::string_view text = as_text(body).substr(1);
+  return text.substr(0, text.find('\0'));
+}
+
+}  // namespace
+
 [[gnu::hot]] SessionStatements& Session::own_statements() noexcept {
   if (statements_ == nullptr) statements_ = std::make_unique<SessionStatements>();
   return *statements_;
@@ -79,6 +89,7 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   const ByteSpan seen = seen_body(rest);
   const bool is_whole = seen.size() == header.body_size;
   if (header.tag == frontend_tag::query) return look_at_query(rest, seen, is_whole);
+  if (may_be_deallocate(header, seen)) return look_at_deallocate(rest, seen, is_whole);
   if (is_plainly_unnamed(header.tag, seen)) return Look::plain;
   const StatementHead head = read_statement_head(header.tag, seen);
   if (head.kind == StatementHead::Kind::unnamed) return Look::plain;
@@ -110,6 +121,25 @@ Session::Look Session::look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whol
   return Look::need_more;
 }
 
+// A Parse of the unnamed statement may be a DEALLOCATE of a name that the server does not know,
+// too: psycopg closes so what it has prepared.
+bool Session::may_be_deallocate(FrameHeader header, ByteSpan seen) const noexcept {
+  return header.tag == frontend_tag::parse && header.body_size < query_text_max &&
+         statements_ != nullptr && !statements_->names.empty() && (seen.empty() || seen[0] == 0) &&
+         (seen.size() < 2 || may_be_dropping(seen[1]));
+}
+
+Session::Look Session::look_at_deallocate(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept {
+  if (!is_whole) {
+    if (!has_collected()) collect(rest);
+    return Look::need_more;
+  }
+  const NamedCommand command = read_named_command(unnamed_text(seen));
+  const bool is_known = command.kind == NamedCommand::Kind::deallocate && !command.name.empty() &&
+                        statements_->names.find(command.name) != nullptr;
+  return is_known ? Look::named : Look::plain;
+}
+
 // --- Beginning messages ---
 
 // A message that names a statement (look). False: it cannot be begun now, or the session has ended.
@@ -123,7 +153,7 @@ bool Session::begin_named(ByteSpan& rest) noexcept {
   if (tag == frontend_tag::close && backend_ == nullptr && skip_ == Skip::none) {
     close_without_backend(head.name);
   } else if (tag == frontend_tag::parse && backend_ == nullptr && skip_ == Skip::none &&
-             parse_without_backend(head, body)) {
+             !head.name.empty() && parse_without_backend(head, body)) {
     // Answered.
   } else {
     const Prepared prepared = prepare(tag, body);
@@ -215,16 +245,18 @@ Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body
   if (backend_->ledger().is_skipping_to_sync()) return Begun::as_it_is;
   const uint8_t tag = reader_.header().tag;
   const bool is_query = tag == frontend_tag::query;
-  const NamedCommand command = is_query ? read_named_command(as_text(body)) : NamedCommand();
+  const bool is_command = is_query || head.kind == StatementHead::Kind::unnamed;
+  const NamedCommand command =
+      is_command ? read_named_command(is_query ? as_text(body) : unnamed_text(body))
+                 : NamedCommand();
   const std::string_view name =
-      is_query ? command.name : head.name.substr(0, ClientStatements::name_size_max);
+      is_command ? command.name : head.name.substr(0, ClientStatements::name_size_max);
   SessionStatements& own = own_statements();
   if (own.names.is_unsettled_before(name, backend_->ledger().batch()) || awaits_forgetting())
     return Begun::held;
   deallocated_name_ = 0;
+  if (is_command) return begin_command(command);
   switch (tag) {
-    case frontend_tag::query:
-      return begin_command(command);
     case frontend_tag::parse:
       return begin_parse(name, body.subspan(head.size), body);
     case frontend_tag::close:

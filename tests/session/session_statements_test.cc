@@ -650,6 +650,33 @@ TEST_CASE("the same text twice in a batch behind one that is not answered yet") 
   }
 }
 
+TEST_CASE("DEALLOCATE by messages reaches statements of the protocol") {
+  const std::string deallocate = parse_message("", "DEALLOCATE s") + use("");
+  for (const std::string& text :
+       {batch(deallocate), batch(parse_message("", "select 1") + use("") + deallocate)}) {
+    Scene scene;
+    scene.one.write(prepare("s", "x") + prepare("t", "x"));
+    scene.two.write(prepare("s", "x"));
+    (void)scene.one.take();
+    SUBCASE("at once") {
+      scene.one.write(text);
+    }
+    SUBCASE("in pieces") {
+      for (const char c : text) scene.one.write(std::string(1, c));
+    }
+    SUBCASE("behind what is not answered yet") {
+      scene.one.write(query_message("select 2") + text);
+    }
+    CHECK(scene.one.take_tags().ends_with("12CZ"));
+    CHECK(run(scene.one, "s") == "26000");
+    CHECK(run(scene.one, "t") == "x");
+    CHECK(run(scene.two, "s") == "x");
+    scene.one.write(text);
+    CHECK(scene.one.take_tags().ends_with("EZ"));
+    CHECK(is_idle(scene.bench));
+  }
+}
+
 TEST_CASE("DEALLOCATE in SQL reaches statements of the protocol") {
   Scene scene;
   scene.one.write(prepare("s", "x") + prepare("t", "y"));

@@ -203,6 +203,8 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool must_look(uint8_t tag) const noexcept;
   [[nodiscard]] Look look(ByteSpan& rest) noexcept;
   [[nodiscard]] Look look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
+  [[nodiscard]] bool may_be_deallocate(FrameHeader header, ByteSpan seen) const noexcept;
+  [[nodiscard]] Look look_at_deallocate(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
   [[nodiscard]] bool begin_named(ByteSpan& rest) noexcept;
   void pass_on_collected(size_t from) noexcept;
   void note_pinned() noexcept;

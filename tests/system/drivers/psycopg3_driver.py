@@ -43,11 +43,12 @@ def prepared(_):
             assert conn.execute("select %s::int + 1", (turn,), prepare=True).fetchone() == (turn + 1,)
             assert conn.execute("select %s::text", (f"{turn}",), prepare=True).fetchone() == (f"{turn}",)
     # The driver prepares by itself what comes often, and throws out what is old.
-    with connect(autocommit=True, prepare_threshold=2) as conn:
+    with connect(autocommit=True) as conn:
         conn.prepared_max = 3
         for turn in range(20):
             for column in "abcdef":
-                assert conn.execute(f"select %s::int as {column}", (turn,)).fetchone() == (turn,)
+                statement = f"select %s::int as {column}"
+                assert conn.execute(statement, (turn,), prepare=True).fetchone() == (turn,)
 
 
 def batch(table):
