@@ -28,10 +28,10 @@ using Presence = BackendStatements::State;
 
 namespace {
 
-// Of a Parse of the unnamed statement, with its whole body.
+// Of a Parse of the unnamed statement, with its whole body. Empty where that lacks something.
 std::string_view unnamed_text(ByteSpan body) noexcept {
-  const std::string_view text = as_text(body).substr(1);
-  return text.substr(0, text.find('\0'));
+  const size_t end = as_text(body).find('\0', 1);
+  return end == std::string_view::npos ? std::string_view() : as_text(body).substr(1, end - 1);
 }
 
 }  // namespace

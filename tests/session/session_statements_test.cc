@@ -677,6 +677,25 @@ TEST_CASE("DEALLOCATE by messages reaches statements of the protocol") {
   }
 }
 
+TEST_CASE("what may be a DEALLOCATE by messages and is none is the server's to read") {
+  for (const std::string& body :
+       {std::string(), std::string(1, '\0'), std::string("\0DEALLOCATE s", 13),
+        std::string("\0DEALLOCATE\0", 12), std::string("\0DEALLOCATE u\0\0\0", 16)}) {
+    Scene scene;
+    scene.one.write(prepare("s", "x"));
+    CHECK(scene.one.take_tags() == "1Z");
+    (void)scene.new_tags();
+    scene.server().is_silent = true;
+    scene.one.write(frame('P', body) + sync_message());
+    CHECK(scene.new_tags() == "PS");
+    scene.server().write(error_reply("ERROR", "08P01", "not so") + ready());
+    scene.bench.settle();
+    CHECK(scene.one.take_tags() == "EZ");
+    scene.server().is_silent = false;
+    CHECK(run(scene.one, "s") == "x");
+  }
+}
+
 TEST_CASE("DEALLOCATE in SQL reaches statements of the protocol") {
   Scene scene;
   scene.one.write(prepare("s", "x") + prepare("t", "y"));

@@ -7,8 +7,8 @@ own (see TABLE).
 Left out, because the pooler differs by decision or does not follow yet; a place to add to as it learns:
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
 - RESET of what the start-up packet named: the client is told of the server's value first, then of its own again;
-- of statements of Parse: EXECUTE that is not the beginning of a simple query, PREPARE and DEALLOCATE that are not all
-  of one, EXPLAIN EXECUTE;
+- of statements of Parse: EXECUTE that is not the beginning of a simple query, PREPARE that is not all of one,
+  DEALLOCATE that is not all of one or of an unnamed statement, EXPLAIN EXECUTE;
 - Parse of a name that PREPARE has made;
 - the answer of a statement whose plan no longer fits its table (0A000), where the pooler has prepared it anew;
 - the unnamed statement after the batch that binds it;
@@ -658,6 +658,9 @@ class Script:
             self._sync()
             self._maybe_wait(30)
             return self._query(f"prepare {in_sql}{self._pick('', ' (int)')} as select {i}, 'of PREPARE'")
+        if self._one_in_hundred(15):
+            self._send(wire.parse(f"deallocate {in_sql}"), bind([], []), wire.execute())
+            return self._sync()
         text = self._pick(
             f"execute {in_sql}",
             f"execute {in_sql} ({i})",
