@@ -564,7 +564,7 @@ void Session::on_timeout(void* self) noexcept {
     case State::ending:
       return session.stream_.terminate();
     case State::welcome:
-      return session.fail_wait();
+      return session.fail_login();
     case State::waiting:
       return session.on_wait_due();
     case State::login:

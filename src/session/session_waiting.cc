@@ -51,6 +51,18 @@ void Session::fail_wait() noexcept {
        "query_wait_timeout: no server connection became free in time");
 }
 
+// In its login a client may wait for a backend, too, which includes what that is asked then: which
+// of the two has taken too long?
+void Session::fail_login() noexcept {
+  const bool has_waited = waiting_since > 0;
+  if (has_waited && sessions_.now() >= wait_end()) return fail_wait();
+  leave_queue(WaitFailure::timed_out);
+  const auto cause = sessions_.pools().failure_of(*pool_);
+  if (!cause) return fail(sqlstate::query_canceled, "client_login_timeout");
+  if (cause->is_of_parameters) return fail(*cause);
+  fail(cause->sqlstate, "client_login_timeout: " + cause->message);
+}
+
 // As a server would answer, had the query begun: an error, then nothing of the batch up to its
 // Sync.
 void Session::cancel_wait() noexcept {

@@ -800,5 +800,27 @@ TEST_CASE("a backend past its lifetime is not handed out, here or on another cor
   }
 }
 
+TEST_CASE("who waits for a server in the login is told which of the two took too long") {
+  for (const bool is_login : {false, true}) {
+    BenchOptions options = with_backends(1);
+    options.login_timeout = seconds(is_login ? 5 : 60);
+    options.limits.acquire_timeout = seconds(is_login ? 60 : 5);
+    options.limits.connect_timeout = seconds(100);
+    SessionBench bench(options);
+    bench.server.holds_logins = true;
+    TestClient client(bench);
+    client.write(startup_packet("me", "db"));
+    bench.advance_in_steps(seconds(4), seconds(1));
+    CHECK_FALSE(client.is_closed());
+    bench.advance_in_steps(seconds(2), seconds(1));
+    const auto got = client.take();
+    REQUIRE(tags_of(got) == "RE");
+    CHECK(field_of(got[1], 'C') == (is_login ? "57014" : "53300"));
+    CHECK(field_of(got[1], 'M')
+              .starts_with(is_login ? "client_login_timeout" : "query_wait_timeout"));
+    CHECK(client.is_closed());
+  }
+}
+
 }  // namespace
 }  // namespace helios

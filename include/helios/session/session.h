@@ -345,6 +345,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_wait_due() noexcept;
   void send_wait_notice() noexcept;
   void fail_wait() noexcept;
+  void fail_login() noexcept;
   [[nodiscard]] bool has_said_goodbye() const noexcept;
   void heed_goodbye() noexcept;
 
