@@ -70,7 +70,8 @@ void Session::start(int fd, int family) noexcept {
   Nanoseconds patience = sessions_.shared().login_timeout;
   // It will only be told that it is too late.
   if (sessions_.is_draining()) patience = drain_login_timeout;
-  if (patience > 0) sessions_.timers().schedule(timer_, sessions_.now() + patience);
+  if (patience > 0) login_->deadline = sessions_.now() + patience;
+  if (patience > 0) sessions_.timers().schedule(timer_, login_->deadline);
   stream_.open(fd, family);
 }
 
@@ -155,9 +156,12 @@ bool Session::acquire() noexcept {
   const Nanoseconds notice_after = pool_->slice.spec().limits.wait_notice;
   if (state_ == State::waiting && notice_after > 0 && !was_noticed_)
     due = std::min(due, waiting_since + notice_after);
-  // In the login its own deadline stands too: the earlier one counts. In session mode the client
-  // has done its part.
-  if (state_ == State::welcome && leases_at_login()) sessions_.timers().cancel(timer_);
+  if (state_ == State::welcome) {
+    // The deadline of the login stands too, but in session mode: there the client has done its
+    // part.
+    if (!leases_at_login()) due = std::min(due, login_->deadline);
+    sessions_.timers().cancel(timer_);
+  }
   if (due != never && (!timer_.is_scheduled() || due < timer_.deadline()))
     sessions_.timers().schedule(timer_, due);
 }

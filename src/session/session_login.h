@@ -19,7 +19,8 @@ struct SessionLogin {
 
   StartupAssembler assembler;
   ClientLogin dialogue;
-  bool has_started = false;  // The start-up message came; the dialogue goes on.
+  Nanoseconds deadline = never;  // Of the login.
+  bool has_started = false;      // The start-up message came; the dialogue goes on.
   bool waits_for_key = false;
   bool is_cancelling = false;  // This connection brought a cancel request.
   bool ssl_refused = false;

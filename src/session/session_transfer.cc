@@ -56,8 +56,8 @@ void Session::start(SessionTransfer& transfer) noexcept {
   login_->minor = transfer.minor;
   login_->wanted = std::move(transfer.wanted);
   counted_ = true;
-  if (transfer.login_deadline != never)
-    sessions_.timers().schedule(timer_, transfer.login_deadline);
+  login_->deadline = transfer.login_deadline;
+  if (login_->deadline != never) sessions_.timers().schedule(timer_, login_->deadline);
   stream_.open(transfer.fd, transfer.family);
   inbox_.append(transfer.received);
   if (sessions_.is_draining()) return fail(sqlstate::admin_shutdown, "the pooler is shutting down");

@@ -8,6 +8,7 @@
 #include "helios/session/sessions.h"
 #include "helios/wire/message.h"
 #include "helios/wire/writer.h"
+#include "session/session_login.h"
 
 namespace helios {
 
@@ -54,8 +55,8 @@ void Session::fail_wait() noexcept {
 // In its login a client may wait for a backend, too, which includes what that is asked then: which
 // of the two has taken too long?
 void Session::fail_login() noexcept {
-  const bool has_waited = waiting_since > 0;
-  if (has_waited && sessions_.now() >= wait_end()) return fail_wait();
+  const bool waits = static_cast<ListNode<WaiterTag>&>(*this).is_linked();
+  if (sessions_.now() < login_->deadline || (waits && leases_at_login())) return fail_wait();
   leave_queue(WaitFailure::timed_out);
   const auto cause = sessions_.pools().failure_of(*pool_);
   if (!cause) return fail(sqlstate::query_canceled, "client_login_timeout");
