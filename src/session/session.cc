@@ -184,6 +184,7 @@ bool Session::acquire() noexcept {
   // Leaves together with the client's own first message; its replies are swallowed.
   parameters_ = sessions_.pools().parameters().in_own_context(parameters_);
   backend_->apply_parameters(parameters_);
+  if (session_state_.asks_sequences()) backend_->start_statement("DISCARD SEQUENCES");
   close_strays();
   if (statements_ != nullptr) start_statements_lease();
   if (mode() == LeaseMode::statement) backend_->hold_ready();

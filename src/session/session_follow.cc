@@ -79,6 +79,13 @@ bool Session::reads_text(uint8_t tag) const noexcept {
          (tag == frontend_tag::bind && session_state_.has_statements());
 }
 
+// `seen`: the body of the message that is about to begin, or its beginning.
+[[gnu::hot]] void Session::note_sequences(uint8_t tag, ByteSpan seen) noexcept {
+  const bool is_text = tag == frontend_tag::query || tag == frontend_tag::parse;
+  if (!is_text || mode() == LeaseMode::session || !may_ask_sequences(as_text(seen))) return;
+  if (pool_->slice.spec().limits.follows_state()) session_state_.on_sequences();
+}
+
 // A piece of the body of such a message, also an empty one.
 [[gnu::hot]] void Session::read_text(ByteSpan piece) noexcept {
   const FrameHeader& header = reader_.header();

@@ -212,6 +212,7 @@ bool Session::begin_message(ByteSpan seen) noexcept {
     held_ = true;
     return Prepared::no;
   }
+  note_sequences(tag, seen);
   if (backend_ == nullptr && !acquire()) return Prepared::no;
   if (state_ != State::leased) return Prepared::no;
   if (is_changing_over() && must_hold(tag)) {  // The backend has just come.

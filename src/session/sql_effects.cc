@@ -611,6 +611,18 @@ bool is_plainly_harmless(std::string_view text, HarmlessFunctions harmless) noex
   return begins_plainly(text) && !is_suspect(without_end(text), 0, true, harmless);
 }
 
+bool may_ask_sequences(std::string_view text) noexcept {
+  constexpr size_t size = 7;  // Of either name.
+  for (size_t at = text.find('('); at != text.npos; at = text.find('(', at + 1)) {
+    size_t end = at;
+    while (end > 0 && (text[end - 1] == ' ' || text[end - 1] == '"')) --end;
+    if (end < size) continue;
+    const uint64_t code = code_of(text.substr(end - size, size));
+    if (code == code_of("currval") || code == code_of("lastval")) return true;
+  }
+  return false;
+}
+
 void TextScreen::add(std::string_view piece, bool is_last, HarmlessFunctions harmless) noexcept {
   if (is_last) piece = without_end(piece);
   if (is_first_ && !begins_plainly(piece)) is_harmless_ = false;

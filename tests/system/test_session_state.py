@@ -686,6 +686,32 @@ def test_the_limit_of_follow():
                 assert one.value("show work_mem") == "5MB", policy
 
 
+@runner.cases("simple", "prepared")
+def test_sequences_do_not_follow(protocol):
+    """What a sequence gave a client is there to the end of its transaction, and for nobody else."""
+    runner.cluster().run("drop table if exists counted; create table counted (id serial, name text)")
+    runner.cluster().run("grant all on counted, counted_id_seq to public")
+
+    def ask(client, sql):
+        if protocol == "simple":
+            client.send(query(sql))
+        else:
+            client.send(wire.close("S", "asks") + parse(sql, "asks") + bind(name="asks") + execute() + SYNC)
+        return [fields["C"] for fields in wire.errors(client.recv_until("Z"))]
+
+    with runner.fresh_proxy(max_connections=1) as proxy:
+        with clients(proxy, 3) as (one, two, three):
+            for sql in ("select lastval()", "SELECT CurrVal ('counted_id_seq')", 'select "lastval"()'):
+                one.query("insert into counted (name) values ('one')")
+                assert ask(two, sql) == ["55000"], sql
+                assert ask(three, sql) == ["55000"], sql
+            one.query("begin; insert into counted (name) values ('one')")
+            number = one.value("select lastval()")
+            assert one.value("select currval('counted_id_seq')") == number
+            one.query("commit")
+            assert ask(two, "select lastval()") == ["55000"]
+
+
 def test_pin_policy():
     """With "pin" a client that sets an unreported parameter keeps its backend until it resets it."""
     with runner.fresh_proxy(max_connections=2, pool={"session_state": "pin"}) as proxy:

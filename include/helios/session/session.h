@@ -304,6 +304,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   // State that follows or pins (session_follow.cc).
   [[nodiscard]] bool reads_text(uint8_t tag) const noexcept;
+  void note_sequences(uint8_t tag, ByteSpan seen) noexcept;
   void read_text(ByteSpan piece) noexcept;
   void screen_text(std::string_view piece, bool is_first, bool is_last) noexcept;
   void read_body(std::string_view body) noexcept;

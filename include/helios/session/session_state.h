@@ -62,6 +62,12 @@ class SessionState {
   void on_handed_over() {
     details().pins &= static_cast<PinReasons>(~pin_bit(PinReason::listening));
   }
+  // The client asks what its session has got of a sequence. From then on no backend comes to it
+  // with what another session has got.
+  void on_sequences() { details().asks_sequences = true; }
+  [[nodiscard]] bool asks_sequences() const noexcept {
+    return details_ && details_->asks_sequences;
+  }
   // The server has answered with an error: what the texts say did not all happen.
   void on_error() noexcept {
     if (details_) [[unlikely]]
@@ -155,6 +161,7 @@ class SessionState {
     bool has_prepared = false;  // Something of PREPARE, as far as the server was asked.
     bool has_failed = false;    // Something that is pending, or was meanwhile.
     bool is_asking = false;
+    bool asks_sequences = false;
     bool is_dirty = false;
     bool is_unknown = false;  // The server did not tell what is set.
     bool has_stayed = false;  // Something pending is of a transaction that has ended.

@@ -73,7 +73,11 @@ using HarmlessFunctions = std::span<const std::string>;
 [[nodiscard]] bool is_plainly_harmless(std::string_view text,
                                        HarmlessFunctions harmless = {}) noexcept;
 
-// The same for a text that is too long to be kept: its pieces are looked at as they come.
+// The text, or its beginning, may call currval or lastval. Made for the path of each query.
+[[nodiscard]] bool may_ask_sequences(std::string_view text) noexcept;
+
+// The same as is_plainly_harmless for a text that is too long to be kept: its pieces are looked at
+// as they come.
 class TextScreen {
  public:
   void start() noexcept { *this = TextScreen(); }
