@@ -325,7 +325,8 @@ bool Pools::on_message(const Message& message) noexcept {
       on_node_returned(*reinterpret_cast<Node*>(message.words[0]));
       return true;
     case MessageKind::make_room:
-      (void)make_room(*reinterpret_cast<SharedLimit*>(message.words[0]), message.words[1]);
+      (void)make_room(*reinterpret_cast<SharedLimit*>(message.words[0]), message.words[1],
+                      message.words[2]);
       return true;
     case MessageKind::want:
     case MessageKind::promise:

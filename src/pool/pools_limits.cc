@@ -152,17 +152,20 @@ std::array<SharedLimit*, 4> Pools::limits_of(const PoolSpec& spec) noexcept {
 // A limit is full and a pool starves: an idle backend of another pool makes room, here or on
 // another core.
 void Pools::ask_for_room(SharedLimit& limit, uint64_t pool) noexcept {
-  if (make_room(limit, pool)) return;
+  const uint64_t request = limit.ask_for_room(now());
+  if (request == 0 || make_room(limit, pool, request)) return;
   Message message = make_message(MessageKind::make_room);
   message.words[0] = reinterpret_cast<uint64_t>(&limit);
   message.words[1] = pool;
+  message.words[2] = request;
   context_.postbox.send_to_others(message);
 }
 
 // Closes the backend that was idle for longest among those of other pools that hold a permit of
-// this limit. (Its own pool's idle backends come to it by lending.) Where there is none, pools that
-// count with the one that starves look at their next releases whether they have to make room.
-bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
+// this limit, and more than their minimum of them. (Its own pool's idle backends come to it by
+// lending.) Where there is none, pools that count with the one that starves look at their next
+// releases whether they have to make room.
+bool Pools::make_room(SharedLimit& limit, uint64_t pool, uint64_t request) noexcept {
   PooledBackend* oldest = nullptr;
   for (auto& [key, entry] : entries_) {
     const PoolSpec& spec = entry->slice.spec();
@@ -171,10 +174,13 @@ bool Pools::make_room(const SharedLimit& limit, uint64_t pool) noexcept {
     if (pool_number(spec) == pool) continue;
     if (&limit == spec.shared->connections->limit.get()) entry->slice.has_rivals = true;
     PooledBackend* candidate = entry->slice.least_recently_used();
+    if (candidate != nullptr && is_guaranteed(limit, entry->slice)) continue;
     if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
       oldest = candidate;
   }
   if (oldest == nullptr) return false;
+  // Another core may have been first.
+  if (!limit.begin_making_room(request, now())) return true;
   static_cast<Backend*>(oldest)->close("makes room for another pool", CloseReason::made_room);
   return true;
 }
@@ -201,7 +207,15 @@ bool Pools::has_room_to_spare(const PoolSpec& spec) noexcept {
 
 bool Pools::is_due_to_others(SharedLimit& limit, const Slice& slice) noexcept {
   const uint64_t pool = pool_number(slice.spec());
-  return limit.give_up(pool) || (limit.is_starved_by_other(pool) && !slice.has_waiters());
+  return limit.give_up(pool) ||
+         (limit.is_starved_by_other(pool) && !slice.has_waiters() && !is_guaranteed(limit, slice));
+}
+
+// The minimum of a pool that is used.
+bool Pools::is_guaranteed(const SharedLimit& limit, const Slice& slice) noexcept {
+  const PoolSpec& spec = slice.spec();
+  return slice.is_used() &&
+         limit.is_guaranteed(pool_number(spec), spec.limits.min_connections, now());
 }
 
 // Until nobody wants anything any more: who does says so again and again.

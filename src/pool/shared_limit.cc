@@ -52,6 +52,7 @@ bool SharedLimit::give_back(uint64_t pool) {
   --found->second.held;
   found->second.asked_at = 0;
   taken_.store(taken() - 1, std::memory_order_relaxed);
+  making_room_until_.store(0, std::memory_order_relaxed);
   // What ends by itself need not be asked for. (Those that were asked count in the excess too.)
   uint32_t surplus = surplus_.load(std::memory_order_relaxed);
   while (surplus > excess() && !surplus_.compare_exchange_weak(surplus, excess())) {
@@ -83,6 +84,15 @@ bool SharedLimit::has_room_to_spare(uint64_t pool, Nanoseconds now) const {
   return std::none_of(members_.begin(), members_.end(), [&](const auto& entry) {
     return entry.first != pool && entry.second.wants_until >= now;
   });
+}
+
+bool SharedLimit::is_guaranteed(uint64_t pool, uint32_t minimum, Nanoseconds now) const {
+  if (minimum == 0) return false;
+  std::lock_guard lock(mutex_);
+  const auto found = members_.find(pool);
+  if (found == members_.end() || found->second.held > minimum) return false;
+  return std::none_of(members_.begin(), members_.end(),
+                      [&](const auto& entry) { return is_starving(entry.second, now); });
 }
 
 uint32_t SharedLimit::taken_by(uint64_t pool) const {

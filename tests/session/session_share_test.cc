@@ -99,6 +99,28 @@ TEST_CASE("a pool that is always busy leaves another its part of a full node") {
   }
 }
 
+TEST_CASE("a pool keeps its minimum of a full node, busy or not, but from one that has nothing") {
+  for (const CoreId cores_count : {CoreId{1}, CoreId{2}}) {
+    CAPTURE(cores_count);
+    BusyNode node(with_node_of(4, cores_count));
+    node.bench.directory.adapt = [](PoolSpec& spec) {
+      if (spec.user == "calm") spec.limits.min_connections = 2;
+    };
+    TestClient calm(node.bench, 0, "calm");
+    node.bench.advance_in_steps(seconds(3), milliseconds(500));
+    CHECK(node.backends("calm") == 2);
+    node.add_clients(12, "greedy");
+    for (int i = 0; i < 10; ++i) {
+      node.rounds(100);
+      CHECK(node.backends("calm") == 2);
+      CHECK(node.backends("greedy") == 2);
+    }
+    node.add_clients(4, "late");
+    node.rounds(2000);
+    CHECK(node.answers_min("late") > 20);
+  }
+}
+
 TEST_CASE("more pools than connections take turns, and nobody starves") {
   BusyNode node(with_node_of(2, 2));
   for (const char* user : {"a", "b", "c", "d", "e"}) node.add_clients(2, user);

@@ -23,7 +23,8 @@ enum class MessageKind : uint16_t {
   backend,
   // words[0] = WelcomeNews*: what a pool's server reports at login.
   welcome,
-  // A shared limit is full: close an idle backend that holds a permit of it. words[0] = Limit*.
+  // A shared limit is full: close an idle backend that holds a permit of it. words[0] =
+  // SharedLimit*, [1] = the pool that wants one, [2] = the number of the request.
   make_room,
   // A shared limit has room again: try to connect. No words.
   limit_freed,

@@ -241,11 +241,12 @@ class Pools final : public SlicePort {
   // For connections that nobody waits for.
   [[nodiscard]] bool has_room_to_spare(const PoolSpec& spec) noexcept;
   [[nodiscard]] static std::array<SharedLimit*, 4> limits_of(const PoolSpec& spec) noexcept;
-  [[nodiscard]] static bool is_due_to_others(SharedLimit& limit, const Slice& slice) noexcept;
-  [[nodiscard]] static bool is_due_to_rivals(Slice& slice) noexcept;
+  [[nodiscard]] bool is_due_to_others(SharedLimit& limit, const Slice& slice) noexcept;
+  [[nodiscard]] bool is_guaranteed(const SharedLimit& limit, const Slice& slice) noexcept;
+  [[nodiscard]] bool is_due_to_rivals(Slice& slice) noexcept;
   void ask_for_room(SharedLimit& limit, uint64_t pool) noexcept;
   void close_if_superfluous(Backend& backend) noexcept;
-  bool make_room(const SharedLimit& limit, uint64_t pool) noexcept;
+  bool make_room(SharedLimit& limit, uint64_t pool, uint64_t request) noexcept;
   void set_welcome(PoolEntry& entry, Welcome welcome) noexcept;
   void spread_welcome(const PoolEntry& entry) noexcept;
   void on_welcome(const Message& message) noexcept;

@@ -45,6 +45,8 @@ class SharedLimit {
   static constexpr Nanoseconds retry_interval = milliseconds(100);
   // A pool that has nothing wants something for so long before it is its turn.
   static constexpr Nanoseconds patience = milliseconds(200);
+  // How long a connection that makes room may take to end before another one is closed.
+  static constexpr Nanoseconds room_patience = seconds(1);
 
   // `max` 0: no limit; everything is counted all the same.
   explicit SharedLimit(uint32_t max) noexcept : max_(max) {}
@@ -79,6 +81,26 @@ class SharedLimit {
     return asked_.load(std::memory_order_relaxed) == pool &&
            asked_.compare_exchange_strong(expected, 0);
   }
+
+  // Somebody wants a connection of another pool closed, to make room: a new request, with this
+  // number. Earlier ones are void. 0: not now, one is on its way out.
+  [[nodiscard]] uint64_t ask_for_room(Nanoseconds now) noexcept {
+    if (making_room_until_.load(std::memory_order_relaxed) > now) return 0;
+    const uint64_t request = ++requests_count_;
+    room_request_.store(request, std::memory_order_relaxed);
+    return request;
+  }
+  // True to one caller for each request: it closes one, and until that has gone, or for
+  // room_patience, there is no other request.
+  [[nodiscard]] bool begin_making_room(uint64_t request, Nanoseconds now) noexcept {
+    uint64_t open = request;
+    if (!room_request_.compare_exchange_strong(open, 0)) return false;
+    making_room_until_.store(now + room_patience, std::memory_order_relaxed);
+    return true;
+  }
+  // A pool with so many, and this minimum, keeps them: it has no more than its minimum, and there
+  // is no pool that has nothing and whose turn it is.
+  [[nodiscard]] bool is_guaranteed(uint64_t pool, uint32_t minimum, Nanoseconds now) const;
 
   // From now on. After a smaller one connections beyond it are asked back (give_up_surplus); after
   // a larger one every core has to try again.
@@ -137,6 +159,9 @@ class SharedLimit {
   // On a line of their own: read when a backend is released.
   alignas(128) std::atomic<uint64_t> starved_{0};
   std::atomic<uint64_t> asked_{0};
+  std::atomic<uint64_t> requests_count_{0};
+  std::atomic<uint64_t> room_request_{0};  // The one that nobody has answered yet; 0: none.
+  std::atomic<Nanoseconds> making_room_until_{0};
   std::atomic<uint32_t> surplus_{0};  // Connections beyond max_ that nobody was asked to close.
 };
 
