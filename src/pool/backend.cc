@@ -17,8 +17,9 @@ namespace {
 // How long a server may take to close after Terminate before we cut the connection and count it.
 constexpr Nanoseconds server_end_timeout = seconds(60);
 // How long a node that is down may take to accept a connection: while one waits for a dead machine,
-// nobody notices that it is back.
-constexpr Nanoseconds trial_connect_timeout = seconds(1);
+// nobody notices that it is back. With the shortest pause behind it less than a second, so that a
+// second after one trial has begun the next one has.
+constexpr Nanoseconds trial_connect_timeout = milliseconds(900);
 // A successor is made so long before the end of a lifetime, or a tenth of it.
 constexpr Nanoseconds replacement_lead_max = seconds(30);
 // How long a server may take to end what a client has left: the cancel request, the rest of the

@@ -14,7 +14,7 @@ std::optional<NodeAttempt> NodeHealth::begin_attempt(const std::vector<SocketAdd
   const Known* chosen = choose(now, is_trial);
   if (chosen == nullptr) return std::nullopt;
   is_trial_under_way_ = is_trial_under_way_ || is_trial;
-  return NodeAttempt{chosen->address, is_trial};
+  return NodeAttempt{chosen->address, is_trial, now};
 }
 
 std::optional<Nanoseconds> NodeHealth::on_answer(const NodeAttempt& attempt, Nanoseconds now) {
@@ -36,8 +36,7 @@ bool NodeHealth::on_failure(const NodeAttempt& attempt, const PoolError& error, 
   if (known->failures == 0 || attempt.is_trial) {
     ++known->failures;
     known->failed_at = now;
-    known->retry_at =
-        now + backoff(options_.retry_first, options_.retry_max, known->failures - 1, random);
+    known->retry_at = retry_after(attempt, *known, now, random);
   }
   const bool is_any_good = std::any_of(known_.begin(), known_.end(),
                                        [](const Known& each) { return each.failures == 0; });
@@ -67,6 +66,16 @@ Nanoseconds NodeHealth::retry_at() const {
 PoolError NodeHealth::last_error() const {
   std::lock_guard lock(mutex_);
   return last_error_;
+}
+
+// Counted from the beginning of the attempt: how long it took to fail says nothing about when the
+// node is back. What it held has to be given back all the same before the next one begins.
+Nanoseconds NodeHealth::retry_after(const NodeAttempt& attempt, const Known& known, Nanoseconds now,
+                                    uint64_t random) const noexcept {
+  const auto pause = [&](uint32_t doublings) {
+    return backoff(options_.retry_first, options_.retry_max, doublings, random);
+  };
+  return std::max(attempt.began_at + pause(known.failures - 1), now + pause(0));
 }
 
 // What the name stands for now. What is known of an address stays with it.

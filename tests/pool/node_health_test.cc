@@ -73,6 +73,21 @@ TEST_CASE(
   CHECK(bench.next() == "10.0.0.1:5432");
 }
 
+TEST_CASE("the pause counts from the beginning of an attempt") {
+  Bench bench({address("10.0.0.1")});
+  CHECK(bench.fail());
+  // Each lasts for 900 ms. The next is not due at once: 50 ms at least are left.
+  for (const int pause_ms : {950, 950, 950, 950, 1000, 1000}) {
+    bench.now = bench.health.retry_at();
+    const auto trial = bench.begin();
+    REQUIRE(trial.has_value());
+    CHECK(trial->began_at == bench.now);
+    bench.now += milliseconds(900);
+    CHECK(!bench.health.on_failure(*trial, refused, bench.now, no_jitter));
+    CHECK(bench.health.retry_at() == trial->began_at + milliseconds(pause_ms));
+  }
+}
+
 TEST_CASE("the pause is up to a quarter shorter") {
   for (uint64_t random = 0; random < 5'000'000; random += 99'991) {
     Bench bench({address("10.0.0.1")});

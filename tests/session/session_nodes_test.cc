@@ -24,6 +24,21 @@ void lose_node(SessionBench& bench) {
   bench.settle();
 }
 
+// It is down, and from now on drops what is sent to it.
+void silence_node(SessionBench& bench, TestClient& client) {
+  lose_node(bench);
+  client.query("q");
+  REQUIRE(client.take_error() == "08006");
+  bench.server.start_listening();
+  bench.network.set_answering(bench.options.node.port, false);
+}
+
+// What was sent to it until now is lost.
+void end_silence(SessionBench& bench) {
+  bench.network.lose_connects(bench.options.node.port);
+  bench.network.set_answering(bench.options.node.port, true);
+}
+
 bool is_served(TestClient& client) {
   return client.take_tags() == "TDCZ";
 }
@@ -65,6 +80,40 @@ TEST_CASE("the return of a node is seen within a second, without traffic") {
   bench.advance_in_steps(seconds(1), milliseconds(10));
   CHECK(!bench.node.health.is_down());
   CHECK(bench.server.open_sessions().size() == 1);
+}
+
+TEST_CASE("the return of a node that drops packets is seen within a second, whenever it comes") {
+  // From the first trials, whose pauses are short, to those with the longest.
+  for (int after_ms = 40; after_ms < 6000; after_ms += after_ms < 3000 ? 370 : 130) {
+    CAPTURE(after_ms);
+    BenchOptions options;
+    options.cores_count = 2;
+    options.limits.connect_timeout = seconds(15);
+    options.limits.max_connections = 1;  // What a trial held is free again for the next one.
+    options.network.seed = static_cast<uint64_t>(after_ms);
+    SessionBench bench(options);
+    TestClient client(bench, 0, "me");
+    silence_node(bench, client);
+    bench.advance_in_steps(milliseconds(after_ms), milliseconds(10));
+    CHECK(bench.node.health.is_down());
+    end_silence(bench);
+    bench.advance_in_steps(seconds(1), milliseconds(10));
+    CHECK(!bench.node.health.is_down());
+  }
+}
+
+TEST_CASE("a trial at an address that drops packets does not last for connect_timeout") {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  silence_node(bench, client);
+  const uint64_t before = connects_count(bench);
+  bench.advance_in_steps(seconds(10), milliseconds(10));
+  // Each takes a second, less what the random part of the pause leaves.
+  CHECK(connects_count(bench) - before >= 10);
+  CHECK(connects_count(bench) - before <= 13);
+  CHECK(bench.node.health.is_down());
 }
 
 TEST_CASE("a node is tried again when its trial ended between login and first use") {
@@ -257,8 +306,7 @@ TEST_CASE("a node that is starting up makes clients wait") {
   CHECK(is_served(other));
 }
 
-TEST_CASE(
-    "a node that accepts no connection is tried again every second, not every connect_timeout") {
+TEST_CASE("a login may take its time, also in a trial") {
   BenchOptions options;
   options.limits.connect_timeout = seconds(15);
   SessionBench bench(options);
@@ -268,7 +316,6 @@ TEST_CASE(
   CHECK(client.take_error() == "08006");
   bench.server.start_listening();
   bench.server.holds_logins = true;
-  // A login may take its time, also in a trial.
   bench.advance_in_steps(seconds(5), milliseconds(10));
   CHECK(bench.node.health.is_down());
   bench.server.holds_logins = false;

@@ -31,6 +31,11 @@ sockaddr_in loopback(uint16_t port) {
   return address;
 }
 
+std::string loopback_key(uint16_t port) {
+  const sockaddr_in address = loopback(port);
+  return address_key(reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+}
+
 size_t index_of(BufferGroup group) {
   return static_cast<size_t>(group);
 }
@@ -203,11 +208,17 @@ void SimNetwork::reset(int fd) {
 }
 
 void SimNetwork::set_answering(uint16_t port, bool is_answering) {
-  const sockaddr_in address = loopback(port);
-  const std::string key = address_key(reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const std::string key = loopback_key(port);
   const auto found = std::find(silent_addresses_.begin(), silent_addresses_.end(), key);
   if (found != silent_addresses_.end()) silent_addresses_.erase(found);
   if (!is_answering) silent_addresses_.push_back(key);
+}
+
+void SimNetwork::lose_connects(uint16_t port) {
+  const std::string key = loopback_key(port);
+  for (FakeIo* core : cores_)
+    for (FakeIo::Op& op : core->ops_)
+      if (op.kind == OpKind::connect && op.address == key) op.is_lost = true;
 }
 
 bool SimNetwork::is_silent(const std::string& address) const {
@@ -267,7 +278,7 @@ bool SimNetwork::can_op(const FakeIo& io, size_t op_index) const {
       return socket.error != 0 || socket.shut_write || socket.peer < 0 ||
              at(socket.peer).inbox.size() < options_.socket_buffer_size;
     case OpKind::connect:
-      return !is_silent(op.address);
+      return !op.is_lost && !is_silent(op.address);
     case OpKind::poll:
       return socket.poll_ready;
     case OpKind::none:
@@ -300,7 +311,7 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
       done = try_send(io, op_index, socket);
       break;
     case OpKind::connect: {
-      if (is_silent(op.address)) break;
+      if (op.is_lost || is_silent(op.address)) break;
       bool refused = random_.percent(options_.connect_refused_percent);
       int error = refused ? ECONNREFUSED : connect_to(op.fd, op.address);
       io.deliver(op_index, -error, More::no);

@@ -92,6 +92,8 @@ class SimNetwork {
   // Whether connect ops to this port of 127.0.0.1 are answered at all, be it by a refusal. They are
   // unless told otherwise.
   void set_answering(uint16_t port, bool is_answering);
+  // Connect ops to it that are under way now are never answered: their packets were dropped.
+  void lose_connects(uint16_t port);
 
   // Scripted peers. All return at once.
   // A connected descriptor; -ECONNREFUSED when nobody listens.
@@ -261,6 +263,7 @@ class FakeIo final : public Io {
     SendNotice notice = SendNotice::prompt;
     size_t ended_size = 0;  // Of a send that has ended untold.
     std::string address;
+    bool is_lost = false;  // A connect that nobody answers.
   };
   struct TargetSlot {
     IoTarget* target = nullptr;

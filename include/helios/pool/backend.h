@@ -252,7 +252,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // The server has said something, if only by ending the connection that it had accepted.
   [[nodiscard]] bool is_answered() const noexcept { return is_answered_; }
   // What it was begun with.
-  [[nodiscard]] NodeAttempt attempt() const noexcept { return {address_, is_trial_}; }
+  [[nodiscard]] NodeAttempt attempt() const noexcept { return {address_, is_trial_, created_at}; }
   // For a login that failed: when its slice may try again. Kept by Pools.
   Nanoseconds retry_at = 0;
   // Its lifetime ends then at the latest.

@@ -4,9 +4,11 @@
 // An address is good until a connect to it fails; then it is bad until one succeeds. New
 // connections go to the first good address, in the resolver's order. When none is good the node is
 // down, until one answers: then one attempt at a time, over all cores and pools, shows whether it
-// is back (a trial), with pauses that double from retry_first to retry_max, less a random quarter.
-// So a dead node costs one connect at a time, however many clients there are. A bad address that
-// stands before a good one is tried again after passed_over_for.
+// is back (a trial). From the beginning of one to that of the next at an address it takes a time
+// that doubles from retry_first to retry_max, less a random quarter: an address that drops packets
+// is tried as often as one that refuses, as long as a trial of it ends before the next is due. So a
+// dead node costs one connect at a time, however many clients there are. A bad address that stands
+// before a good one is tried again after passed_over_for.
 //
 // Any thread: a mutex, taken where a server connection begins or fails, never on the path of a
 // query.
@@ -35,6 +37,7 @@ struct NodeHealthOptions {
 struct NodeAttempt {
   SocketAddress address;
   bool is_trial = false;  // Of an address that is bad.
+  Nanoseconds began_at = 0;
 };
 
 class NodeHealth {
@@ -76,6 +79,8 @@ class NodeHealth {
 
   void adopt(const std::vector<SocketAddress>& addresses);
   [[nodiscard]] Known* find(const SocketAddress& address);
+  [[nodiscard]] Nanoseconds retry_after(const NodeAttempt& attempt, const Known& known,
+                                        Nanoseconds now, uint64_t random) const noexcept;
   [[nodiscard]] const Known* choose(Nanoseconds now, bool& is_trial) const;
 
   mutable std::mutex mutex_;  // Guards everything below; is_down_ may be read without it.
