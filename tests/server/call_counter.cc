@@ -35,6 +35,7 @@ namespace {
 std::atomic<uint64_t> allocations_count{0};
 std::atomic<uint64_t> locks_count{0};
 std::atomic<uint64_t> wall_clock_reads_count{0};
+std::atomic<int64_t> wall_clock_ahead_seconds{0};
 
 void note(std::atomic<uint64_t>& count) noexcept {
   if (helios::current_core() >= 0) count.fetch_add(1, std::memory_order_relaxed);
@@ -58,6 +59,11 @@ CoreCalls core_calls_since(const CoreCalls& before) noexcept {
   const CoreCalls now = core_calls();
   return {now.allocations - before.allocations, now.locks - before.locks,
           now.wall_clock_reads - before.wall_clock_reads};
+}
+
+void move_wall_clock(int64_t seconds) noexcept {
+  ASSERT(counts_everything());
+  wall_clock_ahead_seconds.fetch_add(seconds, std::memory_order_relaxed);
 }
 
 }  // namespace helios::test
@@ -203,18 +209,26 @@ int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex) {
 }
 
 int clock_gettime(clockid_t clock, timespec* now) noexcept {
-  if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) note(wall_clock_reads_count);
-  return find_own(own_clock_gettime, "clock_gettime")(clock, now);
+  const int result = find_own(own_clock_gettime, "clock_gettime")(clock, now);
+  if (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE) return result;
+  note(wall_clock_reads_count);
+  if (result == 0) now->tv_sec += wall_clock_ahead_seconds.load(std::memory_order_relaxed);
+  return result;
 }
 
 int gettimeofday(timeval* now, void* zone) noexcept {
   note(wall_clock_reads_count);
-  return find_own(own_gettimeofday, "gettimeofday")(now, zone);
+  const int result = find_own(own_gettimeofday, "gettimeofday")(now, zone);
+  if (result == 0) now->tv_sec += wall_clock_ahead_seconds.load(std::memory_order_relaxed);
+  return result;
 }
 
 time_t time(time_t* now) noexcept {
   note(wall_clock_reads_count);
-  return find_own(own_time, "time")(now);
+  const time_t shown = find_own(own_time, "time")(nullptr) +
+                       wall_clock_ahead_seconds.load(std::memory_order_relaxed);
+  if (now != nullptr) *now = shown;
+  return shown;
 }
 
 }  // extern "C"

@@ -23,5 +23,8 @@ struct CoreCalls {
 [[nodiscard]] CoreCalls core_calls_since(const CoreCalls& before) noexcept;
 // More than allocations. False with a sanitizer.
 [[nodiscard]] bool counts_everything() noexcept;
+// From now on the wall clock shows this much more, to every thread that reads it. Requires:
+// counts_everything().
+void move_wall_clock(int64_t seconds) noexcept;
 
 }  // namespace helios::test

@@ -104,6 +104,7 @@ void CannedServer::accept_all() {
   for (;;) {
     const int fd = ::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
     if (fd < 0) return;
+    ++connections_count_;
     const int on = 1;
     (void)::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     sockets_.push_back(std::make_unique<Socket>(fd));

@@ -46,12 +46,15 @@ class CannedServer {
   CannedServer& operator=(const CannedServer&) = delete;
 
   [[nodiscard]] uint16_t port() const { return port_of(listener_.fd()); }
+  // Accepted since the beginning.
+  [[nodiscard]] uint32_t connections_count() const noexcept { return connections_count_; }
 
  private:
   void accept_all();
 
   const bench::CannedAnswers answers_;
-  std::atomic<uint32_t> clients_count_{0};
+  std::atomic<uint32_t> clients_count_{0};  // Logged in now.
+  std::atomic<uint32_t> connections_count_{0};
   Socket listener_;
   // The accepting thread's, until it has ended.
   std::vector<std::unique_ptr<Socket>> sockets_;

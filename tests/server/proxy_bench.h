@@ -56,6 +56,10 @@ class ProxyBench {
   ProxyBench& operator=(const ProxyBench&) = delete;
 
   [[nodiscard]] uint16_t port() const noexcept { return port_; }
+  // Since the beginning.
+  [[nodiscard]] uint32_t server_connections_count() const noexcept {
+    return server_.connections_count();
+  }
 
  private:
   void wait_until_ready();

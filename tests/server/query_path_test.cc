@@ -2,9 +2,14 @@
 // clock: each case warms up, then counts what the core's thread asks for while the same goes on.
 #include <doctest/doctest.h>
 
+#include <time.h>
+
+#include <chrono>
+#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <string>
+#include <thread>
 
 #include "helios/wire/message.h"
 #include "server/call_counter.h"
@@ -188,6 +193,44 @@ TEST_CASE("the counters count: a login allocates, the first connect of a pool lo
   if (!counts_everything()) return;
   CHECK(calls.locks > 0);
   CHECK(calls.wall_clock_reads > 0);
+}
+
+TEST_CASE("getting a backend and giving it back takes no lock") {
+  SUBCASE("at once, for a query") {
+    Scene scene(PoolMode::statement, 4, 4);
+    check_takes_nothing([&] { scene.query_all("select 1", "TDCZ"); });
+  }
+  SUBCASE("at once, for a block") {
+    Scene scene(PoolMode::transaction, 4, 4);
+    check_takes_nothing([&] {
+      scene.query_all("begin", "CZ");
+      scene.query_all("commit", "CZ");
+    });
+  }
+  SUBCASE("after a wait") {
+    Scene scene(PoolMode::transaction, 1, 8);
+    check_waiters(scene, "begin", "commit");
+  }
+}
+
+// Beyond idle_timeout and max_lifetime, or before the beginning of everything.
+TEST_CASE("the age of a backend goes by the monotonic clock: the wall clock may jump") {
+  if (!counts_everything()) return;
+  constexpr int64_t two_days = 2 * 86'400;
+  Scene scene(PoolMode::transaction, 2, 2);
+  scene.query_all("begin", "CZ");
+  scene.query_all("commit", "CZ");
+  const uint32_t before = scene.proxy.server_connections_count();
+  for (const int64_t jump : {two_days, -2 * two_days, two_days}) {
+    const time_t shown = time(nullptr);
+    move_wall_clock(jump);
+    CHECK(std::abs(time(nullptr) - shown - jump) < 60);
+    // The pool looks at what is idle every second.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+    scene.query_all("begin", "CZ");
+    scene.query_all("commit", "CZ");
+    CHECK(scene.proxy.server_connections_count() == before);
+  }
 }
 
 TEST_CASE("transaction mode") {
