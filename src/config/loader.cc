@@ -49,7 +49,7 @@ std::string quoted(std::string_view text) {
   return "\"" + std::string(text) + "\"";
 }
 
-// "name" or "schema.name".
+// "name" or "schema.name"; "*" may stand at the end.
 bool is_function_name(std::string_view text) {
   if (text.find_first_of("()\"';, \t\n\r") != std::string_view::npos) return false;
   if (text.substr(0, text.size() - 1).find('*') != std::string_view::npos) return false;

@@ -82,21 +82,20 @@ Ledger::Ledger() : ring_(16) {}
 }
 
 void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
-  if (size_ == 0 || name == 0) return;
-  LedgerEntry& newest = at(size_ - 1);
-  if (newest.tag != tag || newest.marks != 0) return;
-  count(newest, -1);
-  newest.key.low = name;
-  newest.marks = ledger_mark::pins;
-  count(newest, 1);
+  if (name != 0) mark_newest(tag, ledger_mark::pins, name);
 }
 
 void Ledger::note_drop() noexcept {
+  mark_newest('C', ledger_mark::drops, 0);
+}
+
+void Ledger::mark_newest(uint8_t tag, uint8_t mark, uint64_t key_low) noexcept {
   if (size_ == 0) return;
   LedgerEntry& newest = at(size_ - 1);
-  if (newest.tag != 'C' || newest.marks != 0) return;
+  if (newest.tag != tag || newest.marks != 0) return;
   count(newest, -1);
-  newest.marks = ledger_mark::drops;
+  newest.key.low = key_low;
+  newest.marks = mark;
   count(newest, 1);
 }
 

@@ -174,9 +174,8 @@ bool Pools::make_room(SharedLimit& limit, uint64_t pool, uint64_t request) noexc
     if (pool_number(spec) == pool) continue;
     if (&limit == spec.shared->connections->limit.get()) entry->slice.has_rivals = true;
     PooledBackend* candidate = entry->slice.least_recently_used();
-    if (candidate != nullptr && is_guaranteed(limit, entry->slice)) continue;
-    if (candidate != nullptr && (oldest == nullptr || candidate->idle_since < oldest->idle_since))
-      oldest = candidate;
+    if (candidate == nullptr || is_guaranteed(limit, entry->slice)) continue;
+    if (oldest == nullptr || candidate->idle_since < oldest->idle_since) oldest = candidate;
   }
   if (oldest == nullptr) return false;
   // Another core may have been first.

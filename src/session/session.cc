@@ -70,8 +70,7 @@ void Session::start(int fd, int family) noexcept {
   Nanoseconds patience = sessions_.shared().login_timeout;
   // It will only be told that it is too late.
   if (sessions_.is_draining()) patience = drain_login_timeout;
-  if (patience > 0) login_->deadline = sessions_.now() + patience;
-  if (patience > 0) sessions_.timers().schedule(timer_, login_->deadline);
+  set_login_deadline(patience > 0 ? sessions_.now() + patience : never);
   stream_.open(fd, family);
 }
 

@@ -169,6 +169,11 @@ void Session::send_output(MessageWriter& output) noexcept {
   if (!output.empty()) stream_.send(output.bytes());
 }
 
+void Session::set_login_deadline(Nanoseconds deadline) noexcept {
+  login_->deadline = deadline;
+  if (deadline != never) sessions_.timers().schedule(timer_, deadline);
+}
+
 void Session::forget_login() noexcept {
   if (SessionLogin* login = std::exchange(login_, nullptr); login != nullptr)
     sessions_.free_login(login);

@@ -229,10 +229,10 @@ bool Session::parse_without_backend(const StatementHead& head, ByteSpan body) no
   const StatementRef statement = hold_statement(name, body.subspan(head.size));
   if (statement.is_null() || !pool_->slice.accepted_statements.contains(statement->key()))
     return false;
-  note_sequences(frontend_tag::parse, body);
   const bool is_read = reads_text(frontend_tag::parse);
   if (is_read && effects_of_statement(statement->text()).bits != 0) return false;
   if (is_read && session_state_.has_statements()) session_state_.add_statement(hash_name(name), {});
+  note_sequences(frontend_tag::parse, body);
   if (timeouts_ != nullptr) note_sign_of_life();
   ++pool_->slice.counters.client_parses;
   names.set_settled(name, statement);

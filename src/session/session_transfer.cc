@@ -36,7 +36,7 @@ void Session::on_detachable(Stream& stream) noexcept {
   for (; !inbox_.empty(); inbox_.consume(inbox_.front().size()))
     transfer->received.insert(transfer->received.end(), inbox_.front().begin(),
                               inbox_.front().end());
-  if (timer_.is_scheduled()) transfer->login_deadline = timer_.deadline();
+  transfer->login_deadline = login_->deadline;
   transfer->family = stream.family();
   transfer->fd = stream.release_fd();
   // It is counted there.
@@ -56,8 +56,7 @@ void Session::start(SessionTransfer& transfer) noexcept {
   login_->minor = transfer.minor;
   login_->wanted = std::move(transfer.wanted);
   counted_ = true;
-  login_->deadline = transfer.login_deadline;
-  if (login_->deadline != never) sessions_.timers().schedule(timer_, login_->deadline);
+  set_login_deadline(transfer.login_deadline);
   stream_.open(transfer.fd, transfer.family);
   inbox_.append(transfer.received);
   if (sessions_.is_draining()) return fail(sqlstate::admin_shutdown, "the pooler is shutting down");

@@ -41,15 +41,19 @@ void Session::send_wait_notice() noexcept {
   stream_.send(writer.bytes());
 }
 
-// No backend came in time. While the node fails its own error tells more than the wait.
-void Session::fail_wait() noexcept {
+// A deadline has passed. While the node fails its own error tells more than `otherwise`.
+void Session::fail_late(const std::string& deadline, const PoolError& otherwise) noexcept {
   leave_queue(WaitFailure::timed_out);
-  if (const auto cause = sessions_.pools().failure_of(*pool_)) {
-    if (cause->is_of_parameters) return fail(*cause);
-    return fail(cause->sqlstate, "query_wait_timeout: " + cause->message);
-  }
-  fail(sqlstate::too_many_connections,
-       "query_wait_timeout: no server connection became free in time");
+  const auto cause = sessions_.pools().failure_of(*pool_);
+  if (!cause) return fail(otherwise);
+  if (cause->is_of_parameters) return fail(*cause);
+  fail(cause->sqlstate, deadline + ": " + cause->message);
+}
+
+// No backend came in time.
+void Session::fail_wait() noexcept {
+  fail_late("query_wait_timeout", {std::string(sqlstate::too_many_connections),
+                                   "query_wait_timeout: no server connection became free in time"});
 }
 
 // In its login a client may wait for a backend, too, which includes what that is asked then: which
@@ -57,11 +61,8 @@ void Session::fail_wait() noexcept {
 void Session::fail_login() noexcept {
   const bool waits = static_cast<ListNode<WaiterTag>&>(*this).is_linked();
   if (sessions_.now() < login_->deadline || (waits && leases_at_login())) return fail_wait();
-  leave_queue(WaitFailure::timed_out);
-  const auto cause = sessions_.pools().failure_of(*pool_);
-  if (!cause) return fail(sqlstate::query_canceled, "client_login_timeout");
-  if (cause->is_of_parameters) return fail(*cause);
-  fail(cause->sqlstate, "client_login_timeout: " + cause->message);
+  fail_late("client_login_timeout",
+            {std::string(sqlstate::query_canceled), "client_login_timeout"});
 }
 
 // As a server would answer, had the query begun: an error, then nothing of the batch up to its

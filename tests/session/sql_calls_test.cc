@@ -273,29 +273,6 @@ TEST_CASE("a parenthesis is found wherever it stands") {
   }
 }
 
-TEST_CASE("calls in a long text are found in its pieces, cut anywhere") {
-  const auto is_harmless = [](std::string_view text, size_t first, size_t second) {
-    TextScreen screen;
-    screen.start();
-    screen.add(text.substr(0, first), false);
-    screen.add(text.substr(first, second), false);
-    screen.add(text.substr(first + second), true);
-    return screen.is_harmless();
-  };
-  for (const size_t filled : {0, 100, 300}) {
-    const std::string filler = "'" + std::string(filled, 'x') + "'";
-    const std::string plain = "insert into \"my\".t (a, b) values (1, lower(" + filler +
-                              ")), (2, coalesce ( 'x', 'y')), (3, 4)";
-    const std::string call = "insert into t values (1, " + filler + ", app . evil(1), " + filler;
-    for (size_t first = 8; first < plain.size(); ++first)
-      for (size_t second = 0; second < 20 && first + second < plain.size(); ++second)
-        CHECK(is_harmless(plain, first, second));
-    for (size_t first = 8; first < call.size(); ++first)
-      for (size_t second = 0; second < 20 && first + second < call.size(); ++second)
-        CHECK(!is_harmless(call, first, second));
-  }
-}
-
 TEST_CASE("a look from behind overlooks no call that reading finds") {
   constexpr std::string_view pieces[] = {
       "select ",   "evil",     "evil(",       "(",         ")",

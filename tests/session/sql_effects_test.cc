@@ -332,26 +332,44 @@ TEST_CASE("a telling word is found wherever it stands") {
   }
 }
 
+// Looked at in three pieces.
+bool is_harmless_in_pieces(std::string_view text, size_t first, size_t second) {
+  TextScreen screen;
+  screen.start();
+  screen.add(text.substr(0, first), false);
+  screen.add(text.substr(first, second), false);
+  screen.add(text.substr(first + second), true);
+  return screen.is_harmless();
+}
+
 TEST_CASE("a long text is looked at in pieces, cut anywhere") {
-  const auto is_harmless = [](std::string_view text, size_t first, size_t second) {
-    TextScreen screen;
-    screen.start();
-    screen.add(text.substr(0, first), false);
-    screen.add(text.substr(first, second), false);
-    screen.add(text.substr(first + second), true);
-    return screen.is_harmless();
-  };
   const std::string_view plain = "insert into t values (1, 'em'), (2, 'pt') ; \n";
   const std::string_view telling = "insert into t select set_config('a', 'b', false)";
   const std::string_view several = "insert into t values (1); listen x";
   for (size_t first = 8; first < plain.size(); ++first)
     for (size_t second = 0; second < 6 && first + second < plain.size() - 3; ++second)
-      CHECK(is_harmless(plain, first, second));
+      CHECK(is_harmless_in_pieces(plain, first, second));
   for (size_t first = 8; first < telling.size(); ++first)
     for (size_t second = 0; second < 6 && first + second < telling.size(); ++second)
-      CHECK(!is_harmless(telling, first, second));
-  for (size_t first = 8; first < several.size(); ++first) CHECK(!is_harmless(several, first, 0));
-  CHECK(!is_harmless("set application_name = 'a'", 12, 3));
+      CHECK(!is_harmless_in_pieces(telling, first, second));
+  for (size_t first = 8; first < several.size(); ++first)
+    CHECK(!is_harmless_in_pieces(several, first, 0));
+  CHECK(!is_harmless_in_pieces("set application_name = 'a'", 12, 3));
+}
+
+TEST_CASE("calls in a long text are found in its pieces, cut anywhere") {
+  for (const size_t filled : {0, 100, 300}) {
+    const std::string filler = "'" + std::string(filled, 'x') + "'";
+    const std::string plain = "insert into \"my\".t (a, b) values (1, lower(" + filler +
+                              ")), (2, coalesce ( 'x', 'y')), (3, 4)";
+    const std::string call = "insert into t values (1, " + filler + ", app . evil(1), " + filler;
+    for (size_t first = 8; first < plain.size(); ++first)
+      for (size_t second = 0; second < 20 && first + second < plain.size(); ++second)
+        CHECK(is_harmless_in_pieces(plain, first, second));
+    for (size_t first = 8; first < call.size(); ++first)
+      for (size_t second = 0; second < 20 && first + second < call.size(); ++second)
+        CHECK(!is_harmless_in_pieces(call, first, second));
+  }
 }
 
 TEST_CASE("what looks harmless is") {

@@ -177,6 +177,7 @@ class Ledger {
 
  private:
   void count(const LedgerEntry& entry, int change) noexcept;
+  void mark_newest(uint8_t tag, uint8_t mark, uint64_t key_low) noexcept;
   [[nodiscard]] bool is_replaced_in_batch() const noexcept {
     return unnamed_replaced_count_ > 0 && replaced_batch_ == batch_;
   }

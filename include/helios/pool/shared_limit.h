@@ -156,12 +156,12 @@ class SharedLimit {
   std::unordered_map<uint64_t, Member> members_;  // Pools that have or want something.
   size_t forget_at_ = 64;  // Members, at the next look for those that do not.
   std::atomic<uint32_t> taken_{0};
-  // On a line of their own: read when a backend is released.
-  alignas(128) std::atomic<uint64_t> starved_{0};
-  std::atomic<uint64_t> asked_{0};
   std::atomic<uint64_t> requests_count_{0};
   std::atomic<uint64_t> room_request_{0};  // The one that nobody has answered yet; 0: none.
   std::atomic<Nanoseconds> making_room_until_{0};
+  // On a line of their own: read when a backend is released.
+  alignas(128) std::atomic<uint64_t> starved_{0};
+  std::atomic<uint64_t> asked_{0};
   std::atomic<uint32_t> surplus_{0};  // Connections beyond max_ that nobody was asked to close.
 };
 

@@ -151,6 +151,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_login_step(ClientLoginStep step, MessageWriter& output) noexcept;
   void send_output(MessageWriter& output) noexcept;
   void forget_login() noexcept;
+  void set_login_deadline(Nanoseconds deadline) noexcept;
   void on_logged_in() noexcept;
   void enter(PoolEntry& pool) noexcept;
   [[nodiscard]] bool count_client() noexcept;
@@ -345,6 +346,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] Nanoseconds wait_end() const noexcept;
   void on_wait_due() noexcept;
   void send_wait_notice() noexcept;
+  void fail_late(const std::string& deadline, const PoolError& otherwise) noexcept;
   void fail_wait() noexcept;
   void fail_login() noexcept;
   [[nodiscard]] bool has_said_goodbye() const noexcept;

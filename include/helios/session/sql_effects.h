@@ -25,10 +25,9 @@ constexpr uint32_t cursor = 1 << 3;     // DECLARE ... WITH HOLD.
 constexpr uint32_t lock = 1 << 4;       // An advisory lock that is held to the session's end.
 constexpr uint32_t listening = 1 << 5;  // LISTEN.
 constexpr uint32_t library = 1 << 6;    // LOAD.
-constexpr uint32_t unseen = 1 << 7;     // DO, CALL, functions that are not known, what cannot be
-// read: anything.
-constexpr uint32_t reset = 1 << 8;  // RESET, DISCARD ALL: parameters go back to their defaults.
-constexpr uint32_t ends = 1 << 9;   // What a session holds may be gone: DROP, CLOSE, UNLISTEN...
+constexpr uint32_t unseen = 1 << 7;     // DO, CALL, a function that is not known: anything.
+constexpr uint32_t reset = 1 << 8;      // RESET, DISCARD ALL: parameters go back to their defaults.
+constexpr uint32_t ends = 1 << 9;  // What a session holds may be gone: DROP, CLOSE, UNLISTEN...
 constexpr uint32_t prepares = 1 << 10;  // PREPARE: the other bits hold when EXECUTE comes.
 constexpr uint32_t executes = 1 << 11;  // EXECUTE.
 constexpr uint32_t reported = 1 << 12;  // With `reset`: of parameters that servers report, too.
@@ -60,7 +59,7 @@ struct SqlEffects {
 };
 
 // Functions of somebody's own that leave the session as it is: "name", or "schema.name", as they
-// are called, and as the server keeps them.
+// are called, and as the server keeps them; "*" at the end stands for any end.
 using HarmlessFunctions = std::span<const std::string>;
 
 // `standard_strings`: the session's standard_conforming_strings. The text ends at its first NUL, if
