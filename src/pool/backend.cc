@@ -16,10 +16,6 @@ namespace {
 
 // How long a server may take to close after Terminate before we cut the connection and count it.
 constexpr Nanoseconds server_end_timeout = seconds(60);
-// How long a node that is down may take to accept a connection: while one waits for a dead machine,
-// nobody notices that it is back. With the shortest pause behind it less than a second, so that a
-// second after one trial has begun the next one has.
-constexpr Nanoseconds trial_connect_timeout = milliseconds(900);
 // A successor is made so long before the end of a lifetime, or a tenth of it.
 constexpr Nanoseconds replacement_lead_max = seconds(30);
 // How long a server may take to end what a client has left: the cancel request, the rest of the
@@ -97,7 +93,7 @@ Backend::~Backend() {
 void Backend::start(const NodeAttempt& attempt, const std::string& resolve_error) noexcept {
   const PoolSpec& spec = slice_->spec();
   address_ = attempt.address;
-  is_trial_ = attempt.is_trial;
+  attempt_kind_ = attempt.kind;
   created_at = pools_.now();
   alive_count().fetch_add(1, std::memory_order_relaxed);
   if (address_.family() == AF_UNSPEC) {
@@ -107,9 +103,7 @@ void Backend::start(const NodeAttempt& attempt, const std::string& resolve_error
   }
   expires_at_ = pools_.expiry(spec);
   login_ = std::make_unique<Login>(spec.login, pools_.context().random);
-  Nanoseconds patience = spec.limits.connect_timeout;
-  if (is_trial_) patience = std::min(patience, trial_connect_timeout);
-  pools_.context().timers.schedule(timer_, created_at + patience);
+  schedule_login_timeout();
   stream_.start_connect(address_.get(), address_.size());
 }
 
@@ -149,8 +143,20 @@ std::atomic<uint32_t>& Backend::alive_count() noexcept {
 void Backend::on_connected(Stream&) noexcept {
   ASSERT(state_ == State::connecting);
   set_state(State::login);
-  pools_.context().timers.schedule(timer_, created_at + slice_->spec().limits.connect_timeout);
+  schedule_login_timeout();
   on_login_step(login_->dialogue.start());
+}
+
+// While a trial waits for a dead machine, or a quick one for a server that hangs, nobody would see
+// that the node is back.
+void Backend::schedule_login_timeout() noexcept {
+  const PoolSpec& spec = slice_->spec();
+  const bool is_short = (is_quick_trial() && state_ <= State::login) ||
+                        (attempt_kind_ == NodeAttempt::Kind::trial && state_ == State::connecting);
+  const Nanoseconds timeout = spec.limits.connect_timeout;
+  const Nanoseconds patience =
+      is_short ? std::min(timeout, spec.node->health.trial_time()) : timeout;
+  pools_.context().timers.schedule(timer_, created_at + patience);
 }
 
 void Backend::on_login_bytes(ByteSpan input) noexcept {
@@ -219,6 +225,7 @@ void Backend::on_logged_in() noexcept {
   const std::string& connect_query = slice_->spec().limits.connect_query;
   if (connect_query.empty()) return set_state(State::idle);
   set_state(State::preparing);
+  schedule_login_timeout();
   is_state_known_ = false;
   start_statement(connect_query);
 }
@@ -282,6 +289,15 @@ void Backend::fail_login(PoolError error) noexcept {
   } else {
     stream_.terminate();
   }
+}
+
+// A quick trial has had its time, and left no trace at the server: nobody waits for its end.
+void Backend::give_up_trial() noexcept {
+  pools_.context().keys.cancel(*this);
+  count_end(CloseReason::failed);
+  set_state(State::closing);
+  pools_.on_trial_given_up(*this);
+  stream_.terminate();
 }
 
 // --- Leases ---
@@ -697,6 +713,8 @@ void Backend::cut() noexcept {
 
 void Backend::on_timeout(void* self) noexcept {
   Backend& backend = *static_cast<Backend*>(self);
+  if (backend.is_quick_trial() && backend.state_ <= State::login && backend.resolve_error_.empty())
+    return backend.give_up_trial();
   switch (backend.state_) {
     case State::connecting:
       return backend.fail_login(

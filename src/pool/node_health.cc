@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "helios/base/assert.h"
 #include "pool/backoff.h"
 
 namespace helios {
@@ -10,17 +11,21 @@ std::optional<NodeAttempt> NodeHealth::begin_attempt(const std::vector<SocketAdd
                                                      Nanoseconds now) {
   std::lock_guard lock(mutex_);
   adopt(addresses);
-  bool is_trial = false;
-  const Known* chosen = choose(now, is_trial);
+  auto kind = NodeAttempt::Kind::plain;
+  const Known* chosen = choose(now, kind);
   if (chosen == nullptr) return std::nullopt;
-  is_trial_under_way_ = is_trial_under_way_ || is_trial;
-  return NodeAttempt{chosen->address, is_trial, now};
+  if (kind == NodeAttempt::Kind::trial) trial_began_at_ = now;
+  if (kind == NodeAttempt::Kind::quick_trial) is_quick_under_way_ = true;
+  return NodeAttempt{chosen->address, kind, now};
 }
 
 std::optional<Nanoseconds> NodeHealth::on_answer(const NodeAttempt& attempt, Nanoseconds now) {
   std::lock_guard lock(mutex_);
-  if (attempt.is_trial) is_trial_under_way_ = false;
-  if (Known* known = find(attempt.address)) known->failures = 0;
+  end_trial(attempt);
+  if (Known* known = find(attempt.address)) {
+    known->failures = 0;
+    known->answered_from = std::max(known->answered_from, attempt.began_at);
+  }
   if (!is_down_.exchange(false)) return std::nullopt;
   return now - down_since_;
 }
@@ -28,12 +33,13 @@ std::optional<Nanoseconds> NodeHealth::on_answer(const NodeAttempt& attempt, Nan
 bool NodeHealth::on_failure(const NodeAttempt& attempt, const PoolError& error, Nanoseconds now,
                             uint64_t random) {
   std::lock_guard lock(mutex_);
-  if (attempt.is_trial) is_trial_under_way_ = false;
-  last_error_ = error;
+  end_trial(attempt);
   Known* known = find(attempt.address);
+  if (known != nullptr && attempt.began_at < known->answered_from) return false;
+  last_error_ = error;
   if (known == nullptr) return false;  // The name does not stand for it any more.
   // Of many attempts that were under way when the first failed only that one counts.
-  if (known->failures == 0 || attempt.is_trial) {
+  if (known->failures == 0 || attempt.kind != NodeAttempt::Kind::plain) {
     ++known->failures;
     known->failed_at = now;
     known->retry_at = retry_after(attempt, *known, now, random);
@@ -45,9 +51,23 @@ bool NodeHealth::on_failure(const NodeAttempt& attempt, const PoolError& error, 
   return true;
 }
 
+void NodeHealth::on_given_up(const NodeAttempt& attempt, Nanoseconds now, uint64_t random) {
+  std::lock_guard lock(mutex_);
+  ASSERT(attempt.kind == NodeAttempt::Kind::quick_trial);
+  end_trial(attempt);
+  Known* known = find(attempt.address);
+  if (known != nullptr && known->failures > 0)
+    known->retry_at = retry_after(attempt, *known, now, random);
+}
+
 void NodeHealth::on_abandoned(const NodeAttempt& attempt) {
   std::lock_guard lock(mutex_);
-  if (attempt.is_trial) is_trial_under_way_ = false;
+  end_trial(attempt);
+}
+
+void NodeHealth::end_trial(const NodeAttempt& attempt) noexcept {
+  if (attempt.kind == NodeAttempt::Kind::trial) trial_began_at_ = never;
+  if (attempt.kind == NodeAttempt::Kind::quick_trial) is_quick_under_way_ = false;
 }
 
 void NodeHealth::set_retry_max(Nanoseconds retry_max) {
@@ -57,10 +77,16 @@ void NodeHealth::set_retry_max(Nanoseconds retry_max) {
 
 Nanoseconds NodeHealth::retry_at() const {
   std::lock_guard lock(mutex_);
-  if (!is_down() || is_trial_under_way_) return never;
+  if (!is_down() || is_quick_under_way_) return never;
   Nanoseconds soonest = never;
   for (const Known& known : known_) soonest = std::min(soonest, known.retry_at);
-  return soonest;
+  if (trial_began_at_ == never) return soonest;
+  return std::max(soonest, trial_began_at_ + options_.trial_time);
+}
+
+bool NodeHealth::is_tried() const {
+  std::lock_guard lock(mutex_);
+  return trial_began_at_ != never || is_quick_under_way_;
 }
 
 PoolError NodeHealth::last_error() const {
@@ -100,7 +126,7 @@ NodeHealth::Known* NodeHealth::find(const SocketAddress& address) {
 
 // The first good address, or the bad one whose trial is due: before the first good one, or while
 // the node is down of all of them. (An address that is new while the node is down is due at once.)
-const NodeHealth::Known* NodeHealth::choose(Nanoseconds now, bool& is_trial) const {
+const NodeHealth::Known* NodeHealth::choose(Nanoseconds now, NodeAttempt::Kind& kind) const {
   const Known* good = nullptr;
   const Known* bad = nullptr;
   for (const Known& known : known_) {
@@ -110,11 +136,21 @@ const NodeHealth::Known* NodeHealth::choose(Nanoseconds now, bool& is_trial) con
     }
     if (bad == nullptr || known.retry_at < bad->retry_at) bad = &known;
   }
-  const auto is_due = [&] {
-    return now >= (good == nullptr ? bad->retry_at : bad->failed_at + options_.passed_over_for);
-  };
-  is_trial = bad != nullptr && !is_trial_under_way_ && is_due();
-  return is_trial ? bad : good;
+  if (bad == nullptr) return good;
+  const Nanoseconds due_at =
+      good == nullptr ? bad->retry_at : bad->failed_at + options_.passed_over_for;
+  const auto trial = next_trial(now);
+  if (now < due_at || !trial) return good;
+  kind = *trial;
+  return bad;
+}
+
+// Which kind of trial may begin beside what is under way.
+std::optional<NodeAttempt::Kind> NodeHealth::next_trial(Nanoseconds now) const noexcept {
+  if (trial_began_at_ == never) return NodeAttempt::Kind::trial;
+  const bool is_overdue = now - trial_began_at_ >= options_.trial_time;
+  if (!is_down() || !is_overdue || is_quick_under_way_) return std::nullopt;
+  return NodeAttempt::Kind::quick_trial;
 }
 
 }  // namespace helios

@@ -89,7 +89,7 @@ bool Pools::connect(Slice& slice) noexcept {
     return false;
   }
   ++slice.counters.connects;
-  if (attempt->is_trial) ++slice.counters.trials;
+  if (attempt->kind != NodeAttempt::Kind::plain) ++slice.counters.trials;
   backends_.make(*this, slice)->start(*attempt, resolution.error);
   return true;
 }

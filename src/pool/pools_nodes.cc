@@ -16,8 +16,9 @@
 namespace helios {
 namespace {
 
-// Where this core has no permit to try a node with, it looks again after this.
-constexpr Nanoseconds watch_interval = seconds(1);
+// Where this core has no permit to try a node with, or another trial is under way, it looks again
+// after this: longer than trial_time and, with it, less than a second.
+constexpr Nanoseconds watch_interval = milliseconds(950);
 // Connections to addresses that a name has left are replaced within this time, not all at once.
 constexpr Nanoseconds move_time = seconds(10);
 
@@ -50,6 +51,13 @@ void Pools::on_attempt_failed(Backend& backend, const PoolError& error) noexcept
   watch(node);
   tell_of_node(MessageKind::node_failed, node);
   on_node_failed(node);
+}
+
+void Pools::on_trial_given_up(Backend& backend) noexcept {
+  Node& node = *backend.slice().spec().node;
+  backend.retry_at = 0;  // The node's health decides.
+  node.health.on_given_up(backend.attempt(), now(), random_number());
+  if (node.health.is_down()) watch(node);
 }
 
 void Pools::on_node_failed(Node& node) noexcept {
@@ -85,8 +93,8 @@ void Pools::fail_who_is_late(Slice& slice) noexcept {
   const Node& node = *spec.node;
   if (!node.fail_fast || !node.health.is_down() || spec.limits.acquire_timeout == 0) return;
   if (has_connection(spec)) return;
+  if (node.health.is_tried()) return;
   const Nanoseconds retry_at = node.health.retry_at();
-  if (retry_at == never) return;  // It is being tried.
   const PoolError error = connect_error(spec, node.health.last_error());
   for (size_t count = slice.waiters_count(); count > 0; --count) {
     if (slice.oldest_waiting_since() + spec.limits.acquire_timeout > retry_at) return;
@@ -103,7 +111,7 @@ void Pools::tell_of_node(MessageKind kind, Node& node) noexcept {
 // An attempt was allowed and could not begin: there is no room. Other cores may have counted on it.
 void Pools::abandon(Node& node, const NodeAttempt& attempt) noexcept {
   node.health.on_abandoned(attempt);
-  if (!attempt.is_trial) return;
+  if (attempt.kind == NodeAttempt::Kind::plain) return;
   if (!is_watched(node)) watched_.push_back(&node);
   // Not at once: the next would find no room either.
   if (!watch_timer_.is_scheduled()) context_.timers.schedule(watch_timer_, now() + watch_interval);
@@ -143,7 +151,8 @@ void Pools::on_watch(void* self) noexcept {
 }
 
 // Lets one of the pools of this core connect: one with waiters, by its next pump, else the one that
-// was in use last. False: there is none.
+// was in use last. Beside a trial that is under way its waiters ask for no other: then the latter,
+// in any case. False: there is none.
 bool Pools::try_node(const Node& node) noexcept {
   Slice* latest = nullptr;
   bool is_wanted = false;
@@ -156,7 +165,7 @@ bool Pools::try_node(const Node& node) noexcept {
         (latest == nullptr || slice.unused_since > latest->unused_since))
       latest = &slice;
   }
-  if (!is_wanted && latest != nullptr) (void)latest->warm_up(now());
+  if ((!is_wanted || node.health.is_tried()) && latest != nullptr) (void)latest->warm_up(now());
   return is_wanted || latest != nullptr;
 }
 

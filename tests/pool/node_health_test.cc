@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 namespace helios {
 namespace {
 
@@ -60,9 +62,9 @@ TEST_CASE(
     bench.now += 1;
     const auto trial = bench.begin();
     REQUIRE(trial.has_value());
-    CHECK(trial->is_trial);
+    CHECK(trial->kind == NodeAttempt::Kind::trial);
     CHECK(!bench.begin().has_value());
-    CHECK(bench.health.retry_at() == never);
+    CHECK(bench.health.retry_at() == bench.now + milliseconds(900));         // A quick one.
     CHECK(!bench.health.on_failure(*trial, refused, bench.now, no_jitter));  // No news.
   }
   bench.now += seconds(1);
@@ -124,7 +126,7 @@ TEST_CASE("a bad address is passed over for the next, and tried again after a wh
   bench.now += 1;
   const auto trial = bench.begin();
   REQUIRE(trial.has_value());
-  CHECK(trial->is_trial);
+  CHECK(trial->kind == NodeAttempt::Kind::trial);
   CHECK(trial->address == address("10.0.0.1"));
   CHECK(bench.next() == "10.0.0.2:5432");  // Others do not wait for it.
   CHECK(!bench.health.on_answer(*trial, bench.now).has_value());
@@ -173,6 +175,74 @@ TEST_CASE("a trial that is given up leaves the place to another") {
   CHECK(bench.next() == "10.0.0.1:5432");
   CHECK(bench.next() == "10.0.0.1:5432");
   CHECK(bench.health.is_down());
+}
+
+TEST_CASE("beside a trial that is not answered quick trials begin, one at a time") {
+  Bench bench({address("10.0.0.1")});
+  CHECK(bench.fail());
+  bench.now = bench.health.retry_at();
+  const auto trial = bench.begin();
+  REQUIRE(trial.has_value());
+  CHECK(bench.health.is_tried());
+  CHECK(bench.health.retry_at() == bench.now + milliseconds(900));
+  bench.now += milliseconds(900) - 1;
+  CHECK(!bench.begin().has_value());
+  for (int i = 0; i < 3; ++i) {
+    bench.now = bench.health.retry_at();
+    const auto quick = bench.begin();
+    REQUIRE(quick.has_value());
+    CHECK(quick->kind == NodeAttempt::Kind::quick_trial);
+    CHECK(!bench.begin().has_value());
+    CHECK(bench.health.retry_at() == never);
+    bench.now += milliseconds(900);
+    bench.health.on_given_up(*quick, bench.now, no_jitter);
+    CHECK(bench.health.retry_at() == bench.now + milliseconds(50));
+  }
+  // It failed once and has not answered: its next pause is the second.
+  CHECK(!bench.health.on_failure(*trial, refused, bench.now, no_jitter));
+  CHECK(bench.health.retry_at() == bench.now + milliseconds(50));
+  bench.now += milliseconds(50);
+  CHECK(bench.begin().value().kind == NodeAttempt::Kind::trial);
+}
+
+TEST_CASE("the address that hangs keeps none of the others from their turn") {
+  Bench bench({address("10.0.0.1"), address("10.0.0.2")});
+  CHECK(!bench.fail());
+  CHECK(bench.fail());
+  bench.now += milliseconds(50);
+  const NodeAttempt trial = bench.begin().value();
+  CHECK(trial.address == address("10.0.0.1"));
+  std::vector<std::string> tried;
+  for (int i = 0; i < 4; ++i) {
+    bench.now = bench.health.retry_at();
+    const NodeAttempt quick = bench.begin().value();
+    tried.push_back(quick.address.text());
+    bench.now += milliseconds(900);
+    bench.health.on_given_up(quick, bench.now, no_jitter);
+  }
+  CHECK(std::count(tried.begin(), tried.end(), "10.0.0.1:5432") == 2);
+  CHECK(std::count(tried.begin(), tried.end(), "10.0.0.2:5432") == 2);
+}
+
+TEST_CASE("while a later address is good a bad one has one trial at a time") {
+  Bench bench({address("10.0.0.1"), address("10.0.0.2")});
+  CHECK(!bench.fail());
+  bench.now += seconds(30);
+  const NodeAttempt trial = bench.begin().value();
+  CHECK(trial.kind == NodeAttempt::Kind::trial);
+  bench.now += seconds(10);
+  CHECK(bench.next() == "10.0.0.2:5432");
+}
+
+TEST_CASE("an attempt that fails behind an answer to a later one says nothing") {
+  Bench bench({address("10.0.0.1")});
+  const NodeAttempt old = bench.begin().value();
+  bench.now += 1;
+  const NodeAttempt later = bench.begin().value();
+  CHECK(!bench.health.on_answer(later, bench.now).has_value());
+  CHECK(!bench.health.on_failure(old, refused, bench.now, no_jitter));
+  CHECK(!bench.health.is_down());
+  CHECK(bench.fail());
 }
 
 TEST_CASE("a name without an address is an address of no family that fails and recovers") {

@@ -39,6 +39,21 @@ void end_silence(SessionBench& bench) {
   bench.network.set_answering(bench.options.node.port, true);
 }
 
+// It is down, and from now on accepts connections and says nothing.
+void hang_node(SessionBench& bench, TestClient& client) {
+  lose_node(bench);
+  client.query("q");
+  REQUIRE(client.take_error() == "08006");
+  bench.server.holds_logins = true;
+  bench.server.start_listening();
+}
+
+// It has forgotten what it accepted until now.
+void end_hang(SessionBench& bench) {
+  for (ServerSession* session : bench.server.fresh()) session->is_deaf = true;
+  bench.server.holds_logins = false;
+}
+
 bool is_served(TestClient& client) {
   return client.take_tags() == "TDCZ";
 }
@@ -126,7 +141,7 @@ TEST_CASE("a node is tried again when its trial ended between login and first us
     CHECK(client.take_error() == "08006");
     bench.server.after_login = notice.substr(0, 7);  // The rest does not come: it is never ready.
     bench.server.start_listening();
-    bench.advance_in_steps(seconds(1), milliseconds(10));
+    bench.advance_in_steps(milliseconds(500), milliseconds(10));
     CHECK(bench.node.health.is_down());
     ServerSession& trial = bench.server.only();
     bench.server.after_login.clear();
@@ -321,6 +336,92 @@ TEST_CASE("a login may take its time, also in a trial") {
   bench.server.holds_logins = false;
   bench.settle();
   CHECK(!bench.node.health.is_down());
+}
+
+TEST_CASE("the return of a node that hangs is seen within a second, whenever it comes") {
+  // From before the first trial is overdue to beyond its end.
+  for (int after_ms = 40; after_ms < 18'000; after_ms += after_ms < 3000 ? 370 : 1130) {
+    CAPTURE(after_ms);
+    BenchOptions options;
+    options.cores_count = 2;
+    options.limits.connect_timeout = seconds(15);
+    options.network.seed = static_cast<uint64_t>(after_ms);
+    SessionBench bench(options);
+    TestClient client(bench, 0, "me");
+    hang_node(bench, client);
+    bench.advance_in_steps(milliseconds(after_ms), milliseconds(10));
+    CHECK(bench.node.health.is_down());
+    end_hang(bench);
+    bench.advance_in_steps(seconds(1), milliseconds(10));
+    CHECK(!bench.node.health.is_down());
+  }
+}
+
+TEST_CASE("a node that hangs has two connects at most, over all pools and cores") {
+  BenchOptions options;
+  options.cores_count = 4;
+  options.limits.connect_timeout = seconds(15);
+  options.limits.acquire_timeout = seconds(60);
+  options.node.fail_fast = false;
+  SessionBench bench(options);
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 40; ++i)
+    clients.emplace_back(bench, static_cast<CoreId>(i % 4), "user" + std::to_string(i % 5));
+  lose_node(bench);
+  for (TestClient& client : clients) client.query("q");
+  bench.server.holds_logins = true;
+  bench.server.start_listening();
+  const uint64_t before = connects_count(bench);
+  for (int i = 0; i < 1000; ++i) {
+    bench.advance(milliseconds(10));
+    CHECK(bench.node.gate.taken() <= 2);
+  }
+  CHECK(connects_count(bench) - before <= 16);
+  end_hang(bench);
+  bench.advance_in_steps(milliseconds(1100), milliseconds(10));
+  for (TestClient& client : clients) CHECK(is_served(client));
+}
+
+TEST_CASE("quick trials that are given up are no error for who waits") {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  options.limits.acquire_timeout = seconds(60);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  hang_node(bench, client);
+  bench.advance_in_steps(milliseconds(500), milliseconds(10));
+  REQUIRE(bench.server.fresh().size() == 1);
+  const ServerSession* patient = bench.server.fresh()[0];
+  other.query("q");
+  const uint64_t before = connects_count(bench);
+  bench.advance_in_steps(seconds(10), milliseconds(10));
+  CHECK(connects_count(bench) - before >= 9);
+  CHECK(!other.is_closed());
+  // The server is slow, no more: the first answers all the same.
+  for (ServerSession* session : bench.server.fresh()) session->is_deaf = session != patient;
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(!bench.node.health.is_down());
+  CHECK(is_served(other));
+}
+
+TEST_CASE("a trial that fails when the node has long returned does not bring it down again") {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  hang_node(bench, client);
+  bench.advance_in_steps(seconds(2), milliseconds(10));
+  end_hang(bench);
+  bench.advance_in_steps(seconds(1), milliseconds(10));
+  for (int i = 0; i < 2000; ++i) {
+    bench.advance(milliseconds(10));
+    CHECK(!bench.node.health.is_down());
+  }
+  other.query("q");
+  CHECK(is_served(other));
 }
 
 TEST_CASE("of several hosts the first that answers is used") {

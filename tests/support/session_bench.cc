@@ -225,6 +225,14 @@ std::vector<ServerSession*> ScriptedServer::cancels() {
   return found;
 }
 
+std::vector<ServerSession*> ScriptedServer::fresh() {
+  std::vector<ServerSession*> found;
+  for (const auto& session : sessions_)
+    if (session->is_open() && session->kind() == ServerSession::Kind::fresh)
+      found.push_back(session.get());
+  return found;
+}
+
 ServerSession& ScriptedServer::only() {
   const auto open = open_sessions();
   REQUIRE(open.size() == 1);

@@ -188,6 +188,8 @@ class ScriptedServer {
   // The connections that are sessions of PostgreSQL and open, in the order of their making.
   [[nodiscard]] std::vector<ServerSession*> open_sessions();
   [[nodiscard]] std::vector<ServerSession*> cancels();
+  // Open connections that have not said yet what they are for.
+  [[nodiscard]] std::vector<ServerSession*> fresh();
   // The only open session. Requires: there is exactly one.
   [[nodiscard]] ServerSession& only();
 

@@ -12,7 +12,7 @@ import time
 from harness import cluster as cluster_module
 from harness import proxy as proxy_module
 from harness import runner, wire
-from harness.relay import Relay, silent_port
+from harness.relay import Relay, deaf_port, silent_port
 from harness.wire import SYNC, bind, copy_data, execute, extended, parse, query
 
 
@@ -70,6 +70,22 @@ def test_node_returns_without_traffic(cores):
             runner.eventually(lambda: "answers again" in proxy.log(), what="the node is seen to be back")
             with proxy.client() as conn:
                 assert conn.value("select 1") == "1"
+
+
+@runner.cases(1, 2)
+def test_node_that_hangs(cores):
+    """Beside a connect that is accepted and never answered another one sees the node's return."""
+    port = cluster_module.free_port()
+    with scripted_proxy(port, pool={"connect_timeout": "600s"}, cores=cores) as proxy:
+        assert first_refusal(proxy)["C"] == "08006"
+        with deaf_port(port) as accepted:
+            runner.eventually(lambda: len(accepted) >= 3, what="the node that hangs is tried again")
+        with Relay(runner.cluster().address, port=port):
+            runner.eventually(lambda: "answers again" in proxy.log(), what="the node is seen to be back")
+            with proxy.client() as conn:
+                assert conn.value("select 1") == "1"
+        for sock in accepted:
+            sock.close()
 
 
 def test_clients_wait_for_a_node():

@@ -252,7 +252,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // The server has said something, if only by ending the connection that it had accepted.
   [[nodiscard]] bool is_answered() const noexcept { return is_answered_; }
   // What it was begun with.
-  [[nodiscard]] NodeAttempt attempt() const noexcept { return {address_, is_trial_, created_at}; }
+  [[nodiscard]] NodeAttempt attempt() const noexcept {
+    return {address_, attempt_kind_, created_at};
+  }
   // For a login that failed: when its slice may try again. Kept by Pools.
   Nanoseconds retry_at = 0;
   // Its lifetime ends then at the latest.
@@ -298,6 +300,11 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void finish_preparing() noexcept;
   void become_ready() noexcept;
   void fail_login(PoolError error) noexcept;
+  void schedule_login_timeout() noexcept;
+  [[nodiscard]] bool is_quick_trial() const noexcept {
+    return attempt_kind_ == NodeAttempt::Kind::quick_trial;
+  }
+  void give_up_trial() noexcept;
   static void on_timeout(void* self) noexcept;
 
   // Reading replies (backend_replies.cc).
@@ -372,7 +379,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool fatal_seen_ = false;
   bool is_unsafe_ = false;  // A cancel request may still arrive: never lease it again.
   bool was_ready_ = false;
-  bool is_trial_ = false;
+  NodeAttempt::Kind attempt_kind_ = NodeAttempt::Kind::plain;
   bool is_answered_ = false;
   bool is_retired_ = false;
   std::string resolve_error_;

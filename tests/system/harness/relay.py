@@ -24,6 +24,30 @@ def silent_port():
             sock.close()
 
 
+@contextlib.contextmanager
+def deaf_port(port):
+    """Accepts connections on this port and never answers, not even after it has ended itself.
+
+    Yields the list of what it has accepted; who calls closes them.
+    """
+    accepted = []
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                accepted.append(listener.accept()[0])
+
+    listener = socket.create_server(("127.0.0.1", port))
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield accepted
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
 class Relay:
     """Listens on 127.0.0.1 and forwards to `target` (host, port).
 
