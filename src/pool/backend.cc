@@ -313,6 +313,7 @@ void Backend::give_up_trial() noexcept {
   // DISCARD ALL has come between two clients.
   if (slice_->spec().limits.mode == LeaseMode::session) ledger_.own_unnamed();
   leased_at_ = pools_.now();
+  last_lease_ = std::exchange(lease_, pools_.next_lease());
   lessee_ = &lessee;
   lessee.on_leased(*this);
 }

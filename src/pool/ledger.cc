@@ -21,12 +21,15 @@ bool is_own_close(const LedgerEntry& entry) {
 // A Close of the unnamed statement: the pooler's own, or the client's.
 bool drops_unnamed(const LedgerEntry& entry) {
   return entry.tag == 'C' &&
-         (entry.action == LedgerAction::skip || (entry.marks & ledger_mark::drops) != 0);
+         (entry.action == LedgerAction::skip || (entry.marks & ledger_mark::unnamed) != 0);
 }
 
-// A Parse of the unnamed statement. (One with marks has a name; so has one of the pooler's own.)
+// A Parse of the unnamed statement. (The client's with marks has a name; so has one of the pooler's
+// own without.)
 bool parses_unnamed(const LedgerEntry& entry) {
-  return entry.tag == 'P' && entry.action == LedgerAction::forward && entry.marks == 0;
+  if (entry.tag != 'P') return false;
+  return entry.action == LedgerAction::forward ? entry.marks == 0
+                                               : entry.marks == ledger_mark::unnamed;
 }
 
 // The server's unnamed statement is another one, or none, when this has been executed. A query of
@@ -34,6 +37,10 @@ bool parses_unnamed(const LedgerEntry& entry) {
 bool replaces_unnamed(const LedgerEntry& entry) {
   const bool is_query = entry.tag == 'Q' && entry.action != LedgerAction::skip;
   return is_query || parses_unnamed(entry) || drops_unnamed(entry);
+}
+
+bool is_clients_change(const LedgerEntry& entry) {
+  return entry.action == LedgerAction::forward && replaces_unnamed(entry);
 }
 
 bool has_entry(uint8_t tag) {
@@ -86,17 +93,19 @@ void Ledger::name_newest(uint8_t tag, uint64_t name) noexcept {
 }
 
 void Ledger::note_drop() noexcept {
-  mark_newest('C', ledger_mark::drops, 0);
+  mark_newest('C', ledger_mark::unnamed, 0);
 }
 
 void Ledger::mark_newest(uint8_t tag, uint8_t mark, uint64_t key_low) noexcept {
   if (size_ == 0) return;
   LedgerEntry& newest = at(size_ - 1);
   if (newest.tag != tag || newest.marks != 0) return;
+  changes_sent_ -= is_clients_change(newest) ? 1 : 0;
   count(newest, -1);
   newest.key.low = key_low;
   newest.marks = mark;
   count(newest, 1);
+  changes_sent_ += is_clients_change(newest) ? 1 : 0;
 }
 
 Reply Ledger::on_reply(uint8_t tag) noexcept {
@@ -209,7 +218,10 @@ bool Ledger::has_marked(uint8_t mark) const noexcept {
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (reply.tag != tag) return violation;
   reply.completed = true;
-  if (parses_unnamed(at(0)) || drops_unnamed(at(0))) on_unnamed_replaced(tag == 'P');
+  if (parses_unnamed(at(0)) || drops_unnamed(at(0))) {
+    on_unnamed_replaced(tag == 'P');
+    note_change(at(0), tag == 'P');
+  }
   if (tag == 'B' && reply.marks == 0) has_unbound_ = false;
   pop();
   if (copy_ends_count_ > 0) drop_copy_ends();  // A FAKE behind them is due now.
@@ -222,6 +234,7 @@ Reply Ledger::on_error() noexcept {
   Reply reply = verdict_of_head();
   if (reply.verdict == ReplyVerdict::violation) return reply;
   if (at(0).action == LedgerAction::inject) reply.verdict = ReplyVerdict::forward;
+  if (at(0).tag != 'Q') note_change(at(0), false);
   if (copying_in_) end_copy(true);
   // Query, FunctionCall and Sync are followed by ReadyForQuery; an extended message by silence
   // until Sync.
@@ -241,6 +254,7 @@ Reply Ledger::on_ready() noexcept {
   copying_in_ = false;
   is_streaming_ = false;
   is_head_failed_ = false;
+  note_change(at(0), false);
   pop();
   if (copy_ends_count_ > 0) drop_copy_ends();
   return reply;
@@ -276,6 +290,25 @@ void Ledger::end_copy(bool failed) noexcept {
   }
 }
 
+void Ledger::disown_unnamed() noexcept {
+  disowned_ = std::exchange(unnamed_, Unnamed::foreign);
+  has_unbound_ = false;
+  changes_sent_ = changes_ended_ = change_done_ = 0;
+  has_made_ = false;
+}
+
+void Ledger::on_unnamed_replaced(bool is_there) noexcept {
+  unnamed_ = is_there ? Unnamed::own : Unnamed::none;
+  has_unbound_ = is_there;
+}
+
+// Of a query at its end only, which has many replies.
+void Ledger::note_change(const LedgerEntry& change, bool has_made) noexcept {
+  if (!is_clients_change(change)) return;
+  change_done_ = changes_ended_ + 1;
+  has_made_ = has_made;
+}
+
 // Keeps the counts: `change` is 1 for an entry that comes and -1 for one that goes.
 void Ledger::count(const LedgerEntry& entry, int change) noexcept {
   if (is_ready_request(entry.tag)) {
@@ -293,15 +326,17 @@ void Ledger::count(const LedgerEntry& entry, int change) noexcept {
   if (size_ == ring_.size()) grow();
   at(size_) = entry;
   // A query of the pooler's own is one that the server can read.
-  if (entry.tag == 'Q' && entry.action == LedgerAction::skip) is_unnamed_own_ = true;
+  if (entry.tag == 'Q' && entry.action == LedgerAction::skip) unnamed_ = Unnamed::none;
   ++size_;
   if (entry.tag == 'S') ++batch_;
   count(entry, 1);
+  changes_sent_ += is_clients_change(entry) ? 1 : 0;
 }
 
 [[gnu::hot]] void Ledger::pop() noexcept {
   ASSERT(size_ > 0);
   count(at(0), -1);
+  changes_ended_ += is_clients_change(at(0)) ? 1 : 0;
   head_ = (head_ + 1) & (ring_.size() - 1);
   --size_;
 }
@@ -315,6 +350,7 @@ void Ledger::erase(size_t first, size_t entries_count) noexcept {
   for (size_t i = first; i < first + entries_count; ++i) {
     drop(at(i));
     count(at(i), -1);
+    changes_ended_ += is_clients_change(at(i)) ? 1 : 0;
   }
   for (size_t i = first; i + entries_count < size_; ++i) at(i) = at(i + entries_count);
   size_ -= entries_count;

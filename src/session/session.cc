@@ -180,12 +180,12 @@ bool Session::acquire() noexcept {
 
 [[gnu::hot]] void Session::start_lease() noexcept {
   set_state(State::leased);
+  if (statements_ != nullptr) start_statements_lease();
   // Leaves together with the client's own first message; its replies are swallowed.
   parameters_ = sessions_.pools().parameters().in_own_context(parameters_);
   backend_->apply_parameters(parameters_);
   if (session_state_.asks_sequences()) backend_->start_statement("DISCARD SEQUENCES");
   close_strays();
-  if (statements_ != nullptr) start_statements_lease();
   if (mode() == LeaseMode::statement) backend_->hold_ready();
   if (listening_ != nullptr) take_over();
 }
@@ -316,7 +316,7 @@ void Session::on_backend_drained() noexcept {
   }
   if (backend.transaction_status() != transaction_status::idle) return;
   // The client comes back to bind what it has parsed; a query of ours would drop it.
-  if (backend.ledger().has_unbound() && !draining_) return;
+  if (backend.ledger().has_unbound() && !draining_ && !has_kept_unnamed(backend.ledger())) return;
   if (ask_state()) return;
   session_state_.on_settled();
   // In session mode it keeps the backend that hears for it.
@@ -328,6 +328,7 @@ void Session::on_backend_drained() noexcept {
     if (backend.cancels_in_flight() == 0) backend.apply_parameters(parameters_);
     return;
   }
+  if (statements_ != nullptr) statements_->unnamed.settle(backend.ledger());
   const Cleaning cleaning = cleaning_needed();
   if (is_pinned()) names_.clear();
   if (session_state_.must_end()) {
@@ -397,6 +398,7 @@ void Session::abandon_backend(const char* reason) noexcept {
 void Session::drop_backend(const char* reason) noexcept {
   if (backend_ == nullptr) return;
   Backend& backend = *std::exchange(backend_, nullptr);
+  if (statements_ != nullptr) statements_->unnamed.settle(backend.ledger());
   names_.clear();
   session_state_.on_released();
   held_ = false;

@@ -94,7 +94,8 @@ bool Session::is_bound_to(const Backend& backend) const noexcept {
   // How many replies are due is not known.
   if (backend.ledger().is_ambiguous()) return true;
   // It comes back to bind the unnamed statement.
-  if (backend.ledger().empty() && backend.ledger().has_unbound()) return true;
+  const Ledger& ledger = backend.ledger();
+  if (ledger.empty() && ledger.has_unbound() && !has_kept_unnamed(ledger)) return true;
   return is_pinned() || has_own_backend() || session_state_.outlives_rollback(is_in_block);
 }
 
@@ -105,7 +106,7 @@ void Session::outlive(const Backend& backend, const PoolError& error) noexcept {
               pool_->slice.spec().database.c_str(), is_block ? ", in a failed transaction" : "",
               error.message.c_str());
   session_state_.on_released();
-  if (statements_ != nullptr) lose_statements();
+  if (statements_ != nullptr) lose_statements(backend.ledger());
   deallocated_name_ = 0;
   held_ = false;
   if (is_block || backend.is_batch_waiting()) {
@@ -127,7 +128,8 @@ void Session::outlive(const Backend& backend, const PoolError& error) noexcept {
   resume();
 }
 
-void Session::lose_statements() noexcept {
+void Session::lose_statements(const Ledger& ledger) noexcept {
+  statements_->unnamed.settle(ledger);
   statements_->names.undo_all();
   statements_->forgetting = Forgetting::no;
   statements_->deallocated.clear();

@@ -9,6 +9,7 @@
 #include "helios/wire/writer.h"
 #include "session/session_listening.h"
 #include "session/session_login.h"
+#include "session/session_statements.h"
 
 namespace helios {
 namespace {
@@ -84,6 +85,7 @@ bool may_end_block(uint8_t first) {
     }
   };
   const auto used = [&] { return input.size() - rest.size(); };
+  const auto is_parse = [&] { return forwarding_ && reader_.header().tag == frontend_tag::parse; };
 
   while (state_ == State::ready || state_ == State::leased) {
     if (!in_message_) {
@@ -106,8 +108,8 @@ bool may_end_block(uint8_t first) {
         // What may end the session, or needs a message of ours in front of it, comes after
         // everything before it was sent.
         const uint8_t tag = reader_.header().tag;
-        if (run != nullptr && (tag == frontend_tag::terminate || !is_client_tag(tag) ||
-                               backend_->ledger().may_mean_foreign(tag)))
+        if (run != nullptr &&
+            (tag == frontend_tag::terminate || !is_client_tag(tag) || may_lack_unnamed(tag)))
           flush(start);
       }
       const Look message = must_look(reader_.header().tag) ? look(rest) : Look::plain;
@@ -127,7 +129,10 @@ bool may_end_block(uint8_t first) {
       } else if (is_split || has_collected()) {
         flush(start);
         backend_->send(reader_.raw_header());
-        if (has_collected()) pass_on_collected(0);
+        if (has_collected()) {
+          if (is_parse()) keep_unnamed(statements_->collected, rest);
+          pass_on_collected(0);
+        }
         if (state_ == State::ending) return used();
         run = rest.data();
       } else if (run == nullptr) {
@@ -143,6 +148,7 @@ bool may_end_block(uint8_t first) {
     }
     if (inspecting_) inspect(body);
     if (reader_.body_left() > 0) break;
+    if (is_parse() && body.size() == reader_.header().body_size) keep_unnamed(body, rest);
     finish_message();
     // As the first, so the others: neither the ledger nor the lease changes by them.
     if (reader_.header().tag == frontend_tag::copy_data) reader_.skip_alike(rest);
@@ -191,13 +197,12 @@ bool Session::begin_message(ByteSpan seen) noexcept {
   const Prepared prepared = prepare(tag, seen);
   if (prepared != Prepared::yes) return prepared != Prepared::no;
   const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
-  const Ledger& ledger = backend_->ledger();
-  const bool may_mean_foreign = !is_of_portal && ledger.may_mean_foreign(tag);
-  if (may_mean_foreign && ledger.awaits_unnamed()) {
+  const bool may_lack = !is_of_portal && may_lack_unnamed(tag);
+  if (may_lack && backend_->ledger().awaits_unnamed()) {
     held_ = true;
     return false;
   }
-  if (may_mean_foreign) backend_->drop_foreign_statement();
+  if (may_lack) provide_unnamed();
   announce(tag);
   return true;
 }
@@ -248,6 +253,15 @@ bool Session::begin_message(ByteSpan seen) noexcept {
     name_reader_.start(tag);
   }
   if (begins_work(tag)) deallocated_name_ = 0;
+}
+
+// A message with this tag may mean an unnamed statement that the server does not have, or that is
+// another client's.
+[[gnu::hot]] bool Session::may_lack_unnamed(uint8_t tag) const noexcept {
+  const Ledger& ledger = backend_->ledger();
+  if (ledger.may_mean_foreign(tag)) return true;
+  return statements_ != nullptr && statements_->unnamed.may_be_kept() &&
+         ledger.may_lack_unnamed(tag);
 }
 
 // Messages of a client without a lease that need no server. True: dealt with, its body is dropped.

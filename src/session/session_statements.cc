@@ -90,7 +90,14 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   const bool is_whole = seen.size() == header.body_size;
   if (header.tag == frontend_tag::query) return look_at_query(rest, seen, is_whole);
   if (may_be_deallocate(header, seen)) return look_at_deallocate(rest, seen, is_whole);
-  if (is_plainly_unnamed(header.tag, seen)) return Look::plain;
+  if (is_plainly_unnamed(header.tag, seen)) {
+    // What is kept of it has to be whole.
+    const bool may_be_kept =
+        header.tag == frontend_tag::parse && header.body_size <= unnamed_size_max();
+    if (is_whole || !may_be_kept) return Look::plain;
+    if (!has_collected()) collect(rest);
+    return Look::need_more;
+  }
   const StatementHead head = read_statement_head(header.tag, seen);
   if (head.kind == StatementHead::Kind::unnamed) return Look::plain;
   const bool is_bind = header.tag == frontend_tag::bind;
@@ -612,6 +619,7 @@ void Session::on_deallocated() noexcept {
 void Session::start_statements_lease() noexcept {
   ASSERT(!statements_->names.has_unsettled());
   statements_->forgetting = Forgetting::no;
+  statements_->unnamed.start_lease(*backend_);
 }
 
 void Session::on_name_settled() noexcept {

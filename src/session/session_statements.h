@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "helios/pool/backend.h"
 #include "helios/session/client_statements.h"
 
 namespace helios {
@@ -18,8 +19,26 @@ enum class Forgetting : uint8_t {
   in_batch,  // An extended message of the batch `forgetting_batch`.
 };
 
+// The unnamed statement of a client that has not bound it at once (session_unnamed.cc).
+struct UnnamedStatement {
+  // As in Parse, behind the name. Empty: there is none, or it is not kept.
+  std::vector<uint8_t> content;
+  // Of the newest Parse, whose outcome is not known yet. Empty: nothing of it is kept.
+  std::vector<uint8_t> next;
+  uint32_t next_change = 0;    // Its number among Ledger::unnamed_changes_sent.
+  uint32_t settled_count = 0;  // So many of these changes count.
+  uint64_t lease = 0;          // The last one of this client (Backend::lease).
+
+  [[nodiscard]] bool may_be_kept() const noexcept { return !content.empty() || !next.empty(); }
+  // The client has this backend from now on. Requires: no statement was sent yet.
+  void start_lease(Backend& backend) noexcept;
+  // What has become of the changes that were sent; what is not answered counts as skipped.
+  void settle(const Ledger& ledger) noexcept;
+};
+
 struct SessionStatements {
   ClientStatements names;
+  UnnamedStatement unnamed;
   // Body of the message whose header is pending, as far as it came in pieces.
   std::vector<uint8_t> collected;
   Forgetting forgetting = Forgetting::no;

@@ -163,13 +163,19 @@ Licence Client::licence() const {
     const PoolLimits& limits = one.limits[pool_];
     return limits.mode != LeaseMode::session && limits.connect_query.empty();
   };
+  const auto may_rebind = [this](const Configuration& one) {
+    const PoolLimits& limits = one.limits[pool_];
+    return limits.mode != LeaseMode::session && limits.max_prepared_statements > 0;
+  };
   Licence licence;
+  licence.rebinds = may_rebind(settings.first);
   licence.sets = settings.first.limits[pool_].session_state != StatePolicy::warn;
   licence.discards = licence.sets && may_discard(settings.first);
   licence.listens = licence.sets;
   const size_t database = settings.pools[pool_].database;
   for (const Change& change : settings.changes) {
     if (!may_discard(change.next)) licence.discards = false;
+    if (!may_rebind(change.next)) licence.rebinds = false;
     // Else there are two databases of that name, whose clients do not hear each other.
     if (change.next.node_of[database] != settings.first.node_of[database]) licence.listens = false;
   }

@@ -309,16 +309,18 @@ Step Scriptwriter::use(const std::string& name, const PreparedText& statement) {
   return step;
 }
 
-// The unnamed statement, bound by the batch behind the one that makes it.
+// The unnamed statement, bound by the batches behind the one that makes it.
 std::deque<Step> Scriptwriter::bind_later() {
-  has_split_unnamed_ = true;
+  has_split_unnamed_ = has_split_unnamed_ || !licence_.rebinds;
   const std::string text = next_text();
   Step first{parse_message("", text) + sync_message(), {answer(parse_complete())}, false};
   Step second{bind_message("", "") + execute_message() + sync_message(),
               {answer(bind_complete() + rows_of(text))},
               false};
   second.replies[0].error_if_interrupted = "26000";
-  return {std::move(first), std::move(second)};
+  std::deque<Step> steps{std::move(first), second};
+  if (licence_.rebinds) steps.push_back(std::move(second));
+  return steps;
 }
 
 // Several statements in several batches that are sent together, some of them of one text. Each name

@@ -77,6 +77,7 @@ struct Licence {
   bool sets = false;      // What it sets and makes stays its own.
   bool discards = false;  // DISCARD ALL leads to what it began with.
   bool listens = false;   // What is notified in its database reaches it.
+  bool rebinds = false;   // The unnamed statement follows.
 };
 
 class Scriptwriter {

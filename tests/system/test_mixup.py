@@ -145,13 +145,15 @@ async def forget_statement(life, name):
 
 
 async def ask_unnamed(life):
-    """The unnamed statement, parsed in one batch and bound by the next."""
+    """The unnamed statement, parsed in one batch and bound by the next ones."""
     found = await life.ask(parse(f"select $1::text, '{life.tag}'"), SYNC)
     losses = life.losses
-    if found is not None:
+    for _ in range(life.chance.randrange(1, 4)):
+        if found is None or life.losses != losses:
+            return
         found = await life.ask(lambda s: bind([s.word()]), execute(), SYNC)
-    if found and life.losses == losses:
-        life.expect_rows(found, [[life.word(), life.tag]])
+        if found and life.losses == losses:
+            life.expect_rows(found, [[life.word(), life.tag]])
 
 
 def draw_settings(life):

@@ -168,6 +168,10 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Makes sure that the client's next message finds no other client's unnamed statement: the server
   // then says that there is none.
   void drop_foreign_statement() noexcept;
+  // The number of this lease among those of the core, and of the one before it; 0: there was none
+  // on this core.
+  [[nodiscard]] uint64_t lease() const noexcept { return lease_; }
+  [[nodiscard]] uint64_t last_lease() const noexcept { return last_lease_; }
   // The server sends the replies that it has.
   void send_flush() noexcept;
   // Writes the replies whose turn has come. Behind on_request(), and whenever a reply has passed.
@@ -389,6 +393,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   Pins pins_;
   Nanoseconds expires_at_ = never;
   Nanoseconds leased_at_ = 0;
+  uint64_t lease_ = 0;
+  uint64_t last_lease_ = 0;
   Nanoseconds recovery_ends_at_ = 0;
   std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;

@@ -40,7 +40,8 @@ inline constexpr uint8_t renames = 16;   // The client's names change with it.
 inline constexpr uint8_t taken = 32;     // Parse of a name that is taken: it fails.
 inline constexpr uint8_t prepares = 64;  // Of the pooler's own, and may fail: PREPARE in SQL (the
                                          // key stands for its name), or Parse in its place.
-inline constexpr uint8_t drops = 128;    // The client's Close of the unnamed statement.
+inline constexpr uint8_t unnamed = 128;  // Close of the unnamed statement by the client, or Parse
+                                         // of it once more by the pooler.
 }  // namespace ledger_mark
 
 struct LedgerEntry {
@@ -143,15 +144,27 @@ class Ledger {
   // known.
   [[nodiscard]] bool is_ambiguous() const noexcept { return ambiguous_; }
   // Another client comes: the unnamed statement that the server has is not its own.
-  void disown_unnamed() noexcept { is_unnamed_own_ = has_unbound_ = false; }
+  void disown_unnamed() noexcept;
+  // It was not another: what was disowned is its own, if the server still has it.
+  void reclaim_unnamed() noexcept { unnamed_ = disowned_; }
   // Whatever unnamed statement the server has is this client's.
-  void own_unnamed() noexcept { is_unnamed_own_ = true; }
+  void own_unnamed() noexcept { unnamed_ = Unnamed::own; }
   // This message may mean the unnamed statement, and the one that the server will have then may be
   // another client's: nothing has replaced it, nor stands in front in the same batch, so that the
   // server skips this message too if it skips that.
   [[nodiscard]] bool may_mean_foreign(uint8_t tag) const noexcept {
-    return !is_unnamed_own_ && !skipping_ && (tag == 'B' || tag == 'D') && !is_replaced_in_batch();
+    return unnamed_ == Unnamed::foreign && may_find_unnamed(tag);
   }
+  // The same, or the server will have none.
+  [[nodiscard]] bool may_lack_unnamed(uint8_t tag) const noexcept {
+    return unnamed_ != Unnamed::own && may_find_unnamed(tag);
+  }
+  // How often this client has replaced or dropped it by what was sent since disown_unnamed; the
+  // number of the newest of these that the server has come to, rather than skipped; and whether
+  // that has made one.
+  [[nodiscard]] uint32_t unnamed_changes_sent() const noexcept { return changes_sent_; }
+  [[nodiscard]] uint32_t unnamed_change_done() const noexcept { return change_done_; }
+  [[nodiscard]] bool has_made_unnamed() const noexcept { return has_made_; }
   // What was sent before may replace it, which its answer will tell.
   [[nodiscard]] bool awaits_unnamed() const noexcept { return unnamed_replaced_count_ > 0; }
   // The client has parsed the unnamed statement and not bound it yet: many do so in a batch of its
@@ -178,13 +191,20 @@ class Ledger {
  private:
   void count(const LedgerEntry& entry, int change) noexcept;
   void mark_newest(uint8_t tag, uint8_t mark, uint64_t key_low) noexcept;
+  // The unnamed statement that the server has.
+  enum class Unnamed : uint8_t {
+    foreign,  // May be another client's.
+    none,     // There is none.
+    own,      // If it has one, it is this client's.
+  };
   [[nodiscard]] bool is_replaced_in_batch() const noexcept {
     return unnamed_replaced_count_ > 0 && replaced_batch_ == batch_;
   }
-  void on_unnamed_replaced(bool by_parse) noexcept {
-    is_unnamed_own_ = true;
-    has_unbound_ = by_parse;
+  [[nodiscard]] bool may_find_unnamed(uint8_t tag) const noexcept {
+    return !skipping_ && (tag == 'B' || tag == 'D') && !is_replaced_in_batch();
   }
+  void on_unnamed_replaced(bool is_there) noexcept;
+  void note_change(const LedgerEntry& change, bool has_made) noexcept;
   [[nodiscard]] LedgerEntry& at(size_t index) noexcept {
     return ring_[(head_ + index) & (ring_.size() - 1)];
   }
@@ -214,11 +234,16 @@ class Ledger {
   size_t copy_ends_count_ = 0;         // Entries c and f.
   size_t unnamed_replaced_count_ = 0;  // Entries that replace or drop the unnamed statement.
   uint64_t replaced_batch_ = 0;        // Of the newest of them but queries.
+  uint32_t changes_sent_ = 0;
+  uint32_t changes_ended_ = 0;  // Done, or skipped by the server.
+  uint32_t change_done_ = 0;
+  bool has_made_ = false;
+  Unnamed unnamed_ = Unnamed::foreign;
+  Unnamed disowned_ = Unnamed::foreign;
   bool copying_in_ = false;
   bool is_streaming_ = false;  // Then copying_in_ is set, too.
   bool skipping_ = false;
   bool ambiguous_ = false;
-  bool is_unnamed_own_ = false;  // The unnamed statement, if the server has one, is this client's.
   bool has_unbound_ = false;
   bool is_head_failed_ = false;
 };

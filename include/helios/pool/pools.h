@@ -166,6 +166,7 @@ class Pools final : public SlicePort {
   }
   [[nodiscard]] Nanoseconds now() noexcept { return context_.clock.now(); }
   [[nodiscard]] uint64_t random_number() noexcept;
+  [[nodiscard]] uint64_t next_lease() noexcept { return ++leases_count_; }
   [[nodiscard]] PoolEntry& entry_of(Slice& slice) noexcept;
   // A backend of this pool that is released has to close, because another pool wants its place in
   // a limit that both share. Asked once for each backend: the answer counts on it.
@@ -277,6 +278,7 @@ class Pools final : public SlicePort {
   std::unordered_map<std::string, std::unique_ptr<PoolEntry>> entries_;
   const PoolSource* source_ = nullptr;  // Since the first reload.
   uint64_t epoch_ = 0;                  // Of `source_`.
+  uint64_t leases_count_ = 0;
   IntrusiveList<Slice, ActiveSliceTag> active_;
   // Those that wait for a place at the gate of their node, the longest first.
   IntrusiveList<PoolEntry, GateTag> at_gates_;

@@ -241,6 +241,13 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void start_statements_lease() noexcept;
   void on_deallocated() noexcept;
 
+  // The unnamed statement (session_unnamed.cc).
+  void keep_unnamed(ByteSpan body, ByteSpan rest) noexcept;
+  [[nodiscard]] size_t unnamed_size_max() const noexcept;
+  [[nodiscard]] bool has_kept_unnamed(const Ledger& ledger) const noexcept;
+  [[nodiscard]] bool may_lack_unnamed(uint8_t tag) const noexcept;
+  void provide_unnamed() noexcept;
+
   // Leases.
   [[nodiscard]] bool acquire() noexcept;
   void start_lease() noexcept;
@@ -282,7 +289,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool has_lost_transaction() const noexcept;
   [[nodiscard]] bool is_bound_to(const Backend& backend) const noexcept;
   void outlive(const Backend& backend, const PoolError& error) noexcept;
-  void lose_statements() noexcept;
+  void lose_statements(const Ledger& ledger) noexcept;
   void note_parameters() noexcept;
   void forget_parameters_before() noexcept;
   void restore_parameters() noexcept;

@@ -11,7 +11,7 @@ Left out, because the pooler differs by decision or does not follow yet; a place
   DEALLOCATE that is not all of one or of an unnamed statement, EXPLAIN EXECUTE;
 - Parse of a name that PREPARE has made;
 - the answer of a statement whose plan no longer fits its table (0A000), where the pooler has prepared it anew;
-- the unnamed statement after the batch that binds it;
+- the unnamed statement after the batch that binds it, where its Parse is in that batch, too;
 - lengths that are out of range: PostgreSQL closes without a word, the pooler says what is wrong;
 - Terminate with replies under way: the pooler drops them;
 - a Sync or Flush within the data of a COPY that fails: nobody can tell which the server reads;
@@ -482,15 +482,32 @@ class Script:
             self._query(self._pick("deallocate all", "discard all") if not self.startup else "deallocate all")
 
     def _later_bind_unit(self):
-        """The unnamed statement, parsed in one batch and bound by the next; and bound where there is none."""
+        """The unnamed statement, parsed in one batch and bound by others; and bound where there is none."""
         self._query("select 'drops the unnamed statement'")
         text, parameters, columns = self._parameters()
-        if self._one_in_hundred(70):
-            self._put(wire.parse(text, "", [kind for kind, _ in parameters]), wire.describe("S"))
+        for kind in self.chance.choices(range(9), (6, 1, 8, 2, 2, 1, 1, 1, 1), k=self.chance.randrange(2, 9)):
+            if kind == 0:
+                text, parameters, columns = self._parameters()
+                self._put(wire.parse(text, "", [each for each, _ in parameters]), wire.describe("S"))
+            elif kind == 1:
+                self._put(wire.parse("selec", ""), wire.describe("S"))
+            elif kind == 2:
+                self._put(self._bind(parameters, columns), wire.execute())
+            elif kind == 3:
+                self._put(wire.describe("S"))
+            elif kind == 4:
+                self._send(*self._extended(self._pick(*SHARED_NAMES)))
+            elif kind == 5:
+                self._put(wire.execute("none"), wire.parse("select 'skipped'", ""), wire.describe("S"))
+            elif kind == 6:
+                self._put(wire.close("S", ""))
+            elif kind == 7:
+                self._query(self._pick("select 'drops it'", "selec 'drops it'"))
+                continue
+            else:
+                self._put(wire.close("S", "none"), wire.describe("S", "none"))
             self._sync()
-            self._maybe_wait(70)
-        self._put(self._bind(parameters, columns), wire.execute())
-        self._sync()
+            self._maybe_wait(50)
 
     def _portal_step(self):
         """A portal that is read in pieces, within a block over several batches."""

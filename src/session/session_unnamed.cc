@@ -1,0 +1,73 @@
+// The unnamed statement, for clients that parse it in one batch and bind it in others: how it
+// follows them from backend to backend.
+//
+// Nearly all bind it behind the Parse, in the same bytes: of those nothing is kept. Of the others
+// the text is, and where the server has none, or another client's, the proxy parses it there once
+// more, ahead of the Bind or Describe. As in PostgreSQL a simple query drops it.
+#include <algorithm>
+#include <utility>
+
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/message.h"
+#include "helios/wire/statement_messages.h"
+#include "helios/wire/writer.h"
+#include "session/session_statements.h"
+
+namespace helios {
+
+void UnnamedStatement::start_lease(Backend& backend) noexcept {
+  if (lease != 0 && lease == backend.last_lease()) backend.ledger().reclaim_unnamed();
+  lease = backend.lease();
+  settled_count = 0;
+  next = {};
+}
+
+void UnnamedStatement::settle(const Ledger& ledger) noexcept {
+  const uint32_t sent = ledger.unnamed_changes_sent();
+  if (sent == settled_count) return;
+  const uint32_t done = ledger.unnamed_change_done();
+  // What the server has skipped behind an error changes nothing.
+  if (done > settled_count) content = {};
+  if (done == next_change && ledger.has_made_unnamed()) content = std::move(next);
+  next = {};
+  settled_count = sent;
+}
+
+// A Parse with this body has been announced, `rest` has come behind it.
+void Session::keep_unnamed(ByteSpan body, ByteSpan rest) noexcept {
+  if (!follows_statements_ || body.size() < 2 || body.front() != 0) return;
+  if (!rest.empty() && rest.front() == frontend_tag::bind) return;
+  if (body.size() > unnamed_size_max() || backend_->ledger().is_skipping_to_sync()) return;
+  UnnamedStatement& unnamed = own_statements().unnamed;
+  const ByteSpan content = body.subspan(1);
+  unnamed.next.assign(content.begin(), content.end());
+  unnamed.next_change = backend_->ledger().unnamed_changes_sent();
+  unnamed.lease = backend_->lease();
+}
+
+size_t Session::unnamed_size_max() const noexcept {
+  const PoolLimits& limits = pool_->slice.spec().limits;
+  return std::min(limits.max_prepared_statement_size, limits.max_client_statements_size);
+}
+
+// It is kept, and lost neither with the backend of this ledger nor by giving that back.
+bool Session::has_kept_unnamed(const Ledger& ledger) const noexcept {
+  if (statements_ == nullptr) return false;
+  statements_->unnamed.settle(ledger);
+  return !statements_->unnamed.content.empty();
+}
+
+// The message that is about to be begun finds no unnamed statement of another client, and its own
+// where there is one. Requires: the answers to all that replace it have come.
+void Session::provide_unnamed() noexcept {
+  if (!has_kept_unnamed(backend_->ledger())) return backend_->drop_foreign_statement();
+  const ByteSpan content = statements_->unnamed.content;
+  MessageWriter& writer = sessions_.pools().writer();
+  write_parse_head(writer, {}, content.size());
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, ledger_mark::unnamed});
+  backend_->send(writer.bytes());
+  backend_->send(content);
+}
+
+}  // namespace helios
