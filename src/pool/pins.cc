@@ -29,6 +29,10 @@ const char* to_text(PinReason reason) noexcept {
       return "replication origin";
     case PinReason::backup:
       return "backup";
+    case PinReason::seed:
+      return "seed of random()";
+    case PinReason::dblink:
+      return "dblink";
   }
   UNREACHABLE("pin reason");
 }

@@ -12,10 +12,11 @@ namespace {
 
 // All of pg_catalog, by a query of PostgreSQL 15:
 //   SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-// and what 16 and 17 have added (a name that is missing here only costs its callers). Without those
-// that change the session (effects_of_function in sql_effects.cc), those that run the text of a
-// query (query_to_xml and its like, ts_stat, ts_rewrite), and those of triggers and upgrades. What
-// is left of these for a session: the values of currval and lastval, and the seed of setseed.
+// and what 16 and 17 have added, by the rows of pg_proc in the postgres.bki of 17 (a name that is
+// missing here only costs its callers). Without those that change the session (effects_of_function
+// in sql_effects.cc), those that run the text of a query (query_to_xml and its like, ts_stat,
+// ts_rewrite), and those of triggers and upgrades. What is left of these for a session: the values
+// of currval and lastval.
 constexpr std::string_view functions[] = {
 #include "session/catalog_functions.inc"
 };

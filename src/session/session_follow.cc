@@ -48,6 +48,8 @@ const char* name_of(const SqlEffects& effects, bool with_settings) {
   if (effects.has(sql_effect::library)) return "LOAD";
   if (effects.has(sql_effect::origin)) return "a replication origin of the session";
   if (effects.has(sql_effect::backup)) return "a backup";
+  if (effects.has(sql_effect::seed)) return "a seed of random()";
+  if (effects.has(sql_effect::dblink)) return "a connection of dblink";
   if (!with_settings) return nullptr;
   if (effects.has(sql_effect::role)) return "SET of a role";
   const bool is_set = effects.has(sql_effect::setting) && !effects.has(sql_effect::reset);

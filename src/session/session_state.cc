@@ -13,22 +13,25 @@ constexpr uint32_t asked_effects =
     sql_effect::setting | sql_effect::role | sql_effect::temporary | sql_effect::cursor |
     sql_effect::lock | sql_effect::listening | sql_effect::unseen | sql_effect::reset |
     sql_effect::reported | sql_effect::prepares | sql_effect::ends | sql_effect::slot |
-    sql_effect::origin | sql_effect::origin_end | sql_effect::backup | sql_effect::backup_end;
+    sql_effect::origin | sql_effect::origin_end | sql_effect::backup | sql_effect::backup_end |
+    sql_effect::seed | sql_effect::dblink;
 constexpr uint32_t holding_effects = sql_effect::temporary | sql_effect::cursor | sql_effect::lock |
                                      sql_effect::listening | sql_effect::unseen | sql_effect::slot;
 
 // What a rollback does not undo.
 constexpr uint32_t staying_effects = sql_effect::lock | sql_effect::unseen | sql_effect::prepares |
-                                     sql_effect::slot | sql_effect::origin | sql_effect::backup;
+                                     sql_effect::slot | sql_effect::origin | sql_effect::backup |
+                                     sql_effect::seed | sql_effect::dblink;
 
 constexpr PinReasons held_reasons = pin_bit(PinReason::temporary) | pin_bit(PinReason::cursor) |
                                     pin_bit(PinReason::lock) | pin_bit(PinReason::listening) |
                                     pin_bit(PinReason::slot);
 
 // Those of which no server tells.
-constexpr uint32_t told_effects =
-    sql_effect::origin | sql_effect::origin_end | sql_effect::backup | sql_effect::backup_end;
-constexpr PinReasons told_reasons = pin_bit(PinReason::origin) | pin_bit(PinReason::backup);
+constexpr uint32_t told_effects = sql_effect::origin | sql_effect::origin_end | sql_effect::backup |
+                                  sql_effect::backup_end | sql_effect::seed | sql_effect::dblink;
+constexpr PinReasons told_reasons = pin_bit(PinReason::origin) | pin_bit(PinReason::backup) |
+                                    pin_bit(PinReason::seed) | pin_bit(PinReason::dblink);
 
 PinReasons pins_of(uint32_t effects) {
   PinReasons pins = 0;
@@ -94,6 +97,9 @@ void SessionState::note_told(uint32_t bits) {
   };
   note(sql_effect::origin, sql_effect::origin_end, PinReason::origin);
   note(sql_effect::backup, sql_effect::backup_end, PinReason::backup);
+  // These have no end: a seed leaves random() as it is, and of connections there may be several.
+  note(sql_effect::seed, 0, PinReason::seed);
+  note(sql_effect::dblink, 0, PinReason::dblink);
 }
 
 // Where something has failed it is not known what has ended.

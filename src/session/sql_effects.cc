@@ -95,8 +95,8 @@ bool is_plain_text(const SqlToken& token) {
          is_ascii(token.text) && token.text.find_first_of("'\\") == std::string_view::npos;
 }
 
-// Of a function of PostgreSQL's own that does something to the session; nothing: of another one.
-// (set_config is read by itself.)
+// Of a function of PostgreSQL's own, or of dblink, that does something to the session; nothing: of
+// another one. (set_config is read by itself.)
 std::optional<uint32_t> effects_of_function(std::string_view name) {
   constexpr std::string_view prefixes[] = {"pg_advisory_", "pg_try_advisory_"};
   for (const std::string_view prefix : prefixes) {
@@ -121,6 +121,9 @@ std::optional<uint32_t> effects_of_function(std::string_view name) {
       {"pg_backup_stop", sql_effect::backup_end},
       {"pg_start_backup", sql_effect::backup},  // Up to PostgreSQL 14.
       {"pg_stop_backup", sql_effect::backup_end},
+      {"setseed", sql_effect::seed},
+      {"dblink_connect", sql_effect::dblink},
+      {"dblink_connect_u", sql_effect::dblink},
   };
   for (const Function& function : functions)
     if (equals_word(name, function.name)) return function.bits;
@@ -297,6 +300,8 @@ void EffectsReader::read_set() {
     if (token_.is_symbol('=') || token_.is_word("to")) advance();
     note_value(name, token_);
     note_literals(name);
+    // The end of the transaction does not undo it.
+    if (equals_word(name, "seed")) add(sql_effect::seed);
     if (!is_local && token_.is_word("default")) {
       note_reset(name);
     } else if (!is_local) {
@@ -332,6 +337,7 @@ void EffectsReader::note_parameter(std::string_view name) {
     return add(sql_effect::role);
   // Every server reports these. SET TIME ZONE sets TimeZone.
   if (is_settable_later(name) || equals_word(name, "time")) return;
+  if (equals_word(name, "seed")) return add(sql_effect::seed);  // No server shows its value.
   add(sql_effect::setting);
   if (name.find('.') != std::string_view::npos) effects_.add_name(name);
 }

@@ -616,6 +616,27 @@ TEST_CASE("what ends only with its backend keeps it, and ends it when its client
   }
 }
 
+TEST_CASE("a seed of random() and a connection of dblink keep the backend to their client's end") {
+  for (const auto& [text, reason] : {std::pair{"SELECT setseed(0.5)", PinReason::seed},
+                                     {"SET seed = 0.5", PinReason::seed},
+                                     {"BEGIN; SELECT setseed(0.5); ROLLBACK", PinReason::seed},
+                                     {"SELECT dblink_connect('c','')", PinReason::dblink}}) {
+    const char* const what = text;
+    CAPTURE(what);
+    SessionBench bench(following());
+    TestClient one(bench, 0, "me");
+    TestClient other(bench, 0, "me");
+    one.query(text);
+    CHECK(bench.slice().counters.pins[reason] == 1);
+    one.query("SELECT 1");
+    other.query("SELECT 1");
+    CHECK(bench.slice().waiters_count() == 1);
+    one.close();
+    CHECK(other.take_tags() == "TDCZ");
+    CHECK(bench.server.sessions().size() == 2);
+  }
+}
+
 TEST_CASE("a function call by number is looked into, but for large objects") {
   for (const bool is_known : {false, true}) {
     SessionBench bench(following());

@@ -174,7 +174,7 @@ constexpr std::string_view calls[] = {
     "select set_config('a', evil('b'), true)",
     "select query_to_xml('select 1', true, true, '')",
     "select * from ts_stat('select 1')",
-    "select dblink_connect('x')",
+    "select dblink_exec('x')",
     "select uuid_generate_v4()",
     "create table t as select evil(1)",
     "create table t (a int default evil(1))",

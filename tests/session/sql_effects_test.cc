@@ -12,9 +12,10 @@ namespace {
 // "setting unseen (app.x app.y)"; without `literals` and `hidden`.
 std::string effects_text(std::string_view text, bool standard_strings = true) {
   constexpr std::string_view names[] = {
-      "setting", "role",  "temporary", "cursor",     "lock",     "listening", "library",
-      "unseen",  "reset", "ends",      "prepares",   "executes", "reported",  "literals",
-      "hidden",  "slot",  "origin",    "origin_end", "backup",   "backup_end"};
+      "setting",  "role",       "temporary", "cursor", "lock",     "listening",
+      "library",  "unseen",     "reset",     "ends",   "prepares", "executes",
+      "reported", "literals",   "hidden",    "slot",   "origin",   "origin_end",
+      "backup",   "backup_end", "seed",      "dblink"};
   const SqlEffects effects = effects_of(text, standard_strings);
   std::string all;
   for (size_t i = 0; i < std::size(names); ++i) {
@@ -265,6 +266,20 @@ TEST_CASE("functions of replication and of backups are known") {
   CHECK(effects_text("select pg_advisory_unlock_all()") == "ends");
   CHECK(effects_text("select my.pg_backup_start('a')") == "unseen backup");
   CHECK(!is_plainly_harmless("select pg_backup_start('a')"));
+}
+
+TEST_CASE("the seed of random() and connections of dblink are known") {
+  CHECK(effects_text("select setseed(0.5), random()") == "seed");
+  CHECK(effects_text("set seed = 0.5") == "seed");
+  CHECK(effects_text("set session seed to 0.5") == "seed");
+  CHECK(effects_text("set local seed to 0.5") == "seed");
+  CHECK(effects_text("select set_config('seed', '0.5', false)") == "seed");
+  CHECK(effects_text("select random()").empty());
+  CHECK(effects_text("select dblink_connect('c', 'dbname=app')") == "dblink");
+  CHECK(effects_text("select public.dblink_connect_u('c', 'dbname=app')") == "unseen dblink");
+  CHECK(effects_text("select * from dblink('c', 'select 1') as t(a int)") == "unseen");
+  CHECK(!is_plainly_harmless("select setseed(0.5)"));
+  CHECK(!is_plainly_harmless("select dblink_connect('c', 'dbname=app')"));
 }
 
 TEST_CASE("each statement of a text counts") {

@@ -566,6 +566,42 @@ def test_load_pins_to_the_end():
         runner.cluster().run("drop role loader")
 
 
+@runner.cases("select setseed(0.25)", "set seed = 0.25", "begin; set local seed = 0.25; commit")
+def test_a_seed_stays_with_its_client(begin):
+    """random() goes on for who has seeded it, and nobody else has that seed."""
+    proxy = runner.proxy(max_connections=2)
+    with wire.Conn(runner.cluster().address).login("bench", "app") as direct:
+        direct.query(begin)
+        wanted = [direct.value("select random()") for _ in range(3)]
+    with clients(proxy, 2) as (one, two):
+        one.query(begin)
+        found = []
+        for _ in range(3):
+            assert two.value("select random()") not in wanted
+            found.append(one.value("select random()"))
+        assert found == wanted
+        pid = one.value(PID)
+    runner.eventually(lambda: not runner.cluster().backends(f"pid = {pid}"), what="the end of the seeded backend")
+
+
+def test_a_connection_of_dblink_stays_with_its_client():
+    """What dblink has connected to is found by its client, and by nobody else; it ends with its backend."""
+    cluster = runner.cluster()
+    cluster.run("create extension dblink; grant execute on function dblink_connect_u(text, text) to bench")
+    try:
+        target = f"host={cluster.address[0]} port={cluster.port} dbname=app user=bench"
+        with runner.fresh_proxy(max_connections=2) as proxy:
+            with clients(proxy, 2) as (one, two):
+                one.query(f"select dblink_connect_u('mine', '{target}')")
+                pid = one.value(PID)
+                for _ in range(3):
+                    assert one.value("select x from dblink('mine', 'select 5') as t(x int)") == "5"
+                    assert two.value("select coalesce(dblink_get_connections(), '{}')") == "{}"
+            runner.eventually(lambda: not cluster.backends(f"pid = {pid}"), what="the end of the backend")
+    finally:
+        cluster.run("drop extension dblink")
+
+
 def test_what_ends_with_the_transaction_pins_nothing():
     """Temporary tables that are rolled back or dropped at commit, and locks of the transaction, keep nothing."""
     proxy = runner.proxy(max_connections=1)

@@ -27,8 +27,10 @@ enum class PinReason : uint8_t {
   slot,     // A temporary replication slot.
   origin,   // A replication origin of the session.
   backup,   // One that runs (pg_backup_start).
+  seed,     // Of random().
+  dblink,   // A connection of dblink.
 };
-inline constexpr PinReason last_pin_reason = PinReason::backup;
+inline constexpr PinReason last_pin_reason = PinReason::dblink;
 [[nodiscard]] const char* to_text(PinReason reason) noexcept;
 
 using PinCounts = EnumCounts<PinReason, last_pin_reason>;

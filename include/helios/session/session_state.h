@@ -132,11 +132,12 @@ class SessionState {
   static constexpr uint8_t attempts_max = 3;
 
   // What goes only with the backend, and the effects that may lead to it.
-  static constexpr PinReasons lasting_pins = pin_bit(PinReason::library) |
-                                             pin_bit(PinReason::slot) | pin_bit(PinReason::origin) |
-                                             pin_bit(PinReason::backup);
-  static constexpr uint32_t lasting_effects =
-      sql_effect::slot | sql_effect::origin | sql_effect::backup;
+  static constexpr PinReasons lasting_pins =
+      pin_bit(PinReason::library) | pin_bit(PinReason::slot) | pin_bit(PinReason::origin) |
+      pin_bit(PinReason::backup) | pin_bit(PinReason::seed) | pin_bit(PinReason::dblink);
+  static constexpr uint32_t lasting_effects = sql_effect::slot | sql_effect::origin |
+                                              sql_effect::backup | sql_effect::seed |
+                                              sql_effect::dblink;
 
   // When it is known again how literals are read.
   enum class Known : uint8_t { now, when_reported, when_settled };

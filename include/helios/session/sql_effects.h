@@ -39,10 +39,12 @@ constexpr uint32_t origin = 1 << 16;    // A replication origin of the session..
 constexpr uint32_t origin_end = 1 << 17;
 constexpr uint32_t backup = 1 << 18;  // A backup that runs up to...
 constexpr uint32_t backup_end = 1 << 19;
+constexpr uint32_t seed = 1 << 20;    // Of random(): setseed, SET SEED.
+constexpr uint32_t dblink = 1 << 21;  // A connection of dblink.
 
 // What follows no client, so that the backend has to stay with it.
 constexpr uint32_t holding =
-    temporary | cursor | lock | listening | library | slot | origin | backup;
+    temporary | cursor | lock | listening | library | slot | origin | backup | seed | dblink;
 }  // namespace sql_effect
 
 struct SqlEffects {
