@@ -132,6 +132,8 @@ std::optional<std::string> ScriptedState::notify(std::string_view text) {
 
 std::string ScriptedState::tell(std::string_view question) const {
   std::string answer;
+  if (question.starts_with(question_begin))
+    for (const auto& [name, value] : reported) answer += row('s', name, value);
   for (const auto& [name, value] : settings) {
     const bool is_custom = name.find('.') != std::string::npos;
     const std::string asked = "SELECT 'c','" + name + "',";
@@ -170,10 +172,12 @@ void ScriptedState::reset(std::string name) {
   std::erase(name, '"');
   if (name == "ALL") {
     std::erase_if(settings, [](const auto& setting) { return setting.first != "role"; });
+    reported.clear();
   } else if (name == "SESSION AUTHORIZATION" || name == "ROLE") {
     settings.erase("role");
   } else {
     settings.erase(name);
+    reported.erase(name);
   }
 }
 

@@ -37,6 +37,8 @@ class ScriptedState {
 
   // Parameters that are not reported, by name, and the role.
   std::map<std::string, std::string> settings;
+  // Those that are reported, as far as the session has set them.
+  std::map<std::string, std::string> reported;
   // What PREPARE has made: the whole command, by name.
   std::map<std::string, std::string> prepared;
   // "temporary", "cursor", "lock".

@@ -595,7 +595,10 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     const auto known = session.parameters_.find(name);
     if (known == session.parameters_.end()) {
       session.state.settings[name] = value;
-    } else if (known->second != value) {
+      return complete("SET");
+    }
+    session.state.reported[name] = value;
+    if (known->second != value) {
       known->second = value;
       answer = frame('S', zero_ended(name) + zero_ended(value));
     }
