@@ -72,6 +72,7 @@ void Checker::after_turn(CoreId id) {
   const std::vector<Waiting> before = cores_[id].waiting;
   const std::vector<Served> served = look_at_sessions(id);
   look_at_mail();
+  note_let_down(id);
   note_covered();
   check_generations(id);
   check_waiters(id, before);
@@ -281,8 +282,9 @@ std::vector<Checker::Served> Checker::look_at_sessions(CoreId id) {
       if (was_waiting && !is_same && is_sure) note_served();
       // In the next generation the others have to be told anew.
       const bool is_known = is_same && known->generation == generation;
-      waiting.push_back(
-          {name, generation, session.waiting_since, is_known ? known->uncovered_since : never});
+      waiting.push_back({name, generation, session.waiting_since,
+                         is_known ? known->uncovered_since : never,
+                         is_known && known->was_let_down});
       // A reload may have made it shorter.
       const Nanoseconds end =
           std::max(session.waiting_since + generations_[generation].limits().acquire_timeout,
@@ -325,6 +327,19 @@ void Checker::look_at_mail() {
 }
 
 // --- Fairness ---
+
+// A permit has come that is of no use (a shared limit is full, or the node is down). For who sent
+// it that was what somebody waited for: the others have to be told anew.
+void Checker::note_let_down(CoreId id) {
+  const CoreFacts& facts = cores_[id];
+  for (Waiting& one : cores_[id].waiting) {
+    const bool has_useless =
+        facts.parts[one.generation].free > 0 && facts.old_parts[one.generation].free == 0;
+    if (!has_useless || one.uncovered_since == never || one.was_let_down) continue;
+    one.uncovered_since = bench_.clock.now();
+    one.was_let_down = true;
+  }
+}
 
 // Of the waiters of a slice those are not covered that are left when what is on its way has gone to
 // the oldest.

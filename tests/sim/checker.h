@@ -103,6 +103,7 @@ class Checker {
   struct Served {
     size_t generation = 0;
     Nanoseconds since = 0;
+    bool was_let_down = false;  // Once is all.
     // In a turn with a reload, or several: in which generation it was served, nobody knows.
     bool has_changed_over = false;
   };
@@ -151,6 +152,7 @@ class Checker {
   void check_fairness(CoreId id, const std::vector<Served>& served);
   void check_room();
   [[nodiscard]] bool has_room(size_t generation) const;
+  void note_let_down(CoreId id);
   void check_age(Backend& backend, size_t generation);
   void check_waiters(CoreId id, const std::vector<Waiting>& before);
   void check_permits();

@@ -30,7 +30,9 @@
 // younger by more than fairness_bound only until its core has told the others: a message and its
 // answer for each, less than 2 x cores times the time of a message and a turn. (The simulation in
 // tests/pool measures it.) That time begins when nothing is on its way, or, where its core holds
-// all permits, when the first of them leaves: whoever gets that one is told before.
+// all permits, when the first of them leaves: whoever gets that one is told before. It begins once
+// more when a permit came that is of no use (a shared limit is full, or the node is down): whoever
+// sent it took that for the help that was asked for.
 //
 // Generations: when a new configuration changes or removes the pool, the slice is superseded. It
 // begins nothing new, lends no backend, and its owner moves waiters and idle backends out of it (to
