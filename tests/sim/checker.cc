@@ -547,12 +547,23 @@ uint32_t Checker::Ceiling::lowered(uint32_t max, uint32_t held) const {
 
 void Checker::on_limits_changed() {
   for_each_limit([this](const char*, const auto& limit, Ceiling& ceiling, const auto& applies) {
-    ceiling.allowed = ceiling.lowered(limit.max(), held_by(applies));
+    const uint32_t held = held_by(applies);
+    note_size(ceiling, limit.max(), held);
+    ceiling.allowed = ceiling.lowered(limit.max(), held);
   });
-  for_each_client_limit([](const char*, const Limit& limit, Ceiling& ceiling, const auto&) {
+  for_each_client_limit([this](const char*, const Limit& limit, Ceiling& ceiling, const auto&) {
+    note_size(ceiling, limit.max(), limit.taken());
     ceiling.allowed = ceiling.lowered(limit.max(), limit.taken());
   });
+  note_size(of_clients_, bench_.shared.clients_max, bench_.shared.clients_count);
   of_clients_.allowed = of_clients_.lowered(bench_.shared.clients_max, bench_.shared.clients_count);
+}
+
+void Checker::note_size(Ceiling& ceiling, uint32_t max, uint32_t held) {
+  const std::optional<uint32_t> before = std::exchange(ceiling.last_max, max);
+  if (!before || *before == max) return;
+  ++resizes_count_;
+  shrinks_count_ += max > 0 && held > max ? 1 : 0;
 }
 
 void Checker::check_limits(CoreId id) {
@@ -566,6 +577,7 @@ void Checker::check_limits(CoreId id) {
   for_each_limit([&](const char* what, const auto& limit, Ceiling& ceiling, const auto& applies) {
     const uint32_t held = held_by(applies);
     const uint32_t max = limit.max();
+    note_size(ceiling, max, held);
     if (limit.taken() != held)
       fail_(std::string("the limit of a ") + what +
             " has lost count: " + std::to_string(limit.taken()) + " of " + std::to_string(held));

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,6 +59,9 @@ class Checker {
   }
   // Hubs that were seen.
   [[nodiscard]] uint64_t hubs_count() const;
+  // Changes of limits, and those to less than was there.
+  [[nodiscard]] uint64_t resizes_count() const { return resizes_count_; }
+  [[nodiscard]] uint64_t shrinks_count() const { return shrinks_count_; }
   // Of every slice, for the message of a failure.
   [[nodiscard]] std::string describe();
 
@@ -88,6 +92,7 @@ class Checker {
   // became smaller, until that is gone.
   struct Ceiling {
     uint32_t allowed = UINT32_MAX;
+    std::optional<uint32_t> last_max;  // The limit, as it was the last time.
     // With this limit, when so many are there.
     [[nodiscard]] uint32_t lowered(uint32_t max, uint32_t held) const;
   };
@@ -98,12 +103,12 @@ class Checker {
     Nanoseconds since = 0;
     // Since when no backend or permit is on its way for it.
     Nanoseconds uncovered_since = never;
+    bool was_let_down = false;  // Once is all.
   };
   // A session that has got a backend in this turn.
   struct Served {
     size_t generation = 0;
     Nanoseconds since = 0;
-    bool was_let_down = false;  // Once is all.
     // In a turn with a reload, or several: in which generation it was served, nobody knows.
     bool has_changed_over = false;
   };
@@ -140,19 +145,20 @@ class Checker {
   void add_generation(const PoolSpecRef& spec);
   [[nodiscard]] std::string name_of(size_t generation) const;
   void on_limits_changed();
+  void note_size(Ceiling& ceiling, uint32_t max, uint32_t held);
   void look_at_pools(CoreId id);
   void look_at_pool(CoreId id, PoolEntry& entry);
   void check_generations(CoreId id);
   void look_at_backends(CoreId id);
   [[nodiscard]] std::vector<Served> look_at_sessions(CoreId id);
   void look_at_mail();
+  void note_let_down(CoreId id);
   void note_covered();
   void check_queue(CoreId id, const std::vector<Served>& served,
                    const std::vector<Waiting>& before);
   void check_fairness(CoreId id, const std::vector<Served>& served);
   void check_room();
   [[nodiscard]] bool has_room(size_t generation) const;
-  void note_let_down(CoreId id);
   void check_age(Backend& backend, size_t generation);
   void check_waiters(CoreId id, const std::vector<Waiting>& before);
   void check_permits();
@@ -194,6 +200,8 @@ class Checker {
   std::map<std::pair<size_t, uint32_t>, Beginning> beginnings_;
   uint64_t reserve_uses_count_ = 0;
   uint64_t connect_queries_count_ = 0;
+  uint64_t resizes_count_ = 0;
+  uint64_t shrinks_count_ = 0;
   Nanoseconds excess_max_ = 0;
 };
 

@@ -111,7 +111,7 @@ void Client::act() {
   if (has_input() && next_read_ <= host_.now()) return read();
   next_act_ = host_.now() + 1;
   if (fd_ < 0) return connect();
-  if (host_.random().below(1'000) < 4) return close(host_.random().percent(40));
+  if (host_.random().below(1'000) < 4) return die();
   work();
 }
 
@@ -239,6 +239,7 @@ void Client::send_some() {
   host_.note("client sends", number_, size);
   static_cast<void>(host_.network().write(fd_, outbox_.substr(0, size)));
   outbox_.erase(0, size);
+  pieces_count_ += outbox_.empty() ? 0 : 1;
   progress_at_ = host_.now();
   const Nanoseconds pause = random.percent(5) ? milliseconds(10) : microseconds(100);
   next_act_ = host_.now() + random.up_to(pause);
@@ -264,6 +265,12 @@ void Client::leave(bool with_goodbye) {
   has_said_goodbye_ = true;
   outbox_ = frame('X', {});
   send_some();
+}
+
+void Client::die() {
+  const bool is_at_rest = is_welcome_ && status_ == 'I' && replies_.empty() && outbox_.empty();
+  deaths_count_ += is_at_rest ? 0 : 1;
+  close(host_.random().percent(40));
 }
 
 void Client::close(bool by_reset) {

@@ -89,6 +89,10 @@ class Client {
   // Answers that were lost with a backend, and transactions.
   [[nodiscard]] uint64_t losses_count() const { return losses_count_; }
   [[nodiscard]] uint64_t lost_blocks_count() const { return lost_blocks_count_; }
+  // How often it went without a word in the middle of something.
+  [[nodiscard]] uint64_t deaths_count() const { return deaths_count_; }
+  // Pieces of what it sent that others followed later.
+  [[nodiscard]] uint64_t pieces_count() const { return pieces_count_; }
 
  private:
   // What it hears on a channel to which it listens, or may listen.
@@ -121,6 +125,7 @@ class Client {
   void work();
   void send_some();
   void dawdle();
+  void die();
   void leave(bool with_goodbye);
   void close(bool by_reset);
   void read();
@@ -159,6 +164,8 @@ class Client {
   uint64_t own_count_ = 0;
   uint64_t losses_count_ = 0;
   uint64_t lost_blocks_count_ = 0;
+  uint64_t deaths_count_ = 0;
+  uint64_t pieces_count_ = 0;
   Nanoseconds next_act_;
   Nanoseconds next_read_ = 0;
 

@@ -29,11 +29,13 @@ ScramVerifier verifier_of(std::string_view password) {
 
 }  // namespace
 
-SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& settings, size_t number)
+SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& settings, size_t number,
+                 NodeEffects& effects)
     : node(options_of(settings, number), bench.resolver),
       server(bench.network, static_cast<uint16_t>(first_port + number)),
       bench_(bench),
       random_(random),
+      effects_(effects),
       port_(static_cast<uint16_t>(first_port + number)),
       pace_{bench.clock,        random_,
             settings.login_max, settings.work_max,
@@ -46,14 +48,14 @@ SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& setting
 
 Nanoseconds SimNode::next_time() const {
   Nanoseconds next = std::min(server.next_due(), well_at_);
-  for (const auto& [process_id, until] : deaf_) next = std::min(next, until);
+  for (const auto& [process_id, until] : slow_) next = std::min(next, until);
   return next;
 }
 
 void SimNode::act() {
   const Nanoseconds now = bench_.clock.now();
   if (well_at_ <= now) end_trouble();
-  wake_deaf(now);
+  end_slowness(now);
   static_cast<void>(server.pump());
 }
 
@@ -70,21 +72,31 @@ ServerSession* SimNode::any_session() {
 const char* SimNode::begin_session_fault() {
   ServerSession* session = any_session();
   if (session == nullptr) return "nothing befalls node";
-  switch (random_.below(4)) {
+  switch (random_.below(5)) {
     case 0:
       session->end();
+      ++effects_.hangups;
       return "hang-up at node";
     case 1:
       say_farewell(*session);
+      ++effects_.farewells;
       return "farewell at node";
     case 2:
       session->reset();
       return "reset at node";
+    case 3:
+      bench_.network.hold_back(session->fd());
+      make_slow(*session);
+      return "delay at node";
     default:
       session->is_deaf = true;
-      deaf_.emplace_back(session->process_id(), bench_.clock.now() + random_.up_to(deaf_max));
+      make_slow(*session);
       return "deafness at node";
   }
+}
+
+void SimNode::make_slow(ServerSession& session) {
+  slow_.emplace_back(session.process_id(), bench_.clock.now() + random_.up_to(slow_max));
 }
 
 void SimNode::say_farewell(ServerSession& session) {
@@ -95,8 +107,8 @@ void SimNode::say_farewell(ServerSession& session) {
 }
 
 const char* SimNode::begin_trouble() {
-  constexpr int64_t lengths_ms[] = {5, 100, 1'500};
-  well_at_ = bench_.clock.now() + random_.up_to(milliseconds(lengths_ms[random_.below(3)]));
+  constexpr int64_t lengths_ms[] = {5, 100, 1'500, 4'000};
+  well_at_ = bench_.clock.now() + random_.up_to(milliseconds(lengths_ms[random_.below(4)]));
   switch (random_.below(5)) {
     case 0:
       trouble_ = Trouble::down;
@@ -125,6 +137,7 @@ const char* SimNode::begin_trouble() {
 void SimNode::restart() {
   const bool by_reset = random_.percent(30);
   const bool with_farewell = random_.percent(60);
+  effects_.restarts += server.open_sessions().empty() ? 0 : 1;
   for (const auto& session : server.sessions()) {
     if (!session->is_open()) continue;
     if (by_reset) {
@@ -144,6 +157,7 @@ void SimNode::end_trouble() {
   const bool was_down = trouble_ == Trouble::down;
   server.start_listening();
   bench_.network.set_answering(port_, true);
+  if (trouble_ == Trouble::holding) count_held_logins();
   server.holds_logins = false;
   server.login_error.clear();
   trouble_ = Trouble::none;
@@ -155,18 +169,38 @@ void SimNode::end_trouble() {
   well_at_ = bench_.clock.now() + random_.up_to(milliseconds(50));
 }
 
-void SimNode::wake_deaf(Nanoseconds now) {
-  for (const auto& [process_id, until] : deaf_) {
+void SimNode::end_slowness(Nanoseconds now) {
+  for (const auto& [process_id, until] : slow_) {
     if (until > now) continue;
     for (const auto& session : server.sessions())
-      if (session->process_id() == process_id) session->is_deaf = false;
+      if (session->process_id() == process_id && session->is_open()) end_slowness_of(*session);
   }
-  std::erase_if(deaf_, [&](const auto& entry) { return entry.second <= now; });
+  std::erase_if(slow_, [&](const auto& entry) { return entry.second <= now; });
+}
+
+void SimNode::end_slowness_of(ServerSession& session) {
+  bench_.network.release(session.fd());
+  if (!std::exchange(session.is_deaf, false)) return;
+  const bool was_missed =
+      !bench_.network.peek(session.fd()).empty() || bench_.network.is_ended(session.fd());
+  effects_.deaf_times += was_missed ? 1 : 0;
+}
+
+void SimNode::count_held_logins() {
+  for (const auto& session : server.sessions()) {
+    if (!session->is_open() || session->kind() != ServerSession::Kind::fresh) continue;
+    if (bench_.network.was_reset(session->fd())) continue;
+    if (bench_.network.is_ended(session->fd())) {
+      ++effects_.hung_logins;
+    } else if (!bench_.network.peek(session->fd()).empty()) {
+      ++effects_.held_logins;
+    }
+  }
 }
 
 void SimNode::recover() {
   for (int i = 0; i < 2 && trouble_ != Trouble::none; ++i) end_trouble();
-  wake_deaf(never);
+  end_slowness(never);
 }
 
 }  // namespace helios::sim

@@ -7,19 +7,21 @@
 
 #include "helios/pool/pool_spec.h"
 #include "tests/sim/settings.h"
+#include "tests/sim/tally.h"
 #include "tests/support/session_bench.h"
 
 namespace helios::sim {
 
 class SimNode {
  public:
-  // What a session may be silent for when something befalls it.
-  static constexpr Nanoseconds deaf_max = milliseconds(300);
+  // What a session may be silent for when something befalls it, or its answers be under way.
+  static constexpr Nanoseconds slow_max = milliseconds(300);
 
   // Of every user.
   static constexpr const char* password = "secret";
 
-  SimNode(test::SessionBench& bench, SimRandom& random, const Settings& settings, size_t number);
+  SimNode(test::SessionBench& bench, SimRandom& random, const Settings& settings, size_t number,
+          NodeEffects& effects);
 
   // What all cores share of it.
   Node node;
@@ -43,17 +45,21 @@ class SimNode {
   void say_farewell(test::ServerSession& session);
   void restart();
   void end_trouble();
-  void wake_deaf(Nanoseconds now);
+  void make_slow(test::ServerSession& session);
+  void end_slowness(Nanoseconds now);
+  void end_slowness_of(test::ServerSession& session);
+  void count_held_logins();
   [[nodiscard]] test::ServerSession* any_session();
 
   test::SessionBench& bench_;
   SimRandom& random_;
+  NodeEffects& effects_;
   uint16_t port_;
   test::ServerPace pace_;
   Trouble trouble_ = Trouble::none;
   Nanoseconds well_at_ = never;
   uint64_t farewells_count_ = 0;
-  std::vector<std::pair<uint32_t, Nanoseconds>> deaf_;  // Process ids, and until when.
+  std::vector<std::pair<uint32_t, Nanoseconds>> slow_;  // Process ids, and until when.
 };
 
 }  // namespace helios::sim

@@ -141,6 +141,8 @@ Settings::Settings(uint64_t first_seed) : seed(first_seed) {
   if (!has_faults) return;
   network.connect_refused_percent = one_of(random, {0U, 5U, 50U});
   network.reset_per_mille = one_of(random, {0U, 0U, 1U, 5U});
+  SimRandom of_interrupts(seed ^ 0x65696e7472);
+  network.interrupt_per_mille = one_of(of_interrupts, {0U, 5U, 200U});
 }
 
 uint32_t Settings::draw_clients_max(SimRandom& random) const {
@@ -273,8 +275,9 @@ std::string Settings::describe() const {
           number(network.short_recv_percent) + " %, multishot ends " +
           number(network.multishot_end_percent) + " %, refused " +
           number(network.connect_refused_percent) + " %, resets " +
-          number(network.reset_per_mille) + " per mille, " + number(network.socket_buffer_size) +
-          " bytes under way";
+          number(network.reset_per_mille) + " per mille, interrupts " +
+          number(network.interrupt_per_mille) + " per mille, " +
+          number(network.socket_buffer_size) + " bytes under way";
   text += has_faults ? "\n  a fault every " + in_ms(fault_every) : "\n  no faults";
   if (drains_early) text += ", drains early";
   if (is_forgotten) text += ", pools are forgotten";

@@ -79,37 +79,6 @@ const char* to_text(MessageKind kind) {
 
 }  // namespace
 
-void Tally::add(const Tally& other) {
-  turns += other.turns;
-  replies += other.replies;
-  waits += other.waits;
-  wait_timeouts += other.wait_timeouts;
-  connects += other.connects;
-  connect_failures += other.connect_failures;
-  moves += other.moves;
-  waits_cancelled += other.waits_cancelled;
-  waits_refused += other.waits_refused;
-  notices += other.notices;
-  reserve_uses += other.reserve_uses;
-  scram_logins += other.scram_logins;
-  connect_queries += other.connect_queries;
-  cancels += other.cancels;
-  session_moves += other.session_moves;
-  faults += other.faults;
-  reloads += other.reloads;
-  generations += other.generations;
-  removals += other.removals;
-  refusals += other.refusals;
-  own_answers += other.own_answers;
-  pins += other.pins;
-  kept_off += other.kept_off;
-  heard += other.heard;
-  hubs += other.hubs;
-  losses += other.losses;
-  lost_blocks += other.lost_blocks;
-  excess_hops = std::max(excess_hops, other.excess_hops);
-}
-
 // --- Set-up ---
 
 Simulation::Simulation(uint64_t seed, bool prints)
@@ -125,7 +94,7 @@ Simulation::Simulation(uint64_t seed, bool prints)
   };
   bench_.directory.adapt = [this](PoolSpec& spec) { adapt(spec, settings_.first); };
   for (size_t i = 0; i < settings_.first.node_max.size(); ++i)
-    nodes_.push_back(std::make_unique<SimNode>(bench_, random_, settings_, i));
+    nodes_.push_back(std::make_unique<SimNode>(bench_, random_, settings_, i, tally_));
   checker_ = std::make_unique<Checker>(bench_, settings_, shared_, nodes_,
                                        [this](std::string text) { fail(std::move(text)); });
   for (const auto& node : nodes_)
@@ -288,17 +257,21 @@ void Simulation::step() {
 void Simulation::run_turn(CoreId id) {
   BenchCore& core = bench_.core(id);
   CoreSchedule& schedule = schedules_[id];
+  const bool is_late = std::exchange(schedule.is_stalled, false) && schedule.next_turn == now();
   core.wake_up();
   core.io.tell_ended_sends();
+  core.io.begin_turn();
   if (schedule.drain_at <= now()) {
     schedule.drain_at = never;
     note("drain of core", id, 0, 0);
+    tally_.early_drains += is_closing_time_ ? 0 : 1;
     core.sessions.start_drain();
     core.pools.start_drain();
   }
   if (schedule.stop_at <= now()) {
     schedule.stop_at = never;
     note("stop of core", id, 0, 0);
+    tally_.early_stops += is_closing_time_ ? 0 : 1;
     core.sessions.stop();
     core.pools.stop();
   }
@@ -315,9 +288,12 @@ void Simulation::run_turn(CoreId id) {
   core.end_turn();
   schedule.sleeps = !core.has_work() && core.fall_asleep();
   schedule.next_turn = now() + random_.up_to(settings_.turn_max);
-  if (settings_.stall_max > 0 && random_.percent(2))
+  if (settings_.stall_max > 0 && random_.percent(2)) {
+    schedule.is_stalled = true;
     schedule.next_turn += random_.up_to(settings_.stall_max);
+  }
   ++tally_.turns;
+  tally_.late_turns += is_late && events + letters > 0 ? 1 : 0;
   note("turn of core", id, events, letters);
   checker_->after_turn(id);
 }
@@ -327,7 +303,6 @@ void Simulation::begin_fault() {
   const size_t number = random_.below(nodes_.size());
   const char* what = nodes_[number]->begin_fault();
   note(what, number, 0, 0);
-  ++faults_count_;
 }
 
 // Limits that pools share change at once, and each core hears of the rest in its own time.
@@ -576,8 +551,12 @@ Tally Simulation::tally() {
   }
   for (const auto& node : nodes_) violations -= std::min(violations, node->farewells_count());
   if (violations > 0) fail("a node is said to have broken the protocol");
-  for (const auto& node : nodes_)
+  for (const auto& node : nodes_) {
     if (node->server.verifier) tally_.scram_logins += node->server.logins_count;
+    tally_.refused_logins += node->server.refusals_count;
+    tally_.pieces += node->server.pieces_count;
+  }
+  static_cast<SimEffects&>(tally_) = bench_.network.effects();
   for (const auto& client : clients_) {
     tally_.replies += client->replies_count();
     tally_.notices += client->notices_count();
@@ -588,10 +567,13 @@ Tally Simulation::tally() {
     tally_.heard += client->heard_count();
     tally_.losses += client->losses_count();
     tally_.lost_blocks += client->lost_blocks_count();
+    tally_.client_deaths += client->deaths_count();
+    tally_.client_pieces += client->pieces_count();
   }
   tally_.reserve_uses = checker_->reserve_uses_count();
   tally_.connect_queries = checker_->connect_queries_count();
-  tally_.faults = faults_count_;
+  tally_.resizes = checker_->resizes_count();
+  tally_.shrinks = checker_->shrinks_count();
   tally_.generations = checker_->next_generations_count();
   tally_.hubs = checker_->hubs_count();
   tally_.excess_hops = checker_->excess_hops();

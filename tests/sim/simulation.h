@@ -21,43 +21,10 @@
 #include "tests/sim/client.h"
 #include "tests/sim/node.h"
 #include "tests/sim/settings.h"
+#include "tests/sim/tally.h"
 #include "tests/support/session_bench.h"
 
 namespace helios::sim {
-
-// What a run did: to see that runs do what they are for.
-struct Tally {
-  uint64_t turns = 0;
-  uint64_t replies = 0;
-  uint64_t waits = 0;
-  uint64_t wait_timeouts = 0;
-  uint64_t connects = 0;
-  uint64_t connect_failures = 0;
-  uint64_t moves = 0;
-  uint64_t waits_cancelled = 0;
-  uint64_t waits_refused = 0;
-  uint64_t notices = 0;
-  uint64_t reserve_uses = 0;
-  uint64_t scram_logins = 0;
-  uint64_t connect_queries = 0;
-  uint64_t cancels = 0;
-  uint64_t session_moves = 0;
-  uint64_t faults = 0;
-  uint64_t reloads = 0;      // Of a core.
-  uint64_t generations = 0;  // That followed another one.
-  uint64_t removals = 0;     // Clients whose database or user was removed...
-  uint64_t refusals = 0;     // ...or had too many.
-  uint64_t own_answers = 0;  // That told of the client's own session or statement.
-  uint64_t pins = 0;
-  uint64_t kept_off = 0;     // What would have pinned and was refused.
-  uint64_t heard = 0;        // Notifications that clients were told of.
-  uint64_t hubs = 0;         // Connections that listen for clients.
-  uint64_t losses = 0;       // Answers that were lost with a backend,
-  uint64_t lost_blocks = 0;  // and transactions.
-  double excess_hops = 0;    // The largest of a run.
-
-  void add(const Tally& other);
-};
 
 class Simulation final : public ClientHost {
  public:
@@ -103,6 +70,7 @@ class Simulation final : public ClientHost {
     Nanoseconds stop_at = never;   // ...and that it ends at once.
     std::deque<Reload> reloads;    // Configurations that it is to take over, in order.
     uint64_t epoch = 0;            // Of the one that it has.
+    bool is_stalled = false;       // Its next turn comes late.
     std::vector<int> arrivals;     // Clients that have connected and are not accepted yet.
   };
   // A cancel request on its way.
@@ -145,7 +113,6 @@ class Simulation final : public ClientHost {
   std::string error_;
   uint64_t trace_hash_ = 0xcbf29ce484222325ULL;
   uint64_t steps_count_ = 0;
-  uint64_t faults_count_ = 0;
   bool is_closing_time_ = false;
   SharedLimits shared_;
   test::SessionBench bench_;

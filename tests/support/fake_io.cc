@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "helios/base/assert.h"
 
@@ -179,6 +180,7 @@ void SimNetwork::close(int fd) {
   Socket& socket = at(fd);
   for (FakeIo* core : cores_)
     for (const FakeIo::Op& op : core->ops_) ASSERT(op.fd != fd);  // Closed with an op in flight.
+  release(fd);
   const std::vector<int> queue = socket.accept_queue;
   for (int waiting : queue) {  // Connections that nobody accepted are reset.
     reset(waiting);
@@ -198,6 +200,13 @@ void SimNetwork::forget(int fd) {
   --open_count_;
 }
 
+void SimNetwork::release(int fd) {
+  Socket& socket = at(fd);
+  if (!std::exchange(socket.is_held_back, false) || socket.peer < 0) return;
+  const Socket& peer = at(socket.peer);
+  if (!peer.inbox.empty() || peer.inbox_ended || peer.error != 0) ++effects_.delayed_receives;
+}
+
 void SimNetwork::reset(int fd) {
   Socket& socket = at(fd);
   socket.error = ECONNRESET;
@@ -211,7 +220,11 @@ void SimNetwork::set_answering(uint16_t port, bool is_answering) {
   const std::string key = loopback_key(port);
   const auto found = std::find(silent_addresses_.begin(), silent_addresses_.end(), key);
   if (found != silent_addresses_.end()) silent_addresses_.erase(found);
-  if (!is_answering) silent_addresses_.push_back(key);
+  if (is_answering) return;
+  silent_addresses_.push_back(key);
+  for (FakeIo* core : cores_)
+    for (FakeIo::Op& op : core->ops_)
+      if (op.kind == OpKind::connect && op.address == key) op.met_silence = true;
 }
 
 void SimNetwork::lose_connects(uint16_t port) {
@@ -271,6 +284,7 @@ bool SimNetwork::can_op(const FakeIo& io, size_t op_index) const {
     case OpKind::accept:
       return !socket.accept_queue.empty();
     case OpKind::recv:
+      if (is_delayed(socket)) return false;
       if (socket.inbox.empty()) return socket.error != 0 || socket.inbox_ended;
       // A starved receive wakes the core, and it gets to know which sends have ended.
       return io.has_free_buffer(op.group) || io.has_untold_sends();
@@ -280,7 +294,8 @@ bool SimNetwork::can_op(const FakeIo& io, size_t op_index) const {
     case OpKind::connect:
       return !op.is_lost && !is_silent(op.address);
     case OpKind::poll:
-      return socket.poll_ready;
+      if (!op.is_hangup_poll) return socket.poll_ready;
+      return (socket.inbox_ended || socket.error != 0) && !is_delayed(socket);
     case OpKind::none:
       break;
   }
@@ -296,7 +311,7 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
   }
   Socket& socket = at(op.fd);
   if (op.cancelling && random_.percent(50)) {
-    io.deliver(op_index, -ECANCELED, More::no);
+    end_cancelled(io, op_index);
     return true;
   }
   bool done = false;
@@ -310,14 +325,9 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
     case OpKind::send:
       done = try_send(io, op_index, socket);
       break;
-    case OpKind::connect: {
-      if (op.is_lost || is_silent(op.address)) break;
-      bool refused = random_.percent(options_.connect_refused_percent);
-      int error = refused ? ECONNREFUSED : connect_to(op.fd, op.address);
-      io.deliver(op_index, -error, More::no);
-      done = true;
+    case OpKind::connect:
+      done = try_connect(io, op_index);
       break;
-    }
     case OpKind::poll:
       done = try_poll(io, op_index, socket);
       break;
@@ -325,7 +335,43 @@ bool SimNetwork::try_op(FakeIo& io, size_t op_index) {
       UNREACHABLE("an op without a kind");
   }
   if (done || !op.cancelling) return done;
+  end_cancelled(io, op_index);
+  return true;
+}
+
+void SimNetwork::end_cancelled(FakeIo& io, size_t op_index) {
+  const FakeIo::Op& op = io.ops_[op_index];
+  if (op.kind == OpKind::connect && (op.is_lost || is_silent(op.address))) ++effects_.lost_connects;
   io.deliver(op_index, -ECANCELED, More::no);
+}
+
+void SimNetwork::end_reset(FakeIo& io, size_t op_index, const Socket& socket) {
+  ++(socket.address.empty() ? effects_.accepted_resets : effects_.connected_resets);
+  io.deliver(op_index, -socket.error, More::no);
+}
+
+bool SimNetwork::try_interrupt(FakeIo& io, size_t op_index) {
+  if (options_.interrupt_per_mille == 0 || random_.below(1000) >= options_.interrupt_per_mille)
+    return false;
+  ++effects_.interrupts;
+  io.deliver(op_index, -EINTR, More::no);
+  return true;
+}
+
+More SimNetwork::random_more() {
+  if (!random_.percent(options_.multishot_end_percent)) return More::yes;
+  ++effects_.ended_multishots;
+  return More::no;
+}
+
+bool SimNetwork::try_connect(FakeIo& io, size_t op_index) {
+  const FakeIo::Op& op = io.ops_[op_index];
+  if (op.is_lost || is_silent(op.address)) return false;
+  const bool is_refused = random_.percent(options_.connect_refused_percent);
+  const int error = is_refused ? ECONNREFUSED : connect_to(op.fd, op.address);
+  effects_.refused_connects += error == ECONNREFUSED ? 1 : 0;
+  effects_.late_connects += op.met_silence ? 1 : 0;
+  io.deliver(op_index, -error, More::no);
   return true;
 }
 
@@ -338,12 +384,13 @@ bool SimNetwork::try_accept(FakeIo& io, size_t op_index, Socket& socket) {
 }
 
 bool SimNetwork::try_recv(FakeIo& io, size_t op_index, Socket& socket) {
+  if (is_delayed(socket)) return false;
   if (options_.reset_per_mille != 0 && socket.connected &&
       random_.below(1000) < options_.reset_per_mille)
     reset(io.ops_[op_index].fd);
   if (socket.inbox.empty()) {
     if (socket.error != 0) {
-      io.deliver(op_index, -socket.error, More::no);
+      end_reset(io, op_index, socket);
     } else if (socket.inbox_ended) {
       io.deliver(op_index, 0, More::no);
     } else {
@@ -351,9 +398,18 @@ bool SimNetwork::try_recv(FakeIo& io, size_t op_index, Socket& socket) {
     }
     return true;
   }
-  if (!io.has_free_buffer(io.ops_[op_index].group)) return false;  // Starved: waits for a buffer.
-  size_t size = std::min<size_t>(socket.inbox.size(), FakeIo::buffer_size);
+  FakeIo::Op& op = io.ops_[op_index];
+  if (!io.can_receive(op)) {
+    if (op.starved_at != 0) return false;
+    op.starved_at = ++io.starved_count_;
+    ++effects_.starved_receives;
+    return false;
+  }
+  if (try_interrupt(io, op_index)) return true;
+  const size_t size_max = std::min<size_t>(socket.inbox.size(), FakeIo::buffer_size);
+  size_t size = size_max;
   if (random_.percent(options_.short_recv_percent)) size = 1 + random_.below(size);
+  effects_.short_receives += size < size_max ? 1 : 0;
   std::string bytes = socket.inbox.substr(0, size);
   socket.inbox.erase(0, size);
   io.deliver_bytes(op_index, bytes, random_more());
@@ -362,7 +418,7 @@ bool SimNetwork::try_recv(FakeIo& io, size_t op_index, Socket& socket) {
 
 bool SimNetwork::try_poll(FakeIo& io, size_t op_index, Socket& socket) {
   if (io.ops_[op_index].is_hangup_poll) {
-    if (!socket.inbox_ended && socket.error == 0) return false;
+    if ((!socket.inbox_ended && socket.error == 0) || is_delayed(socket)) return false;
     io.deliver(op_index, socket.error != 0 ? POLLRDHUP | POLLHUP | POLLERR : POLLRDHUP, More::no);
     return true;
   }
@@ -374,15 +430,25 @@ bool SimNetwork::try_poll(FakeIo& io, size_t op_index, Socket& socket) {
 bool SimNetwork::try_send(FakeIo& io, size_t op_index, Socket& socket) {
   if (options_.reset_per_mille != 0 && random_.below(1000) < options_.reset_per_mille)
     reset(io.ops_[op_index].fd);
-  if (socket.error != 0 || socket.shut_write || socket.peer < 0) {
-    io.deliver(op_index, socket.error != 0 ? -socket.error : -EPIPE, More::no);
+  if (socket.error != 0) {
+    end_reset(io, op_index, socket);
+    return true;
+  }
+  if (socket.shut_write || socket.peer < 0) {
+    io.deliver(op_index, -EPIPE, More::no);
     return true;
   }
   Socket& peer = at(socket.peer);
-  if (peer.inbox.size() >= options_.socket_buffer_size) return false;
-  size_t room = options_.socket_buffer_size - peer.inbox.size();
-  size_t size = std::min(size_of(io.ops_[op_index].parts), room);
+  if (peer.inbox.size() >= options_.socket_buffer_size) {
+    effects_.blocked_sends += std::exchange(io.ops_[op_index].is_blocked, true) ? 0 : 1;
+    return false;
+  }
+  if (try_interrupt(io, op_index)) return true;
+  const size_t room = options_.socket_buffer_size - peer.inbox.size();
+  const size_t offered = size_of(io.ops_[op_index].parts);
+  size_t size = std::min(offered, room);
   if (random_.percent(options_.short_send_percent)) size = 1 + random_.below(size);
+  effects_.short_sends += size < offered ? 1 : 0;
   std::string bytes = FakeIo::take_parts(io.ops_[op_index], size);
   peer.inbox.append(bytes);
   const FakeIo::Op& op = io.ops_[op_index];
@@ -479,6 +545,7 @@ void FakeIo::start_connect(TargetId id, int fd, const sockaddr* address, socklen
   Op& op = add_op(id, OpKind::connect, fd);
   ASSERT(network_.at(fd).family == address->sa_family);
   op.address = address_key(address, size);
+  op.met_silence = network_.is_silent(op.address);
 }
 
 void FakeIo::start_poll(TargetId id, int fd) noexcept {
@@ -599,6 +666,27 @@ bool FakeIo::has_untold_sends() const {
   return std::any_of(ops_.begin(), ops_.end(), [](const Op& op) { return op.ended_size > 0; });
 }
 
+FakeIo::Op* FakeIo::first_starved(BufferGroup group) {
+  Op* first = nullptr;
+  for (Op& op : ops_) {
+    if (op.starved_at == 0 || op.group != group) continue;
+    if (first == nullptr || op.starved_at < first->starved_at) first = &op;
+  }
+  return first;
+}
+
+void FakeIo::begin_turn() {
+  for (const BufferGroup group : {BufferGroup::client, BufferGroup::backend}) {
+    const uint32_t available = buffers_count_ - lent_count(group);
+    turn_buffers_[index_of(group)] = available;
+    for (uint32_t i = 0; i < available; ++i) {
+      Op* starved = first_starved(group);
+      if (starved == nullptr) break;
+      starved->starved_at = 0;
+    }
+  }
+}
+
 void FakeIo::tell_ended_sends() {
   const auto has_ended = [](const Op& op) { return op.ended_size > 0; };
   while (true) {
@@ -631,6 +719,7 @@ void FakeIo::deliver_bytes(size_t op_index, std::string_view bytes, More more) {
   Buffer& buffer = buffer_at(ref);
   buffer.lent_times = 1;
   ++lent_[index_of(op.group)];
+  --turn_buffers_[index_of(op.group)];
   std::memcpy(buffer.bytes.data(), bytes.data(), bytes.size());
 
   IoEvent event;

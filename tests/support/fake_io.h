@@ -56,6 +56,23 @@ struct SimOptions {
   uint32_t connect_refused_percent = 0;  // A connect is refused although somebody listens.
   uint32_t reset_per_mille = 0;          // A send or receive finds the connection reset.
   size_t socket_buffer_size = 16384;     // Bytes under way in one direction; a send beyond waits.
+  uint32_t interrupt_per_mille = 0;      // A send or receive that could go on ends with EINTR.
+};
+
+// What a SimNetwork did to ops of the cores: where it took effect, not where it was drawn.
+struct SimEffects {
+  uint64_t short_sends = 0;       // Fewer bytes were taken than offered.
+  uint64_t blocked_sends = 0;     // None were, for a time: the socket was full.
+  uint64_t short_receives = 0;    // Fewer bytes came than there were and a buffer holds.
+  uint64_t starved_receives = 0;  // There were bytes and no buffer: where a ring meets ENOBUFS.
+  uint64_t delayed_receives = 0;  // What had come was held back for a time.
+  uint64_t ended_multishots = 0;  // By an event that is none of an end.
+  uint64_t interrupts = 0;
+  uint64_t accepted_resets = 0;   // Ops that found their connection reset: one that was accepted,
+  uint64_t connected_resets = 0;  // or one that a connect op made.
+  uint64_t refused_connects = 0;
+  uint64_t late_connects = 0;  // Answered when they had met silence.
+  uint64_t lost_connects = 0;  // Cancelled, unanswered.
 };
 
 // The sockets of all cores and of the scripted peers.
@@ -84,6 +101,7 @@ class SimNetwork {
   }
   [[nodiscard]] SimRandom& random() noexcept { return random_; }
   [[nodiscard]] SimOptions& options() noexcept { return options_; }
+  [[nodiscard]] const SimEffects& effects() const noexcept { return effects_; }
 
   // A listening descriptor. Several on one address share its connections at random, as with
   // SO_REUSEPORT.
@@ -118,6 +136,12 @@ class SimNetwork {
   [[nodiscard]] bool is_at_end(int fd) const;
   void shutdown_write(int fd);
   void close(int fd);
+  // What this end has sent does not reach a core for now, nor what it sends, until it is released
+  // or closed.
+  void hold_back(int fd) { at(fd).is_held_back = true; }
+  void release(int fd);
+  // The other end sends nothing any more, whatever there is left to read.
+  [[nodiscard]] bool is_ended(int fd) const { return at(fd).inbox_ended; }
   // Both ends fail with ECONNRESET, after what has arrived was read.
   void reset(int fd);
   // reset() ended this connection: neither end needs to let go of it any more.
@@ -143,6 +167,7 @@ class SimNetwork {
     bool shut_write = false;
     bool poll_ready = false;
     bool was_reset = false;
+    bool is_held_back = false;
     int error = 0;        // The connection was reset.
     std::string address;  // Of a listening socket, or the one that was connected to.
     std::string inbox;    // Arrived, not yet received.
@@ -154,20 +179,27 @@ class SimNetwork {
   [[nodiscard]] const Socket& at(int fd) const;
   [[nodiscard]] int connect_to(int fd, const std::string& address);
   [[nodiscard]] bool is_silent(const std::string& address) const;
+  // What comes in there is held back by the other end.
+  [[nodiscard]] bool is_delayed(const Socket& socket) const {
+    return socket.peer >= 0 && at(socket.peer).is_held_back;
+  }
   [[nodiscard]] bool can_op(const FakeIo& io, size_t op_index) const;
   [[nodiscard]] bool try_op(FakeIo& io, size_t op_index);
   [[nodiscard]] bool try_accept(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] bool try_recv(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] bool try_send(FakeIo& io, size_t op_index, Socket& socket);
   [[nodiscard]] bool try_poll(FakeIo& io, size_t op_index, Socket& socket);
-  [[nodiscard]] More random_more() {
-    return random_.percent(options_.multishot_end_percent) ? More::no : More::yes;
-  }
+  [[nodiscard]] bool try_connect(FakeIo& io, size_t op_index);
+  void end_cancelled(FakeIo& io, size_t op_index);
+  void end_reset(FakeIo& io, size_t op_index, const Socket& socket);
+  [[nodiscard]] bool try_interrupt(FakeIo& io, size_t op_index);
+  [[nodiscard]] More random_more();
   void end_inbox_of(int fd);
   void forget(int fd);
 
   SimOptions options_;
   SimRandom random_;
+  SimEffects effects_;
   std::deque<Socket> sockets_;  // By descriptor, from FakeIo::first_fd on.
   size_t open_count_ = 0;
   std::vector<std::string> silent_addresses_;
@@ -243,6 +275,9 @@ class FakeIo final : public Io {
   void fail(int fd, OpKind kind, int error);
   // Ends a cancelled op with -ECANCELED. Requires: start_cancel was called for it.
   void complete_cancel(int fd, OpKind kind);
+  // From its first turn on, a core meets what the kernel has done before the turn: with the buffers
+  // that were free then. A receive that got none is starved, and armed again with the next turn.
+  void begin_turn();
   // The core wakes up: tells of the lazy sends that have ended.
   void tell_ended_sends();
   // The next open_socket() fails.
@@ -263,7 +298,10 @@ class FakeIo final : public Io {
     SendNotice notice = SendNotice::prompt;
     size_t ended_size = 0;  // Of a send that has ended untold.
     std::string address;
-    bool is_lost = false;  // A connect that nobody answers.
+    bool is_lost = false;      // A connect that nobody answers.
+    bool met_silence = false;  // A connect that nobody answered at some time.
+    bool is_blocked = false;   // A send without room.
+    uint64_t starved_at = 0;   // The number of a receive without a buffer; 0: it is armed.
   };
   struct TargetSlot {
     IoTarget* target = nullptr;
@@ -282,6 +320,11 @@ class FakeIo final : public Io {
   [[nodiscard]] bool has_free_buffer(BufferGroup group) const {
     return lent_count(group) < buffers_count_;
   }
+  [[nodiscard]] bool can_receive(const Op& op) const {
+    return op.starved_at == 0 && has_free_buffer(op.group) &&
+           turn_buffers_[static_cast<size_t>(op.group)] > 0;
+  }
+  [[nodiscard]] Op* first_starved(BufferGroup group);
   [[nodiscard]] Buffer& buffer_at(BufferRef ref);
   // Takes `count` bytes of a send's parts.
   [[nodiscard]] static std::string take_parts(const Op& op, size_t count);
@@ -300,6 +343,9 @@ class FakeIo final : public Io {
   size_t targets_count_ = 0;
   std::vector<Buffer> buffers_[buffer_group_count];
   uint32_t lent_[buffer_group_count] = {0, 0};
+  // What is left in this turn of those that were free when it began.
+  uint32_t turn_buffers_[buffer_group_count] = {UINT32_MAX, UINT32_MAX};
+  uint64_t starved_count_ = 0;
   uint32_t next_buffer_ = 0;
   uint32_t recv_starts_count_ = 0;
   uint32_t tuned_count_ = 0;

@@ -283,6 +283,7 @@ bool ScriptedServer::send_piece(ServerSession& session) {
   const size_t size = 1 + pace->random.below(outbox.size());
   network_.write(session.fd_, outbox.substr(0, size));
   outbox.erase(0, size);
+  pieces_count += outbox.empty() ? 0 : 1;
   session.outbox_due_ = pace->clock.now() + pace->random.up_to(pace->piece_max);
   return true;
 }
@@ -368,6 +369,7 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     return;
   }
   if (!login_error.empty()) {
+    ++refusals_count;
     session.write(login_error);
     return session.end();
   }

@@ -227,6 +227,10 @@ class ScriptedServer {
   bool obeys_cancels = false;
   // Sessions that have logged in since the beginning.
   uint64_t logins_count = 0;
+  // Those that login_error has refused.
+  uint64_t refusals_count = 0;
+  // Pieces of answers that others followed later.
+  uint64_t pieces_count = 0;
 
  private:
   // What a session has to do next.
