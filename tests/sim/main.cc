@@ -24,6 +24,7 @@ constexpr const char* usage =
     R"(usage: tools/sim [--seeds N] [--first S]
        tools/sim --seed N [--quiet]
        tools/sim --check-replay [--seeds N] [--first S]
+       tools/sim ... [--fail-at ACT | --abort-at ACT]
 
 Runs the whole pooler in simulated time, between simulated clients and nodes, on simulated cores in
 one thread. A seed decides everything: cores, pools, limits, the order of events, what breaks.
@@ -33,6 +34,9 @@ one thread. A seed decides everything: cores, pools, limits, the order of events
   --seed N         run this one, and print its settings, every event and the pooler's log
   --quiet          with --seed: no events, only how it ended and the hash of its trace
   --check-replay   run each seed twice: the traces must be the same
+  --fail-at ACT    pretend that a check fails behind this act (1, 2, ...) of each run, to see what a
+                   failure looks like
+  --abort-at ACT   the same with an assertion, which ends the process
   --help           this text
 
 The last line is "N passed, N failed". A seed that fails prints itself, its settings and what went
@@ -45,6 +49,7 @@ struct Arguments {
   std::optional<uint64_t> seed;
   bool is_quiet = false;
   bool checks_replay = false;
+  Pretence pretence;
 };
 
 [[noreturn]] void refuse(const char* problem, const char* what) {
@@ -60,6 +65,20 @@ uint64_t read_number(const char* option, const char* text) {
   return number;
 }
 
+// False: it is no option that has a number.
+bool take_number(Arguments& arguments, const std::string& option, const char* text) {
+  const auto take = [&](auto& number) {
+    number = read_number(option.c_str(), text);
+    return true;
+  };
+  if (option == "--seeds") return take(arguments.seeds_count);
+  if (option == "--first") return take(arguments.first);
+  if (option == "--seed") return take(arguments.seed);
+  if (option == "--fail-at") return take(arguments.pretence.fail_at);
+  if (option == "--abort-at") return take(arguments.pretence.abort_at);
+  return false;
+}
+
 Arguments read_arguments(char** words) {
   Arguments arguments;
   for (++words; *words != nullptr; ++words) {
@@ -71,22 +90,25 @@ Arguments read_arguments(char** words) {
       arguments.is_quiet = true;
     } else if (word == "--check-replay") {
       arguments.checks_replay = true;
-    } else if (word == "--seeds" || word == "--first" || word == "--seed") {
-      const uint64_t number = read_number(word.c_str(), words[1]);
-      if (word == "--seeds") arguments.seeds_count = number;
-      if (word == "--first") arguments.first = number;
-      if (word == "--seed") arguments.seed = number;
-      ++words;
-    } else {
+    } else if (!take_number(arguments, word, words[1])) {
       refuse("unknown argument", word.c_str());
+    } else {
+      ++words;
     }
   }
   return arguments;
 }
 
+std::string replay_command(uint64_t seed, const Pretence& pretence) {
+  std::string command = "tools/sim --seed " + std::to_string(seed);
+  if (pretence.fail_at > 0) command += " --fail-at " + std::to_string(pretence.fail_at);
+  if (pretence.abort_at > 0) command += " --abort-at " + std::to_string(pretence.abort_at);
+  return command;
+}
+
 // --- The seed that runs, for the last words of the process ---
 
-char last_words[4096];
+char last_words[16384];
 
 void on_abort(int) {
   static_cast<void>(!write(STDERR_FILENO, last_words, strlen(last_words)));
@@ -94,8 +116,9 @@ void on_abort(int) {
   raise(SIGABRT);
 }
 
-void name_running(const std::string& settings) {
-  snprintf(last_words, sizeof(last_words), "FAILED, the process ends here: %s\n", settings.c_str());
+void name_running(const std::string& settings, const std::string& replay) {
+  snprintf(last_words, sizeof(last_words), "FAILED, the process ends here: %s\n  replay: %s\n",
+           settings.c_str(), replay.c_str());
 }
 
 // The bench of the sessions' tests, on which the simulator stands, speaks through doctest.
@@ -111,28 +134,29 @@ struct Outcome {
   Tally tally;
 };
 
-Outcome run_seed(uint64_t seed, bool prints) {
+Outcome run_seed(uint64_t seed, const Pretence& pretence, bool prints) {
   const std::string settings = Settings(seed).describe();
-  name_running(settings);
+  const std::string replay = replay_command(seed, pretence);
+  name_running(settings, replay);
   if (prints) printf("%s\n", settings.c_str());
   setvbuf(stdout, nullptr, prints ? _IOLBF : _IOFBF, BUFSIZ);
-  auto simulation = std::make_unique<Simulation>(seed, prints);
+  auto simulation = std::make_unique<Simulation>(seed, prints, pretence);
   const std::string& error = simulation->run();
   Outcome outcome;
   outcome.tally = simulation->tally();
   outcome.trace_hash = simulation->trace_hash();
   outcome.passed = error.empty();
   if (outcome.passed) return outcome;
-  printf("FAILED: %s\n  what: %s\n  replay: tools/sim --seed %" PRIu64 "\n", settings.c_str(),
-         error.c_str(), seed);
+  printf("FAILED: %s\n  what: %s\n  trace: %016" PRIx64 "\n  replay: %s\n", settings.c_str(),
+         error.c_str(), outcome.trace_hash, replay.c_str());
   fflush(stdout);
   // Its cores are in no state to be destroyed.
   static_cast<void>(simulation.release());
   return outcome;
 }
 
-int run_one(uint64_t seed, bool prints) {
-  const Outcome outcome = run_seed(seed, prints);
+int run_one(uint64_t seed, const Pretence& pretence, bool prints) {
+  const Outcome outcome = run_seed(seed, pretence, prints);
   printf("seed %" PRIu64 ": %s, trace %016" PRIx64 "\n", seed, outcome.passed ? "passed" : "failed",
          outcome.trace_hash);
   return outcome.passed ? 0 : 1;
@@ -146,8 +170,8 @@ void show_progress(uint64_t done, uint64_t all, uint64_t failed) {
   if (done == all) fputs("\n", stderr);
 }
 
-bool replays(uint64_t seed, const Outcome& first) {
-  if (run_seed(seed, false).trace_hash == first.trace_hash) return true;
+bool replays(uint64_t seed, const Pretence& pretence, const Outcome& first) {
+  if (run_seed(seed, pretence, false).trace_hash == first.trace_hash) return true;
   printf("FAILED: seed %" PRIu64 " went another way the second time\n", seed);
   return false;
 }
@@ -158,8 +182,9 @@ int run_many(const Arguments& arguments) {
   uint64_t failed = 0;
   for (uint64_t i = 0; i < arguments.seeds_count; ++i) {
     const uint64_t seed = arguments.first + i;
-    const Outcome outcome = run_seed(seed, false);
-    const bool is_good = outcome.passed && (!arguments.checks_replay || replays(seed, outcome));
+    const Outcome outcome = run_seed(seed, arguments.pretence, false);
+    const bool is_good =
+        outcome.passed && (!arguments.checks_replay || replays(seed, arguments.pretence, outcome));
     failed += is_good ? 0 : 1;
     total.add(outcome.tally);
     show_progress(i + 1, arguments.seeds_count, failed);
@@ -186,6 +211,6 @@ int main(int, char** words) {
   context.setAsDefaultForAssertsOutOfTestCases();
   context.setAssertHandler(&on_doctest_failure);
   signal(SIGABRT, on_abort);
-  if (arguments.seed) return run_one(*arguments.seed, !arguments.is_quiet);
+  if (arguments.seed) return run_one(*arguments.seed, arguments.pretence, !arguments.is_quiet);
   return run_many(arguments);
 }

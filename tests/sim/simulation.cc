@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "helios/base/assert.h"
 #include "helios/base/log.h"
 #include "helios/pool/pool_messages.h"
 #include "helios/wire/writer.h"
@@ -81,10 +82,11 @@ const char* to_text(MessageKind kind) {
 
 // --- Set-up ---
 
-Simulation::Simulation(uint64_t seed, bool prints)
+Simulation::Simulation(uint64_t seed, bool prints, const Pretence& pretence)
     : settings_(seed),
       random_(settings_.network.seed + 1),
       prints_(prints),
+      pretence_(pretence),
       bench_(options_of(settings_)),
       schedules_(settings_.cores) {
   set_log_level(prints ? LogLevel::debug : LogLevel::error);
@@ -211,8 +213,15 @@ Nanoseconds Simulation::next_turn(CoreId id) {
   return std::max(next, schedule.next_turn);
 }
 
-// Whoever is first in time; by chance where several are.
 void Simulation::step() {
+  ++steps_count_;
+  act();
+  if (steps_count_ == pretence_.fail_at) fail("a pretended failure");
+  ASSERT(steps_count_ != pretence_.abort_at);
+}
+
+// Whoever is first in time; by chance where several are.
+void Simulation::act() {
   enum class Kind { core, mail, node, client, fault, change };
   Nanoseconds first = std::max(next_fault_, now());
   Kind kind = Kind::fault;
@@ -233,7 +242,6 @@ void Simulation::step() {
   for (size_t i = 0; i < clients_.size(); ++i) consider(clients_[i]->next_time(), Kind::client, i);
   if (next_change_ != never) consider(next_change_, Kind::change, 0);
   if (first > now()) bench_.clock.advance(first - now());
-  ++steps_count_;
   switch (kind) {
     case Kind::core:
       run_turn(static_cast<CoreId>(index));

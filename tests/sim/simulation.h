@@ -26,10 +26,17 @@
 
 namespace helios::sim {
 
+// Something that goes wrong on purpose behind the act of this number, to see what that looks like.
+// 0: nothing does.
+struct Pretence {
+  uint64_t fail_at = 0;   // A check fails.
+  uint64_t abort_at = 0;  // An assertion.
+};
+
 class Simulation final : public ClientHost {
  public:
   // `prints`: every event goes to stdout, and the pooler's log to stderr.
-  Simulation(uint64_t seed, bool prints);
+  Simulation(uint64_t seed, bool prints, const Pretence& pretence = {});
 
   // Runs to the end. Returns what went wrong first; empty when nothing did. Note: when something
   // did, the cores are in no state to be destroyed; the simulation must be leaked.
@@ -87,6 +94,7 @@ class Simulation final : public ClientHost {
   template <typename IsOver>
   void run_until(const char* what, Nanoseconds patience, IsOver is_over);
   void step();
+  void act();
   void run_turn(CoreId id);
   [[nodiscard]] Nanoseconds next_turn(CoreId id);
   void begin_fault();
@@ -110,6 +118,7 @@ class Simulation final : public ClientHost {
   const Settings settings_;
   SimRandom random_;
   const bool prints_;
+  const Pretence pretence_;
   std::string error_;
   uint64_t trace_hash_ = 0xcbf29ce484222325ULL;
   uint64_t steps_count_ = 0;
