@@ -591,9 +591,10 @@ void Client::on_ready(char status) {
     if (status_ == 'T') status_ = 'E';
     // The end of a lost transaction that is known to be one has ended it.
     if (has_lost_block_ && reply.effect == Reply::Effect::end && status == 'I') apply(reply);
-    // A name is made or closed when the server has said so, whatever becomes of the rest.
-    const bool is_of_name =
-        reply.effect == Reply::Effect::prepare || reply.effect == Reply::Effect::deallocate;
+    // A name is made or closed when the server has said so, whatever becomes of the rest. But what
+    // PREPARE has made is lost with its server, and the query has failed.
+    const bool is_of_parse = reply.effect == Reply::Effect::prepare && reply.text != "PREPARE";
+    const bool is_of_name = is_of_parse || reply.effect == Reply::Effect::deallocate;
     if (is_of_name && reply.error.empty() && reply.expected.empty()) apply(reply);
     const bool is_known = facts_.channels.contains(reply.name);
     if (reply.effect == Reply::Effect::listen && !is_known && !hearings_.at(reply.name).is_of_block)
