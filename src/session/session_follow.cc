@@ -240,6 +240,7 @@ bool Session::refuse(uint8_t tag, ByteSpan seen) noexcept {
   write_error(writer, Severity::error, sqlstate::feature_not_supported, refusal(what));
   stream_.send(writer.bytes());
   skip_ = tag == frontend_tag::query ? Skip::query : Skip::batch;
+  drop_unnamed(tag, seen);
   return true;
 }
 

@@ -231,6 +231,7 @@ void Session::answer_owed(const Ledger& ledger, const PoolError& error) noexcept
 // here (finish_lost); it goes nowhere.
 void Session::begin_lost(uint8_t tag) noexcept {
   LostTransaction& lost = *lost_->transaction;
+  drop_unnamed(tag, seen_body({}));
   switch (tag) {
     case frontend_tag::flush:
     case frontend_tag::copy_data:
@@ -432,6 +433,7 @@ bool Session::answer_lost_close(ByteSpan body) noexcept {
     if (lost.portal == name) lost.bound.reset();
   } else if (name.empty()) {
     lost.unnamed.reset();
+    drop_unnamed(frontend_tag::parse, body.subspan(1));
   } else if (statements_ != nullptr) {
     statements_->names.forget_settled(name.substr(0, ClientStatements::name_size_max));
   }

@@ -46,6 +46,14 @@ void Session::keep_unnamed(ByteSpan body, ByteSpan rest) noexcept {
   unnamed.lease = backend_->lease();
 }
 
+// A message with this tag fails without a server, which would have dropped it all the same. (Of a
+// Parse the name may not be here: then it is taken for this one.)
+void Session::drop_unnamed(uint8_t tag, ByteSpan seen) noexcept {
+  if (statements_ == nullptr) return;
+  const bool is_parse = tag == frontend_tag::parse && (seen.empty() || seen.front() == 0);
+  if (is_parse || tag == frontend_tag::query) statements_->unnamed.content = {};
+}
+
 size_t Session::unnamed_size_max() const noexcept {
   const PoolLimits& limits = pool_->slice.spec().limits;
   return std::min(limits.max_prepared_statement_size, limits.max_client_statements_size);

@@ -82,6 +82,7 @@ void Session::cancel_wait() noexcept {
   const uint8_t tag = reader_.header().tag;
   const bool is_simple = tag == frontend_tag::query || tag == frontend_tag::function_call;
   skip_ = is_simple ? Skip::query : Skip::batch;
+  drop_unnamed(tag, seen_body({}));
   resume();
 }
 

@@ -19,6 +19,20 @@ std::string describe_statement() {
   return frame('D', std::string("S\0", 2));
 }
 
+// The request that cancels what it does.
+std::string log_in(TestClient& client) {
+  client.write(startup_packet("me", "db"));
+  for (const WireMessage& message : client.take()) {
+    if (message.tag != 'K') continue;
+    const ByteSpan key = as_bytes(message.body);
+    MessageWriter writer;
+    write_cancel_request(writer, load_be32(key.data()), key.subspan(4));
+    return std::string(as_text(writer.bytes()));
+  }
+  FAIL("no key");
+  return {};
+}
+
 TEST_CASE("an unnamed statement is bound by later batches, on whatever backend") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
@@ -155,6 +169,33 @@ TEST_CASE("of unnamed statements the newest counts that the server has come to")
     const WireMessage& first = bench.server.only().log.front();
     CHECK(first.tag == (*one.text == '\0' ? 'C' : 'P'));
     if (*one.text != '\0') CHECK(first.body.substr(1, strlen(one.text)) == one.text);
+  }
+}
+
+TEST_CASE("what fails without a server drops the unnamed statement as a server would") {
+  struct Case {
+    std::string request;
+    bool is_dropped;
+  };
+  const Case cases[] = {{parse_message("", "second"), true},
+                        {query_message("SELECT 1"), true},
+                        {use, false},
+                        {describe_statement(), false}};
+  for (const Case& one : cases) {
+    CAPTURE(one.request);
+    SessionBench bench(with_backends(1));
+    TestClient client(bench, 0);
+    const std::string cancel = log_in(client);
+    TestClient other(bench, 0, "me");
+    client.write(parse_message("", "first") + sync_message());
+    other.query("BEGIN");
+    client.write(one.request + sync_message());
+    CHECK(client.take_tags() == "1Z");
+    TestClient(bench, 0).write(cancel);
+    CHECK(client.take_error() == "57014");
+    other.query("COMMIT");
+    client.write(use + sync_message());
+    CHECK((client.take_error() == "26000") == one.is_dropped);
   }
 }
 

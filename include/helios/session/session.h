@@ -243,6 +243,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
 
   // The unnamed statement (session_unnamed.cc).
   void keep_unnamed(ByteSpan body, ByteSpan rest) noexcept;
+  void drop_unnamed(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] size_t unnamed_size_max() const noexcept;
   [[nodiscard]] bool has_kept_unnamed(const Ledger& ledger) const noexcept;
   [[nodiscard]] bool may_lack_unnamed(uint8_t tag) const noexcept;
