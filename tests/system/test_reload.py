@@ -193,6 +193,79 @@ def test_a_node_moves_under_load(cores):
 
 
 @runner.cases(1, 2)
+@runner.timeout(120)
+def test_a_node_is_added_and_another_removed(cores):
+    """A second node comes, a database moves to it under load, the first node goes and comes back: whom it does not
+    concern keeps its connection, and nothing is left open at a node that was removed."""
+    first = runner.cluster()
+    second = cluster_module.Cluster()
+    where = "select inet_server_port()"
+    try:
+        with runner.fresh_proxy(cores=cores, max_connections=4, database=copy.deepcopy(NAMED)) as proxy:
+            with proxy.client(database="bench") as staying, Load(proxy) as load:
+                pid = staying.value("select pg_backend_pid()")
+
+                def add(config):
+                    config["node"].append({"name": "second", "host": "127.0.0.1", "port": second.port})
+                    config["database"].append({"name": "new", "node": "second", "dbname": "other"})
+
+                told = reload(proxy, add)
+                assert 'node "second": added' in told, told
+                with proxy.client(database="new") as new, proxy.client() as slow:
+                    new_pid = new.value("select pg_backend_pid()")
+                    assert new.value(where) == str(second.port)
+                    slow.query("begin")
+                    reload(proxy, lambda config: config["database"][0].update(node="second"))
+                    load.wait_turns(10)
+                    # The open transaction goes on where it began, alone.
+                    assert slow.value(where) == str(first.port)
+                    runner.eventually(lambda: len(first.backends("datname = 'app'")) == 1, what="one connection left")
+                    assert staying.value("select pg_backend_pid()") == pid
+                    assert new.value("select pg_backend_pid()") == new_pid
+
+                    def remove(config):
+                        del config["node"][0], config["database"][1]
+
+                    kept = copy.deepcopy(proxy.configuration["node"][0])
+                    told = reload(proxy, remove)
+                    assert 'node "main": removed' in told, told
+                    assert staying.recv_last_error()["C"] == "57P04"
+                    # Its transaction is the last of the node that was removed.
+                    assert slow.value(where) == str(first.port)
+                    runner.eventually(lambda: len(first.backends()) == 1, what="the last connection")
+                    slow.query("commit")
+                    runner.eventually(lambda: not first.backends(), what="no connection to the removed node")
+                    load.wait_turns(10)
+                    assert slow.value(where) == str(second.port)
+                    assert new.value("select pg_backend_pid()") == new_pid
+                    assert not first.backends()
+
+                    def restore(config):
+                        config["node"].append(kept)
+                        config["database"].append({"name": "bench", "node": "main"})
+
+                    reload(proxy, restore)
+                    with proxy.client(database="bench") as back:
+                        assert back.value(where) == str(first.port)
+                    assert new.value("select pg_backend_pid()") == new_pid
+    finally:
+        second.stop()
+
+
+@runner.cases(1, 2)
+def test_a_node_that_is_still_used_is_not_removed(cores):
+    """A file that removes a node and leaves a database at it is refused, and the database goes on."""
+    with runner.fresh_proxy(cores=cores, database=copy.deepcopy(NAMED)) as proxy:
+        with proxy.client() as conn:
+            pid = conn.value("select pg_backend_pid()")
+            changed = copy.deepcopy(proxy.configuration)
+            changed["node"] = [{"name": "second", "host": "127.0.0.1"}]
+            told = reload_text(proxy, proxy_module.to_toml(changed), "everything stays as it was")
+            assert '"main"' in told, told
+            assert conn.value("select pg_backend_pid()") == pid
+
+
+@runner.cases(1, 2)
 def test_a_database_is_removed(cores):
     """Idle and waiting clients are told at once, one in a transaction when it ends; it comes back."""
     cluster = runner.cluster()
