@@ -46,6 +46,13 @@ PoolGauges total_gauges(SessionBench& bench) {
   return sum;
 }
 
+PoolCounters total_counters(SessionBench& bench) {
+  PoolCounters sum;
+  for (CoreId id = 0; id < bench.options.cores_count; ++id)
+    sum.add(bench.core(id).pools.statistics().total.counters);
+  return sum;
+}
+
 TEST_CASE("a removed pool keeps count of what is out, and closes it when it comes back") {
   SessionBench bench(with_cores(1, 4));
   std::vector<TestClient> clients = begin_transactions(bench, 3);
@@ -142,6 +149,93 @@ TEST_CASE("a node that has moved hands out no connection to the old host") {
     CHECK(moved.limit.taken() >= 1);
     clients.clear();
     bench.finish();
+  }
+}
+
+// The second node of a test and its server.
+struct SecondNode {
+  SecondNode(SessionBench& bench, CoreId cores_count)
+      : node(options_of(cores_count), bench.resolver), server(bench.network, port) {
+    bench.others.push_back(&server);
+  }
+  static NodeOptions options_of(CoreId cores_count) {
+    NodeOptions options = scripted_node();
+    options.port = port;
+    options.cores_count = cores_count;
+    return options;
+  }
+  static constexpr uint16_t port = 6000;
+  Node node;
+  ScriptedServer server;
+};
+
+// One client on each core, which has had an answer.
+std::vector<TestClient> use_database(SessionBench& bench, std::string_view database) {
+  std::vector<TestClient> clients;
+  for (CoreId core = 0; core < bench.options.cores_count; ++core) {
+    clients.emplace_back(bench, core);
+    clients.back().write(startup_packet("me", database) + query_message("q"));
+    REQUIRE(clients.back().take_tags().ends_with("ZTDCZ"));
+  }
+  return clients;
+}
+
+TEST_CASE("a node that is added serves, and one that is removed goes, without a word to others") {
+  for (const CoreId cores : {CoreId{1}, CoreId{3}}) {
+    CAPTURE(cores);
+    SessionBench bench(with_cores(cores, 6));
+    SecondNode second(bench, cores);
+    std::vector<TestClient> leaving = begin_transactions(bench, 3);
+    for (size_t i = 1; i < 3; ++i) leaving[i].query("COMMIT");
+    bench.reload([&](BenchDirectory& next) {
+      next.adapt = [&second](PoolSpec& spec) {
+        if (spec.database == "new") spec.node = &second.node;
+      };
+    });
+    std::vector<TestClient> staying = use_database(bench, "new");
+    const uint64_t logins = second.server.logins_count;
+    CHECK(logins >= 1);
+    CHECK(second.node.limit.taken() == logins);
+    CHECK(bench.node.limit.taken() == 3);
+    bench.reload(remove_database);
+    CHECK(bench.server.open_sessions().size() == 1);
+    leaving[0].query("COMMIT");
+    CHECK(bench.server.open_sessions().empty());
+    CHECK(bench.node.limit.taken() == 0);
+    for (TestClient& client : leaving) CHECK(client.is_closed());
+    for (TestClient& client : staying) client.query("q");
+    for (TestClient& client : staying) CHECK(client.take_tags() == "TDCZ");
+    CHECK(second.server.logins_count == logins);
+    staying.clear();
+    bench.finish();
+  }
+}
+
+TEST_CASE("a node that is down is tried no more once no pool has it") {
+  for (const CoreId cores : {CoreId{1}, CoreId{3}}) {
+    CAPTURE(cores);
+    SessionBench bench(with_cores(cores, 6));
+    std::vector<TestClient> clients = use_database(bench, "db");
+    bench.server.stop_listening();
+    for (ServerSession* session : bench.server.open_sessions()) session->reset();
+    bench.settle();
+    for (TestClient& client : clients) client.query("q");
+    REQUIRE(bench.node.health.is_down());
+    const auto connects_in = [&](Nanoseconds time) {
+      const uint64_t before = total_counters(bench).connects;
+      bench.advance_in_steps(time, milliseconds(10));
+      return total_counters(bench).connects - before;
+    };
+    CHECK(connects_in(seconds(5)) > 0);
+    bench.reload(remove_database);
+    CHECK(connects_in(seconds(30)) == 0);
+    // It is tried at once, or after its pause, where a pool has it again.
+    bench.reload(restore_database);
+    bench.server.start_listening();
+    TestClient back(bench, static_cast<CoreId>(cores - 1));
+    back.write(startup_packet("me", "db") + query_message("q"));
+    bench.advance_in_steps(seconds(2), milliseconds(10));
+    CHECK(back.take_tags().ends_with("ZTDCZ"));
   }
 }
 
