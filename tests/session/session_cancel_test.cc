@@ -50,11 +50,13 @@ PoolCounters counters_of(SessionBench& bench) {
 
 // A client whose query runs, and the request that cancels it.
 struct Busy {
-  explicit Busy(SessionBench& bench, CoreId core = 0) : client(bench, core), request() {
+  explicit Busy(SessionBench& bench, CoreId core = 0) : Busy(bench, core, bench.server) {}
+  // Its connection is to this server.
+  Busy(SessionBench& bench, CoreId core, ScriptedServer& at) : client(bench, core), request() {
     request = log_in(client);
     client.query("BEGIN");
     CHECK(client.take_tags() == "CZ");
-    server = bench.server.open_sessions().back();
+    server = at.open_sessions().back();
     server->is_silent = true;
     client.query("long");
   }
@@ -107,6 +109,44 @@ TEST_CASE("a storm of requests for one query costs one connection, and keeps few
   CHECK(waiting == Canceller::askers_max);
   CHECK(bench.sessions().count() == 1 + Canceller::askers_max);
   CHECK(counters_of(bench).cancels_dropped == 0);
+}
+
+TEST_CASE("a cancel request goes to the address of its backend, whatever others its node has") {
+  for (const CoreId cores : {CoreId{1}, CoreId{2}}) {
+    CAPTURE(cores);
+    BenchOptions options = with_backends(2, cores);
+    options.node.hosts = {"127.0.0.2", "127.0.0.1"};
+    SessionBench bench(options);
+    const CoreId elsewhere = static_cast<CoreId>(cores - 1);
+    // Nobody listens at the first address yet.
+    Busy one(bench);
+    CHECK(ask(bench, one.request, elsewhere).is_closed());
+    REQUIRE(bench.server.cancels().size() == 1);
+    CHECK(bench.server.cancels()[0]->cancelled_process_id == one.server->process_id());
+    // Another server, with a session of the same process id and key.
+    ScriptedServer other(bench.network, options.node.port, "127.0.0.2");
+    bench.others.push_back(&other);
+    bench.pass(options.node.health.passed_over_for);
+    Busy two(bench, elsewhere, other);
+    REQUIRE(two.server->process_id() == one.server->process_id());
+    REQUIRE(two.server->cancel_key() == one.server->cancel_key());
+    CHECK(ask(bench, two.request).is_closed());
+    CHECK(other.cancels().size() == 1);
+    CHECK(ask(bench, one.request, elsewhere).is_closed());
+    CHECK(bench.server.cancels().size() == 2);
+    // Where nobody takes it, it is for nobody.
+    bench.server.stop_listening();
+    CHECK(ask(bench, one.request).is_closed());
+    CHECK(bench.server.cancels().size() == 2);
+    CHECK(other.cancels().size() == 1);
+    for (Busy* busy : {&one, &two}) {
+      busy->server->write(cancelled);
+      bench.settle();
+      CHECK(busy->client.take_tags() == "EZ");
+      busy->client.close();
+    }
+    bench.finish();
+  }
 }
 
 TEST_CASE("few cancel requests at once are on their way to a node, the others in their order") {

@@ -197,13 +197,13 @@ std::vector<std::string> ServerSession::queries() const {
   return texts;
 }
 
-ScriptedServer::ScriptedServer(SimNetwork& network, uint16_t port)
-    : network_(network), port_(port) {
+ScriptedServer::ScriptedServer(SimNetwork& network, uint16_t port, const std::string& host)
+    : network_(network), address_(literal_address(host, port).value()) {
   start_listening();
 }
 
 void ScriptedServer::start_listening() {
-  if (listen_fd_ < 0) listen_fd_ = network_.listen_tcp(port_);
+  if (listen_fd_ < 0) listen_fd_ = network_.listen(address_.get(), address_.size());
 }
 
 void ScriptedServer::stop_listening() {

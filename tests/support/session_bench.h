@@ -175,7 +175,8 @@ class ServerSession {
 // writes); everything else comes back as one row with its text.
 class ScriptedServer {
  public:
-  explicit ScriptedServer(SimNetwork& network, uint16_t port);
+  explicit ScriptedServer(SimNetwork& network, uint16_t port,
+                          const std::string& host = "127.0.0.1");
 
   // Accepts, reads and answers what is there. True when something happened.
   bool pump();
@@ -259,7 +260,7 @@ class ScriptedServer {
   void end_copy(ServerSession& session, bool failed);
 
   SimNetwork& network_;
-  uint16_t port_;
+  SocketAddress address_;
   int listen_fd_ = -1;
   SeededRandom nonces_{1};
   std::vector<std::unique_ptr<ServerSession>> sessions_;

@@ -12,6 +12,7 @@ import threading
 import time
 
 from harness import libpq, runner, wire
+from harness.backend import Backend
 from harness.wire import query
 
 SECONDS = float(runner.option("--seconds") or 8 * max(0.25, runner.load()))
@@ -204,6 +205,29 @@ def test_cancel_of_an_idle_client_in_a_transaction():
         time.sleep(0.2)
         client.query("select 1")
         client.query("commit")
+
+
+@runner.cases(1, 2)
+def test_cancel_at_a_node_of_several_addresses(cores):
+    """A request goes to the address whose server runs the query: the first may be dead, or another server."""
+    port = runner.cluster().port
+    with runner.fresh_proxy(cores=cores, node={"host": "127.0.0.2, 127.0.0.1"}) as proxy, proxy.client() as client:
+        client.query("begin; savepoint here")
+
+        def check(marker):
+            client.send(query(f"select pg_sleep(30) /* {marker} */"))
+            runner.wait_running(marker)
+            proxy.cancel(client.pid, client.key)
+            assert cancelled(client)
+            client.query("rollback to here")
+
+        check("dead first")
+        with Backend(listen=(f"127.0.0.2:{port}",)) as other:
+            check("other first")
+            client.query("commit")
+            client.terminate()
+            connections, _ = other.stop()
+        assert connections == 0, connections
 
 
 def test_cancel_after_the_client_has_gone():
