@@ -17,6 +17,7 @@ bool SharedLimit::try_take(const LimitClaim& claim, Nanoseconds now) {
     ++member.held;
     member.taken_at = now;
     clear_wants(member);
+    forget_vain_ask(now);
     taken_.store(taken() + 1, std::memory_order_relaxed);
     return true;
   }
@@ -41,6 +42,7 @@ bool SharedLimit::withdraw(uint64_t pool, CoreId core) {
     member.wants_until = std::max(member.wants_until, want.until);
   if (member.wants.empty()) clear_wants(member);
   if (member.wants.empty() && member.held == 0) members_.erase(found);
+  forget_vain_ask(0);
   return has_room() && starved_.exchange(0, std::memory_order_relaxed) != 0;
 }
 
@@ -51,6 +53,9 @@ bool SharedLimit::give_back(uint64_t pool) {
   ASSERT(found->second.held > 0);
   --found->second.held;
   found->second.asked_at = 0;
+  // It was asked for one: that is this one, however it has ended.
+  uint64_t asked = pool;
+  (void)asked_.compare_exchange_strong(asked, 0);
   taken_.store(taken() - 1, std::memory_order_relaxed);
   making_room_until_.store(0, std::memory_order_relaxed);
   // What ends by itself need not be asked for. (Those that were asked count in the excess too.)
@@ -110,6 +115,15 @@ void SharedLimit::add_want(Member& member, CoreId core, Nanoseconds until) {
     found->until = until;
   }
   member.wants_until = std::max(member.wants_until, until);
+}
+
+// Nobody wants any more what a pool was asked for.
+void SharedLimit::forget_vain_ask(Nanoseconds now) noexcept {
+  if (!is_wanted_back()) return;
+  const bool is_wanted = std::any_of(members_.begin(), members_.end(), [&](const auto& entry) {
+    return !entry.second.wants.empty() && entry.second.wants_until >= now;
+  });
+  if (!is_wanted) asked_.store(0, std::memory_order_relaxed);
 }
 
 void SharedLimit::clear_wants(Member& member) noexcept {

@@ -165,6 +165,44 @@ TEST_CASE("a pool that cannot give one up is passed over for the next") {
   CHECK(limit.give_up(2));
 }
 
+TEST_CASE("a pool that was asked for one gives none up when one has ended, or nobody wants it") {
+  constexpr Nanoseconds now = seconds(1);
+  SharedLimit limit(4);
+  for (const uint64_t pool : {1, 1, 1, 2}) REQUIRE(limit.try_take({pool}, now));
+  REQUIRE_FALSE(limit.try_take({3}, now));
+  REQUIRE(limit.is_wanted_back());
+  REQUIRE_FALSE(limit.give_up(2));
+  SUBCASE("it has ended by itself") {
+    CHECK(limit.give_back(1));
+    CHECK(limit.try_take({3}, now));
+    CHECK_FALSE(limit.give_up(1));
+  }
+  SUBCASE("it has ended, and another is wanted") {
+    REQUIRE_FALSE(limit.try_take({4}, now));
+    CHECK(limit.give_back(1));
+    CHECK(limit.try_take({3}, now));
+    CHECK_FALSE(limit.give_up(1));
+    CHECK_FALSE(limit.try_take({4}, now));
+    CHECK(limit.give_up(1));
+    CHECK_FALSE(limit.give_up(1));
+  }
+  SUBCASE("that of another pool has ended") {
+    CHECK(limit.give_back(2));
+    CHECK(limit.is_wanted_back());
+    CHECK(limit.try_take({3}, now));
+    CHECK_FALSE(limit.is_wanted_back());
+  }
+  SUBCASE("who wanted it has left") {
+    CHECK_FALSE(limit.withdraw(3, 0));
+    CHECK_FALSE(limit.is_wanted_back());
+  }
+  SUBCASE("one of two has left") {
+    REQUIRE_FALSE(limit.try_take({4}, now));
+    CHECK_FALSE(limit.withdraw(3, 0));
+    CHECK(limit.is_wanted_back());
+  }
+}
+
 TEST_CASE("there is nothing to spare while another pool wants it") {
   constexpr Nanoseconds now = seconds(1);
   SharedLimit limit(2);

@@ -1,7 +1,11 @@
 // Pools that want more than a limit that they share allows.
 #include <doctest/doctest.h>
 
+#include <deque>
 #include <map>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "tests/support/session_bench.h"
 
@@ -118,6 +122,120 @@ TEST_CASE("a pool keeps its minimum of a full node, busy or not, but from one th
     node.add_clients(4, "late");
     node.rounds(2000);
     CHECK(node.answers_min("late") > 20);
+  }
+}
+
+// A node whose connections are all taken, and most of them idle.
+struct FullNode {
+  FullNode(uint32_t node_max, CoreId cores_count) : bench(options_of(node_max, cores_count)) {}
+  static BenchOptions options_of(uint32_t node_max, CoreId cores_count) {
+    BenchOptions options = with_ageless_backends(node_max, cores_count);
+    options.node.max_connections = node_max;
+    return options;
+  }
+  // Its transaction begins, and is over a second later.
+  TestClient& use(std::string_view user, CoreId core = 0) {
+    TestClient& client = begin(user, core);
+    end(client);
+    return client;
+  }
+  TestClient& begin(std::string_view user, CoreId core = 0) {
+    TestClient& client = clients.emplace_back(bench, core, user);
+    client.query("BEGIN");
+    CHECK(client.take_tags() == "CZ");
+    return client;
+  }
+  void end(TestClient& client) {
+    bench.advance(seconds(1));
+    client.query("COMMIT");
+    CHECK(client.take_tags() == "CZ");
+  }
+  [[nodiscard]] ServerSession* newest() { return bench.server.open_sessions().back(); }
+  [[nodiscard]] uint64_t made_room_count() {
+    uint64_t count = 0;
+    for (CoreId id = 0; id < bench.options.cores_count; ++id)
+      count += bench.core(id).pools.statistics().total.counters.closes[CloseReason::made_room];
+    return count;
+  }
+
+  SessionBench bench;
+  std::deque<TestClient> clients;
+};
+
+TEST_CASE("to make room the connection that is idle for longest is closed, one for each request") {
+  for (const CoreId cores_count : {CoreId{1}, CoreId{2}}) {
+    CAPTURE(cores_count);
+    FullNode node(5, cores_count);
+    TestClient& first = node.begin("a");
+    ServerSession* const longest = node.newest();
+    TestClient& second = node.begin("a");
+    ServerSession* const latest = node.newest();
+    node.end(first);
+    node.end(second);
+    node.use("b");
+    ServerSession* const middle = node.newest();
+    node.use("c");
+    ServerSession* const later = node.newest();
+    node.begin("busy");
+    ServerSession* const busy = node.newest();
+    // The one that was used last.
+    first.query("a");
+    REQUIRE(latest->queries().back() == "a");
+    REQUIRE(node.bench.server.open_sessions().size() == 5);
+    uint64_t count = 0;
+    for (ServerSession* victim : {longest, middle, later, latest}) {
+      CHECK(victim->is_open());
+      node.begin("asks", static_cast<CoreId>(cores_count - 1));
+      CHECK_FALSE(victim->is_open());
+      CHECK(node.made_room_count() == ++count);
+      CHECK(node.bench.server.open_sessions().size() == 5);
+    }
+    CHECK(busy->is_open());
+  }
+}
+
+TEST_CASE("of a minimum nothing makes room for who has a connection, however long it is idle") {
+  for (const CoreId cores_count : {CoreId{1}, CoreId{2}}) {
+    CAPTURE(cores_count);
+    FullNode node(4, cores_count);
+    node.bench.directory.adapt = [](PoolSpec& spec) {
+      if (spec.user == "kept") spec.limits.min_connections = 2;
+    };
+    std::vector<TestClient*> owners;
+    for (int i = 0; i < 3; ++i) owners.push_back(&node.begin("kept"));
+    auto kept = node.bench.server.open_sessions();
+    for (TestClient* owner : owners) node.end(*owner);
+    node.use("other");
+    ServerSession* const other = node.newest();
+    const CoreId core = static_cast<CoreId>(cores_count - 1);
+    TestClient& asking = node.begin("asks", core);
+    std::erase_if(kept, [](const ServerSession* each) { return !each->is_open(); });
+    CHECK(kept.size() == 2);
+    node.begin("asks", core);
+    CHECK_FALSE(other->is_open());
+    TestClient& waiting = node.clients.emplace_back(node.bench, core, "asks");
+    waiting.query("q");
+    node.bench.advance_in_steps(seconds(3), milliseconds(100));
+    CHECK(waiting.take_tags().empty());
+    // Nor when it has been in use.
+    owners.front()->query("q");
+    CHECK(owners.front()->take_tags() == "TDCZ");
+    for (ServerSession* each : kept) CHECK(each->is_open());
+    CHECK(node.made_room_count() == 2);
+    asking.query("COMMIT");
+    CHECK(waiting.take_tags() == "TDCZ");
+  }
+}
+
+TEST_CASE("of several cores that could make room for a request one does") {
+  FullNode node(4, 3);
+  for (const CoreId core : {CoreId{0}, CoreId{1}})
+    for (const char* user : {"a", "b"}) node.use(user + std::to_string(core), core);
+  REQUIRE(node.bench.server.open_sessions().size() == 4);
+  for (uint64_t count = 1; count <= 4; ++count) {
+    node.begin("asks", 2);
+    CHECK(node.made_room_count() == count);
+    CHECK(node.bench.server.open_sessions().size() == 4);
   }
 }
 

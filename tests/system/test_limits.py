@@ -200,6 +200,46 @@ def test_pools_share_a_full_node_by_weight(cores):
 
 
 @runner.cases(1, 2)
+def test_idle_connections_make_room(cores):
+    """On a full node a pool that needs connections costs another its idle ones beyond the minimum, one for each; on one
+    core those that were idle for longest."""
+    cluster = runner.cluster()
+    database = [{"name": "app", "node": "main", "min_connections": 2}, {"name": "other", "node": "main"}]
+
+    def pids():
+        return {int(pid) for pid, _ in cluster.backends("datname = 'app'")}
+
+    def begin(proxy, stack, database_name):
+        client = stack.enter_context(proxy.client(database=database_name))
+        client.query("begin")
+        return client, int(client.value("select pg_backend_pid()"))
+
+    with runner.fresh_proxy(cores=cores, node={"max_connections": 4}, database=database) as proxy:
+        with contextlib.ExitStack() as stack, LimitWatch(cluster) as watch:
+            owners = [begin(proxy, stack, "app") for _ in range(4)]
+            for client, _ in owners:
+                client.query("commit")
+                time.sleep(0.05)
+            order = [pid for _, pid in owners]
+            askers = []
+            for count in (1, 2):
+                askers.append(begin(proxy, stack, "other")[0])
+                runner.eventually(lambda n=count: len(pids()) == 4 - n, what="room")
+                assert cores > 1 or pids() == set(order[count:]), (pids(), order)
+            kept = pids()
+            waiting = stack.enter_context(proxy.client(database="other"))
+            waiting.send(query("select 'served'"))
+            time.sleep(1)
+            assert pids() == kept, (pids(), kept)
+            for client, _ in owners:
+                assert int(client.value("select pg_backend_pid()")) in kept
+            askers[0].query("commit")
+            assert waiting.result() == [["served"]]
+            assert pids() == kept, (pids(), kept)
+        watch.check(4)
+
+
+@runner.cases(1, 2)
 def test_waiters_time_out(cores):
     """A client that waits longer than acquire_timeout is told so; the others go on."""
     with runner.fresh_proxy(

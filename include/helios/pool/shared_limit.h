@@ -75,7 +75,8 @@ class SharedLimit {
   [[nodiscard]] bool is_wanted_back() const noexcept {
     return asked_.load(std::memory_order_relaxed) != 0;
   }
-  // True once for each time that this pool was asked: it closes one connection.
+  // True once for each time that this pool was asked, and has given none back since: it closes one
+  // connection.
   [[nodiscard]] bool give_up(uint64_t pool) noexcept {
     uint64_t expected = pool;
     return asked_.load(std::memory_order_relaxed) == pool &&
@@ -141,6 +142,7 @@ class SharedLimit {
 
   static void add_want(Member& member, CoreId core, Nanoseconds until);
   static void clear_wants(Member& member) noexcept;
+  void forget_vain_ask(Nanoseconds now) noexcept;
   [[nodiscard]] static bool is_starving(const Member& member, Nanoseconds now) noexcept;
   [[nodiscard]] static bool is_due_before(const Member& one, const Member& other) noexcept;
   [[nodiscard]] bool is_kept_for_others(const Member& member, Nanoseconds now) const;
