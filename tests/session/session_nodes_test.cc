@@ -1,8 +1,13 @@
 // Nodes that go, come back, have several addresses or change them.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/support/session_bench.h"
 
@@ -439,6 +444,106 @@ TEST_CASE("of several hosts the first that answers is used") {
   client.query("q");
   CHECK(is_served(client));
   CHECK(connects_count(bench) == 3);
+}
+
+// What a name stands for; null: it cannot be resolved. It is looked up again only when somebody
+// asks for that.
+using Answer = std::atomic<const char*>;
+
+BenchOptions with_name(const std::shared_ptr<Answer>& answer) {
+  BenchOptions options;
+  options.node.hosts = {"db.example"};
+  options.resolver.refresh_interval = never;
+  options.resolver.request_interval = 0;
+  options.resolver.start_wait = seconds(60);
+  options.resolver.lookup = [answer](const std::string&,
+                                     uint16_t port) -> Result<std::vector<SocketAddress>> {
+    const char* host = answer->load();
+    if (host == nullptr) return Error{"no such host"};
+    return std::vector<SocketAddress>{literal_address(host, port).value()};
+  };
+  return options;
+}
+
+// The look-ups run beside the time of the bench.
+bool becomes_known(SessionBench& bench, const SocketAddress& address) {
+  for (int i = 0; i < 3000; ++i) {
+    if (bench.node.addresses().addresses.front() == address) return true;
+    bench.advance(milliseconds(10));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
+
+TEST_CASE("a name whose address fails, or that has none, is looked up again by who waits for it") {
+  for (const char* first : {"127.0.0.2", static_cast<const char*>(nullptr)}) {
+    for (const CoreId cores : {CoreId{1}, CoreId{2}}) {
+      for (const bool fail_fast : {false, true}) {
+        CAPTURE(cores);
+        CAPTURE(fail_fast);
+        auto answer = std::make_shared<Answer>(first);
+        BenchOptions options = with_name(answer);
+        options.cores_count = cores;
+        options.node.fail_fast = fail_fast;
+        SessionBench bench(options);
+        TestClient client(bench, static_cast<CoreId>(cores - 1));
+        client.write(startup_packet("me", "db") + query_message("q"));
+        bench.advance_in_steps(seconds(2), milliseconds(10));
+        CHECK(client.is_closed() == fail_fast);
+        *answer = "127.0.0.1";
+        CHECK(becomes_known(bench, literal_address("127.0.0.1", 5432).value()));
+        TestClient next(bench);
+        next.write(startup_packet("me", "db") + query_message("q"));
+        bench.advance_in_steps(seconds(1), milliseconds(10));
+        CHECK(next.take_tags().ends_with("ZTDCZ"));
+        if (!fail_fast) CHECK(client.take_tags().ends_with("ZTDCZ"));
+        CHECK_FALSE(bench.node.health.is_down());
+      }
+    }
+  }
+}
+
+TEST_CASE("when a name stands for another address idle connections are replaced one by one") {
+  for (const CoreId cores : {CoreId{1}, CoreId{2}}) {
+    CAPTURE(cores);
+    constexpr size_t count = 16;
+    auto answer = std::make_shared<Answer>("127.0.0.1");
+    BenchOptions options = with_name(answer);
+    options.cores_count = cores;
+    options.limits = with_ageless_backends(count).limits;
+    SessionBench bench(options);
+    std::vector<TestClient> clients;
+    for (size_t i = 0; i < count; ++i)
+      clients.emplace_back(bench, static_cast<CoreId>(i % cores), "me");
+    for (TestClient& client : clients) client.query("BEGIN");
+    for (TestClient& client : clients) client.query("COMMIT");
+    REQUIRE(bench.server.open_sessions().size() == count);
+    bench.advance_in_steps(seconds(2), milliseconds(10));  // The addresses are known to the sweep.
+    ScriptedServer other(bench.network, options.node.port, "127.0.0.3");
+    bench.others.push_back(&other);
+    *answer = "127.0.0.3";
+    bench.node.refresh_soon();
+    REQUIRE(becomes_known(bench, literal_address("127.0.0.3", 5432).value()));
+    size_t before = bench.server.open_sessions().size();
+    size_t most = 0;
+    for (size_t i = 0; i < count + 12; ++i) {
+      bench.advance_in_steps(seconds(1), milliseconds(10));
+      const size_t left = bench.server.open_sessions().size();
+      most = std::max(most, before - left);
+      before = left;
+    }
+    CHECK(before == 0);
+    CHECK(most < count / 2);
+    for (TestClient& client : clients) {
+      (void)client.take();
+      client.query("q");
+      CHECK(client.take_tags() == "TDCZ");
+    }
+    CHECK_FALSE(other.open_sessions().empty());
+    CHECK(bench.server.open_sessions().empty());
+    clients.clear();
+    bench.finish();
+  }
 }
 
 TEST_CASE("when a name stands for another address its connections are replaced while idle") {
