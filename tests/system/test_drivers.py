@@ -25,7 +25,7 @@ CONNECTIONS = 2
 
 # Driver -> what its program must have checked.
 DRIVERS = {
-    "libpq": "simple parameters prepared pipeline copy errors settings notify cancel reconnect",
+    "libpq": "simple parameters prepared binary pipeline copy errors settings notify cancel reconnect",
     "psycopg2": "simple parameters prepared batch cursors copy errors settings notices notify cancel reconnect",
     "psycopg3": "simple parameters binary prepared batch cursors copy pipeline errors notices notify cancel reconnect",
     "asyncpg": "simple parameters prepared batch cursors copy errors notify cancel pool reconnect",

@@ -566,6 +566,22 @@ def refusal(address, start):
 
 
 @runner.cases(1, 2)
+def test_malformed_options_wait_for_nobody(cores):
+    """Malformed options are refused as by the server itself also where no connection to it is to be had."""
+    pool = {"acquire_timeout": "1s"}
+    with runner.fresh_proxy(cores=cores, node={"max_connections": 1}, pool=pool) as proxy, proxy.client() as holder:
+        holder.query("begin")
+        for options in ("-c =x", "-c ", "-c", "-c x", "--=x", "-", "-c a!b=1"):
+            start = {"options": options}
+            told = refusal(proxy.address, start)
+            assert told == refusal(runner.cluster().address, start), (options, told)
+        # The others wait for the server's word.
+        last = refusal(proxy.address, {"options": "-c work_mem=abc"})
+        assert "query_wait_timeout" in last["M"], last
+        holder.query("commit")
+
+
+@runner.cases(1, 2)
 def test_refused_starts(cores):
     """Who starts with what the server refuses is told so as by the server itself, and nobody else is told anything."""
     with runner.fresh_proxy(cores=cores, max_connections=1) as proxy:

@@ -1,6 +1,7 @@
-"""libpq by its own calls: parameters, prepared statements, pipelines, COPY, cancel."""
+"""libpq by its own calls: parameters, prepared statements, binary values, pipelines, COPY, cancel."""
 
 import pathlib
+import struct
 import sys
 
 import common
@@ -38,6 +39,43 @@ def prepared(_):
         for turn in range(20):
             assert conn.execute_prepared("by name", [turn]).rows == [[str(turn + 1)]]
             assert conn.execute_prepared("another", [turn]).rows == [[str(turn)]]
+
+
+# Of pg_type.
+INT4, FLOAT8, BYTEA, TEXT, TIMESTAMPTZ = 23, 701, 17, 25, 1184
+
+
+def binary(_):
+    values = [
+        struct.pack("!i", -7),
+        struct.pack("!d", 0.1),
+        bytes(range(256)) * 50,
+        struct.pack("!q", 762_523_200_123_456),  # Microseconds since 2000.
+        None,
+        b"",
+    ]
+    columns = "$1, $2, $3, $4, $5, $6"
+    types = [INT4, FLOAT8, BYTEA, TIMESTAMPTZ, TEXT, BYTEA]
+    constants = "42::int4, 1.5::float8, '\\x00ff'::bytea, timestamptz '2000-01-01 00:00:01+00'"
+    with connect() as conn, connect() as other:
+        conn.prepare("both", "select $1::int4 + 1, $2::bytea, $3::timestamptz at time zone 'UTC'")
+        # One text, with parameters of other types.
+        conn.prepare("typed", "select $1", [INT4])
+        other.prepare("typed", "select $1", [FLOAT8])
+        for turn in range(10):
+            for client, value in ((conn, struct.pack("!i", turn)), (other, struct.pack("!d", turn))):
+                assert client.execute_prepared_binary("typed", [value]).rows == [[value]]
+            assert conn.execute_binary(f"select {columns}", types, values).rows == [values]
+            found = other.execute_binary(f"select {constants}").rows
+            assert found == [[struct.pack("!i", 42), struct.pack("!d", 1.5), b"\0\xff", struct.pack("!q", 1_000_000)]]
+            # One statement, asked for in either format.
+            found = conn.execute_prepared("both", [turn, "\\x00ff", "2000-01-01 00:00:01+00"]).rows
+            assert found == [[str(turn + 1), "\\x00ff", "2000-01-01 00:00:01"]], found
+            sent = [struct.pack("!i", turn), b"\0\xff", struct.pack("!q", 1_000_000)]
+            found = conn.execute_prepared_binary("both", sent).rows
+            assert found == [[struct.pack("!i", turn + 1), *sent[1:]]], found
+        error = common.must_fail(lambda: conn.execute_binary("select $1", [INT4], [b"\0" * 3]), libpq.Error)
+        assert error.code in ("08P01", "22P03"), error
 
 
 def results_to_sync(conn):
@@ -129,5 +167,5 @@ def reconnect(_):
 
 common.run(
     make_table,
-    [simple, parameters, prepared, pipeline, copy, errors, settings, notify, cancel, reconnect],
+    [simple, parameters, prepared, binary, pipeline, copy, errors, settings, notify, cancel, reconnect],
 )

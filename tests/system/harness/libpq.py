@@ -25,7 +25,7 @@ POLLING_FAILED, POLLING_READING, POLLING_WRITING, POLLING_OK = 0, 1, 2, 3
 
 _lib = ctypes.CDLL(ctypes.util.find_library("pq") or "libpq.so.5")
 _void, _text, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-_texts = ctypes.POINTER(_text)
+_texts, _ints = ctypes.POINTER(_text), ctypes.POINTER(_int)
 
 
 class _Notification(ctypes.Structure):
@@ -54,6 +54,7 @@ for _name, _result, _arguments in (
     ("PQcmdStatus", _text, [_void]),
     ("PQntuples", _int, [_void]),
     ("PQnfields", _int, [_void]),
+    ("PQfformat", _int, [_void, _int]),
     ("PQgetvalue", _void, [_void, _int, _int]),
     ("PQgetlength", _int, [_void, _int, _int]),
     ("PQgetisnull", _int, [_void, _int, _int]),
@@ -61,10 +62,10 @@ for _name, _result, _arguments in (
     (
         "PQsendQueryParams",
         _int,
-        [_void, _text, _int, _void, _texts, _void, _void, _int],
+        [_void, _text, _int, _ints, _texts, _ints, _ints, _int],
     ),
-    ("PQsendPrepare", _int, [_void, _text, _text, _int, _void]),
-    ("PQsendQueryPrepared", _int, [_void, _text, _int, _texts, _void, _void, _int]),
+    ("PQsendPrepare", _int, [_void, _text, _text, _int, _ints]),
+    ("PQsendQueryPrepared", _int, [_void, _text, _int, _texts, _ints, _ints, _int]),
     ("PQputCopyData", _int, [_void, _text, _int]),
     ("PQputCopyEnd", _int, [_void, _text]),
     ("PQgetCopyData", _int, [_void, ctypes.POINTER(_void), _int]),
@@ -102,7 +103,7 @@ class Error(Exception):
 
 
 class Result:
-    """A copy of a PGresult."""
+    """A copy of a PGresult; values in binary are bytes, others text."""
 
     def __init__(self, handle):
         self.status = _lib.PQresultStatus(handle)
@@ -121,7 +122,7 @@ class Result:
             return None
         size = _lib.PQgetlength(handle, row, column)
         data = ctypes.string_at(_lib.PQgetvalue(handle, row, column), size)
-        return data.decode(errors="replace")
+        return data if _lib.PQfformat(handle, column) else data.decode(errors="replace")
 
     def check(self):
         if self.status in (FATAL_ERROR, BAD_RESPONSE):
@@ -132,6 +133,20 @@ class Result:
 def _texts_of(values):
     encoded = [None if v is None else str(v).encode() for v in values]
     return (ctypes.c_char_p * max(1, len(encoded)))(*encoded)
+
+
+def _binaries_of(values):
+    """Values, lengths and formats of parameters in binary: bytes or None."""
+    ones = [1] * len(values)
+    return (
+        (ctypes.c_char_p * max(1, len(values)))(*values),
+        _ints_of([len(v or b"") for v in values]),
+        _ints_of(ones),
+    )
+
+
+def _ints_of(numbers):
+    return (ctypes.c_int * max(1, len(numbers)))(*numbers)
 
 
 class Conn:
@@ -251,6 +266,18 @@ class Conn:
 
     def execute(self, sql, values=(), timeout=None):
         self.send_params(sql, values)
+        return self._last_result(timeout)
+
+    def execute_binary(self, sql, types=(), values=()):
+        """Parameters, of types with these numbers, and result in binary: bytes or None."""
+        self._check(
+            _lib.PQsendQueryParams(
+                self._handle, sql.encode(), len(values), _ints_of(types), *_binaries_of(values), 1
+            )
+        )
+        return self._last_result()
+
+    def _last_result(self, timeout=None):
         found = self.results(timeout)
         for result in found:
             result.check()
@@ -271,8 +298,12 @@ class Conn:
         self._arm()
         self._flush()
 
-    def send_prepare(self, name, sql):
-        self._check(_lib.PQsendPrepare(self._handle, name.encode(), sql.encode(), 0, None))
+    def send_prepare(self, name, sql, types=()):
+        self._check(
+            _lib.PQsendPrepare(
+                self._handle, name.encode(), sql.encode(), len(types), _ints_of(types)
+            )
+        )
         self._arm()
         self._flush()
 
@@ -286,17 +317,23 @@ class Conn:
         self._arm()
         self._flush()
 
-    def prepare(self, name, sql):
-        self.send_prepare(name, sql)
+    def prepare(self, name, sql, types=()):
+        self.send_prepare(name, sql, types)
         for result in self.results():
             result.check()
 
     def execute_prepared(self, name, values=()):
         self.send_prepared(name, values)
-        found = self.results()
-        for result in found:
-            result.check()
-        return found[-1]
+        return self._last_result()
+
+    def execute_prepared_binary(self, name, values=()):
+        """As execute_binary."""
+        self._check(
+            _lib.PQsendQueryPrepared(
+                self._handle, name.encode(), len(values), *_binaries_of(values), 1
+            )
+        )
+        return self._last_result()
 
     def enter_pipeline(self):
         self._check(_lib.PQenterPipelineMode(self._handle))
