@@ -5,6 +5,7 @@ import collections
 import contextlib
 import os
 import re
+import tempfile
 
 from harness import proxy as proxy_module, runner
 from harness.backend import Backend
@@ -36,12 +37,12 @@ def counters(log, name):
     return found
 
 
-def log_after(clients, each, connections=20, **table):
-    """The log of a proxy after each of so many clients of pgbench -S has had so many transactions."""
+def log_after(clients, each, connections=20, words=("-S",), **table):
+    """The log of a proxy after each of so many clients of pgbench, -S by default, has had so many transactions."""
     with Backend() as backend:
         proxy = proxy_module.Proxy(proxy_module.config(None, node={"port": backend.port}, max_connections=connections, **table))
         with proxy:
-            arguments = ["-S", "-c", str(clients), "-j", "1", "-t", str(each)]
+            arguments = [*words, "-c", str(clients), "-j", "1", "-t", str(each)]
             _, _, count = proxy_module.pgbench(proxy, arguments)
             assert count == clients * each, count
             proxy.signal(15)
@@ -72,6 +73,30 @@ def test_enters(clients, most):
         if share <= most:
             return
     raise AssertionError(f"more than {most} enters per transaction in each of {RUNS} runs")
+
+
+PIPELINE = "\\startpipeline\n" + "select 1;\n" * 5 + "\\endpipeline\n"
+
+
+# With fewer connections than clients, which then prepare on one connection after the other, and with as many.
+@runner.timeout(120)
+@runner.cases(
+    *[(p, kind, connections) for p in ("extended", "prepared") for kind in ("single", "pipeline") for connections in (4, 16)],
+    ("simple", "single", 4),
+)
+def test_sends(protocol, kind, connections):
+    """A transaction takes one send to the server and one to the client, however many messages each holds."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(PIPELINE)
+        script.flush()
+        words = ["-M", protocol, *(["-S"] if kind == "single" else ["-f", script.name])]
+        few, many = (
+            counters(log_after(16, each, connections, words), "ring")["sends"] for each in (100, 100 + runner.scaled(2000))
+        )
+    share = (many - few) / (16 * runner.scaled(2000))
+    print(f"    {protocol}, {kind}, on {connections}: {share:.4f} sends per transaction")
+    # What is still prepared may differ by a few.
+    assert 1.99 < share < 2.01, share
 
 
 # With waiters on both cores the news of who waits longest is renewed by the clock, so the slower the machine, the more
