@@ -144,14 +144,17 @@ void Backend::on_connected(Stream&) noexcept {
   ASSERT(state_ == State::connecting);
   set_state(State::login);
   schedule_login_timeout();
-  on_login_step(login_->dialogue.start());
+  if (!is_quick_trial()) return on_login_step(login_->dialogue.start());
+  MessageWriter& writer = pools_.writer();
+  write_ssl_request(writer);
+  stream_.send(writer.bytes());
 }
 
 // While a trial waits for a dead machine, or a quick one for a server that hangs, nobody would see
 // that the node is back.
 void Backend::schedule_login_timeout() noexcept {
   const PoolSpec& spec = slice_->spec();
-  const bool is_short = (is_quick_trial() && state_ <= State::login) ||
+  const bool is_short = is_quick_trial() ||
                         (attempt_kind_ == NodeAttempt::Kind::trial && state_ == State::connecting);
   const Nanoseconds timeout = spec.limits.connect_timeout;
   const Nanoseconds patience =
@@ -161,6 +164,7 @@ void Backend::schedule_login_timeout() noexcept {
 
 void Backend::on_login_bytes(ByteSpan input) noexcept {
   is_answered_ = true;
+  if (is_quick_trial() && !take_trial_answer(input)) return;
   while (state_ == State::login && !input.empty()) {
     if (login_->waits_for_key) {
       // A well-behaved server is silent now; what comes is bounded by its own timeout and ours.
@@ -291,12 +295,30 @@ void Backend::fail_login(PoolError error) noexcept {
   }
 }
 
-// A quick trial has had its time, and left no trace at the server: nobody waits for its end.
+// The answer to the question of a quick trial: the node works. False: the server goes on with TLS,
+// or not at all, and the login begins on another connection (on_closed).
+bool Backend::take_trial_answer(ByteSpan& input) noexcept {
+  ASSERT(!input.empty());
+  constexpr uint8_t without_tls = 'N';
+  const bool goes_on = input.front() == without_tls;
+  input = input.subspan(1);
+  pools_.on_trial_answered(*this);
+  attempt_kind_ = NodeAttempt::Kind::plain;
+  schedule_login_timeout();
+  if (goes_on) {
+    on_login_step(login_->dialogue.start());
+  } else {
+    set_state(State::connecting);
+    stream_.terminate();
+  }
+  return goes_on && state_ == State::login;
+}
+
+// A quick trial has had its time. It has made no session: nobody waits for the server's end of it.
 void Backend::give_up_trial() noexcept {
-  pools_.context().keys.cancel(*this);
+  pools_.on_trial_given_up(*this);
   count_end(CloseReason::failed);
   set_state(State::closing);
-  pools_.on_trial_given_up(*this);
   stream_.terminate();
 }
 
@@ -714,8 +736,7 @@ void Backend::cut() noexcept {
 
 void Backend::on_timeout(void* self) noexcept {
   Backend& backend = *static_cast<Backend*>(self);
-  if (backend.is_quick_trial() && backend.state_ <= State::login && backend.resolve_error_.empty())
-    return backend.give_up_trial();
+  if (backend.is_quick_trial() && backend.resolve_error_.empty()) return backend.give_up_trial();
   switch (backend.state_) {
     case State::connecting:
       return backend.fail_login(
@@ -778,6 +799,7 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
 }
 
 void Backend::on_closed(Stream&) noexcept {
+  if (state_ == State::connecting) return stream_.start_connect(address_.get(), address_.size());
   ASSERT(state_ == State::closing);
   end();
 }

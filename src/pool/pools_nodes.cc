@@ -53,6 +53,11 @@ void Pools::on_attempt_failed(Backend& backend, const PoolError& error) noexcept
   on_node_failed(node);
 }
 
+void Pools::on_trial_answered(Backend& backend) noexcept {
+  backend.retry_at = 0;
+  on_node_answered(backend);
+}
+
 void Pools::on_trial_given_up(Backend& backend) noexcept {
   Node& node = *backend.slice().spec().node;
   backend.retry_at = 0;  // The node's health decides.

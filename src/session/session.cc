@@ -303,6 +303,8 @@ void Session::on_backend_drained() noexcept {
 // Gives the backend back when nothing stands against it.
 [[gnu::hot]] void Session::try_release() noexcept {
   if (backend_ == nullptr || (state_ != State::leased && state_ != State::leaving)) return;
+  if (draining_) [[unlikely]]
+    heed_return();
   Backend& backend = *backend_;
   const bool mid_message = in_message_ && forwarding_;
   if (backend.ledger().is_ambiguous() && backend.ledger().empty() && !mid_message &&
@@ -518,6 +520,13 @@ void Session::drain() noexcept {
   }
 }
 
+// Its pool was removed, and may be back before the lease has ended: what holds the lease goes on
+// holding it.
+void Session::heed_return() noexcept {
+  if (sessions_.is_draining()) return;
+  if (sessions_.pools().successor_of(*pool_) != nullptr) draining_ = false;
+}
+
 void Session::on_reload() noexcept {
   // Before the login is done it has no pool; waiters were moved by the pools.
   if (pool_ == nullptr || !pool_->slice.is_superseded()) return;
@@ -525,8 +534,7 @@ void Session::on_reload() noexcept {
   // The transaction ends in the pool that it began in, and so does a lease in session mode.
   if (state_ != State::leased) return;
   if (sessions_.pools().successor_of(*pool_) == nullptr) return drain();
-  // It was removed and is back before the lease has ended: what holds the lease goes on holding it.
-  draining_ = sessions_.is_draining();
+  heed_return();
 }
 
 // Its pool is superseded, and it holds no backend.

@@ -103,6 +103,25 @@ TEST_CASE("a pool that was removed and is back has its limit, old connections in
   }
 }
 
+TEST_CASE("who holds a lease of session mode when its pool is back goes on holding it") {
+  BenchOptions options = with_cores(2, 2);
+  options.limits.mode = LeaseMode::session;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  ServerSession& server = *bench.server.open_sessions().front();
+  client.write(parse_message("", "x") + sync_message());
+  server.is_silent = true;
+  client.write(sync_message());
+  bench.reload(remove_database);
+  bench.reload(restore_database);
+  server.is_silent = false;
+  server.write(ready());
+  bench.settle();
+  client.write(bind_message("", "") + execute_message() + sync_message());
+  CHECK(client.take_tags() == "1ZZ2DCZ");
+  CHECK(server.tags() == "PSSBES");
+}
+
 TEST_CASE("what a removed pool gets back does not join the one that has come in its place") {
   SessionBench bench(with_cores(1, 2));
   std::vector<TestClient> old = begin_transactions(bench, 2);

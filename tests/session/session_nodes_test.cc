@@ -362,6 +362,48 @@ TEST_CASE("the return of a node that hangs is seen within a second, whenever it 
   }
 }
 
+TEST_CASE(
+    "whatever a node answers to a quick trial, it is back, and nothing of the trial is left") {
+  for (const char answer : {'N', 'S', 'E'}) {
+    CAPTURE(answer);
+    BenchOptions options;
+    options.limits.connect_timeout = seconds(15);
+    options.limits.acquire_timeout = seconds(60);
+    SessionBench bench(options);
+    bench.server.tls_answer = answer;
+    TestClient client(bench, 0, "me");
+    TestClient other(bench, 0, "me");
+    hang_node(bench, client);
+    bench.advance_in_steps(milliseconds(1500), milliseconds(10));
+    const auto trials = bench.server.fresh();
+    REQUIRE(trials.size() == 2);
+    trials[0]->is_deaf = true;
+    bench.server.holds_logins = false;
+    bench.settle();
+    CHECK(!bench.node.health.is_down());
+    other.query("q");
+    CHECK(is_served(other));
+    CHECK(bench.server.fresh().size() == 1);
+    CHECK(bench.server.open_sessions().size() == 1);
+  }
+}
+
+TEST_CASE("quick trials that a node finds when it wakes up make no sessions") {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  options.limits.max_connections = 2;
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  hang_node(bench, client);
+  const uint64_t logins = bench.server.logins_count;
+  bench.advance_in_steps(seconds(10), milliseconds(10));
+  CHECK(bench.server.fresh().size() >= 9);
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(!bench.node.health.is_down());
+  CHECK(bench.server.logins_count - logins <= 2);
+}
+
 TEST_CASE("a node that hangs has two connects at most, over all pools and cores") {
   BenchOptions options;
   options.cores_count = 4;

@@ -44,6 +44,7 @@ SimNode::SimNode(SessionBench& bench, SimRandom& random, const Settings& setting
   server.pace = &pace_;
   server.obeys_cancels = true;
   if (settings.node_asks_scram[number]) server.verifier = verifier_of(password);
+  server.tls_answer = number % 2 == 0 ? 'N' : 'S';
 }
 
 Nanoseconds SimNode::next_time() const {

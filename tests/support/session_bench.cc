@@ -18,6 +18,7 @@ namespace {
 constexpr uint16_t server_port = 5432;
 constexpr size_t steps_max = 2'000'000;
 constexpr uint32_t cancel_code = 80877102;
+constexpr uint32_t ssl_request_code = 80877103;
 
 std::string bytes_of(const std::function<void(MessageWriter&)>& write) {
   MessageWriter writer;
@@ -368,6 +369,7 @@ void ScriptedServer::on_startup(ServerSession& session, std::string_view packet)
     if (!holds_cancels) session.is_done_ = true;
     return;
   }
+  if (int32_at(packet, 4) == ssl_request_code) return session.write(std::string(1, tls_answer));
   if (!login_error.empty()) {
     ++refusals_count;
     session.write(login_error);

@@ -210,6 +210,8 @@ class ScriptedServer {
   std::map<std::string, std::string> refused_parameters;
   // Connections are accepted and not answered.
   bool holds_logins = false;
+  // What it says to a request for TLS.
+  char tls_answer = 'N';
   // So many more logins are answered.
   size_t logins_left = SIZE_MAX;
   // New sessions begin like this.

@@ -308,6 +308,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] bool is_quick_trial() const noexcept {
     return attempt_kind_ == NodeAttempt::Kind::quick_trial;
   }
+  [[nodiscard]] bool take_trial_answer(ByteSpan& input) noexcept;
   void give_up_trial() noexcept;
   static void on_timeout(void* self) noexcept;
 

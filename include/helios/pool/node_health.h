@@ -12,8 +12,10 @@
 //
 // A trial that is accepted and not answered may be at a node that is slow, or at one that hangs and
 // will never answer this one. It goes on, and once it has lasted for trial_time quick trials begin
-// beside it, one at a time. A quick trial is given up after trial_time, from which nothing is
-// learnt: a return of the node in the meantime is seen by the next.
+// beside it, one at a time. A quick trial asks for TLS, which a server that works answers at once,
+// whatever the answer, and before it makes a session: so one that is left behind is none when the
+// node wakes up. It is given up after trial_time, from which nothing is learnt: a return of the
+// node in the meantime is seen by the next.
 //
 // Any thread: a mutex, taken where a server connection begins or fails, never on the path of a
 // query.

@@ -184,7 +184,8 @@ class Pools final : public SlicePort {
   void on_backend_ready(Backend& backend, const Welcome& welcome) noexcept;
   // The login failed: tells those who wait, sets the time of the next attempt.
   void on_login_failed(Backend& backend, const PoolError& error) noexcept;
-  // A quick trial has had its time: nobody is told, the next has its pause.
+  // Of a quick trial: the server has answered; or it has had its time, and nobody is told.
+  void on_trial_answered(Backend& backend) noexcept;
   void on_trial_given_up(Backend& backend) noexcept;
   // A backend has ended and its server let go.
   void on_backend_gone(Backend& backend) noexcept;

@@ -280,6 +280,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
     return backend_ != nullptr && backend_->ledger().is_streaming();
   }
   void end_stream() noexcept;
+  void heed_return() noexcept;
   void leave_pool() noexcept;
   void join(PoolEntry& next) noexcept;
   void after_lease() noexcept;
