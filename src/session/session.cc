@@ -400,7 +400,7 @@ void Session::abandon_backend(const char* reason) noexcept {
 void Session::drop_backend(const char* reason) noexcept {
   if (backend_ == nullptr) return;
   Backend& backend = *std::exchange(backend_, nullptr);
-  if (statements_ != nullptr) statements_->unnamed.settle(backend.ledger());
+  if (statements_ != nullptr) statements_->unnamed.lose(backend.ledger());
   names_.clear();
   session_state_.on_released();
   held_ = false;

@@ -129,7 +129,7 @@ void Session::outlive(const Backend& backend, const PoolError& error) noexcept {
 }
 
 void Session::lose_statements(const Ledger& ledger) noexcept {
-  statements_->unnamed.settle(ledger);
+  statements_->unnamed.lose(ledger);
   statements_->names.undo_all();
   statements_->forgetting = Forgetting::no;
   statements_->deallocated.clear();

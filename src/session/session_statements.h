@@ -32,8 +32,10 @@ struct UnnamedStatement {
   [[nodiscard]] bool may_be_kept() const noexcept { return !content.empty() || !next.empty(); }
   // The client has this backend from now on. Requires: no statement was sent yet.
   void start_lease(Backend& backend) noexcept;
-  // What has become of the changes that were sent; what is not answered counts as skipped.
+  // What has become of the changes that were sent. Requires: all are answered, or skipped.
   void settle(const Ledger& ledger) noexcept;
+  // The backend of this ledger is lost.
+  void lose(const Ledger& ledger) noexcept;
 };
 
 struct SessionStatements {

@@ -34,6 +34,12 @@ void UnnamedStatement::settle(const Ledger& ledger) noexcept {
   settled_count = sent;
 }
 
+// What is not answered may have been executed.
+void UnnamedStatement::lose(const Ledger& ledger) noexcept {
+  settle(ledger);
+  if (ledger.unnamed_change_done() < ledger.unnamed_changes_sent()) content = {};
+}
+
 // A Parse with this body has been announced, `rest` has come behind it.
 void Session::keep_unnamed(ByteSpan body, ByteSpan rest) noexcept {
   if (!follows_statements_ || body.size() < 2 || body.front() != 0) return;

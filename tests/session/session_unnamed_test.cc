@@ -125,6 +125,22 @@ TEST_CASE("an unnamed statement outlives its backend") {
   CHECK(client.take_tags() == "1Z2DCZ");
 }
 
+TEST_CASE(
+    "of an unnamed statement that is lost with its backend neither it nor the one before is left") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  client.write(parse_message("", "first") + sync_message());
+  CHECK(client.take_tags() == "1Z");
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(parse_message("", "second") + sync_message());
+  server.reset();
+  bench.settle();
+  CHECK(client.take_tags() == "EZ");
+  client.write(use + sync_message());
+  CHECK(client.take_error() == "26000");
+}
+
 TEST_CASE("of unnamed statements the newest counts that the server has come to") {
   struct Case {
     const char* what;
