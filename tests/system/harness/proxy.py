@@ -282,7 +282,8 @@ class Proxy:
     def tables(self):
         """Every complete table of the log: {name of the row: {column: cell}}; the rows of nodes are (node, name)."""
         found, names = [], None
-        for line in self.log().splitlines():
+        log = self.log()
+        for line in log[: log.rfind("\n") + 1].splitlines():  # The last one may be on its way.
             text = line.partition("statistics: ")[2]
             cells = re.split(r" {2,}", text)
             if re.match(r"\d+ pools? on ", text):
