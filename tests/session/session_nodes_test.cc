@@ -29,11 +29,16 @@ void lose_node(SessionBench& bench) {
   bench.settle();
 }
 
-// It is down, and from now on drops what is sent to it.
-void silence_node(SessionBench& bench, TestClient& client) {
+// The pooler has seen that it is down.
+void bring_down(SessionBench& bench, TestClient& client) {
   lose_node(bench);
   client.query("q");
   REQUIRE(client.take_error() == "08006");
+}
+
+// It is down, and from now on drops what is sent to it.
+void silence_node(SessionBench& bench, TestClient& client) {
+  bring_down(bench, client);
   bench.server.start_listening();
   bench.network.set_answering(bench.options.node.port, false);
 }
@@ -46,9 +51,7 @@ void end_silence(SessionBench& bench) {
 
 // It is down, and from now on accepts connections and says nothing.
 void hang_node(SessionBench& bench, TestClient& client) {
-  lose_node(bench);
-  client.query("q");
-  REQUIRE(client.take_error() == "08006");
+  bring_down(bench, client);
   bench.server.holds_logins = true;
   bench.server.start_listening();
 }
