@@ -187,6 +187,7 @@ class EffectsReader {
   std::string_view take_parameter_name();
   void note_parameter(std::string_view name);
   void note_literals(std::string_view name);
+  void note_seed(std::string_view name);
   void note_reset(std::string_view name);
   void note_value(std::string_view name, const SqlToken& value);
 
@@ -300,8 +301,7 @@ void EffectsReader::read_set() {
     if (token_.is_symbol('=') || token_.is_word("to")) advance();
     note_value(name, token_);
     note_literals(name);
-    // The end of the transaction does not undo it.
-    if (equals_word(name, "seed")) add(sql_effect::seed);
+    note_seed(name);
     if (!is_local && token_.is_word("default")) {
       note_reset(name);
     } else if (!is_local) {
@@ -337,7 +337,7 @@ void EffectsReader::note_parameter(std::string_view name) {
     return add(sql_effect::role);
   // Every server reports these. SET TIME ZONE sets TimeZone.
   if (is_settable_later(name) || equals_word(name, "time")) return;
-  if (equals_word(name, "seed")) return add(sql_effect::seed);  // No server shows its value.
+  if (equals_word(name, "seed")) return;  // No server shows its value; see note_seed.
   add(sql_effect::setting);
   if (name.find('.') != std::string_view::npos) effects_.add_name(name);
 }
@@ -353,6 +353,11 @@ void EffectsReader::note_literals(std::string_view name) {
   if (equals_word(name, "xml")) name = "xmloption";  // SET XML OPTION.
   if (!name.empty() && !decides_literals(name)) return;
   add(sql_effect::literals | (is_settable_later(name) ? 0 : sql_effect::hidden));
+}
+
+// Of random(): the end of the transaction does not undo it.
+void EffectsReader::note_seed(std::string_view name) {
+  if (equals_word(name, "seed")) add(sql_effect::seed);
 }
 
 void EffectsReader::note_reset(std::string_view name) {
@@ -501,6 +506,7 @@ void EffectsReader::read_set_config() {
   if (is_name_alone && !is_nested && is_plain_text(first)) name = first.text;
   note_value(name, value);
   note_literals(name);
+  note_seed(name);
   if (!is_local || is_nested) note_parameter(name);
 }
 

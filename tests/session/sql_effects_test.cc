@@ -274,6 +274,7 @@ TEST_CASE("the seed of random() and connections of dblink are known") {
   CHECK(effects_text("set session seed to 0.5") == "seed");
   CHECK(effects_text("set local seed to 0.5") == "seed");
   CHECK(effects_text("select set_config('seed', '0.5', false)") == "seed");
+  CHECK(effects_text("select set_config('seed', '0.5', true)") == "seed");
   CHECK(effects_text("select random()").empty());
   CHECK(effects_text("select dblink_connect('c', 'dbname=app')") == "dblink");
   CHECK(effects_text("select public.dblink_connect_u('c', 'dbname=app')") == "unseen dblink");

@@ -566,7 +566,12 @@ def test_load_pins_to_the_end():
         runner.cluster().run("drop role loader")
 
 
-@runner.cases("select setseed(0.25)", "set seed = 0.25", "begin; set local seed = 0.25; commit")
+@runner.cases(
+    "select setseed(0.25)",
+    "set seed = 0.25",
+    "begin; set local seed = 0.25; commit",
+    "select set_config('seed', '0.25', true)",
+)
 def test_a_seed_stays_with_its_client(begin):
     """random() goes on for who has seeded it, and nobody else has that seed."""
     proxy = runner.proxy(max_connections=2)
