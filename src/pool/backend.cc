@@ -349,11 +349,23 @@ void Backend::give_up_trial() noexcept {
   if (prepares) deallocate_all_but(wanted->statements());
   const std::string_view statement =
       store.set_statement(*parameters_, *wanted, slice_->spec().login.user);
-  if (!statement.empty()) start_statement(statement);
+  if (!statement.empty()) {
+    start_statement(statement);
+    set_names_ |= changed_names(*parameters_, *wanted);
+  }
   // The others are reported. When the server refuses one, nobody uses this backend any more.
   parameters_ = store.with_settings(parameters_, wanted->settings());
   if (prepares) prepare_as(wanted->statements());
   return !statement.empty() || prepares;
+}
+
+void Backend::set_surely(const ParameterSet& values, ReportedNames names) noexcept {
+  ASSERT(state_ == State::leased);
+  names &= static_cast<ReportedNames>(~set_names_);
+  const std::string_view statement = pools_.parameters().set_again_statement(values, names);
+  if (statement.empty()) return;
+  start_statement(statement);
+  set_names_ |= names;
 }
 
 // What PREPARE has made here becomes what it has made of `wanted`: first what is of no use goes,
@@ -415,6 +427,7 @@ bool Backend::ask_base_state() noexcept {
 // It has gone back to what a new session of this server has.
 void Backend::forget_settings() noexcept {
   parameters_ = pools_.parameters().with_settings(parameters_, {});
+  set_names_ = 0;
 }
 
 void Backend::start_statement(std::string_view text) noexcept {

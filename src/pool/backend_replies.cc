@@ -300,9 +300,11 @@ void Backend::finish_notification(ByteSpan body) noexcept {
 void Backend::finish_probe() noexcept {
   const std::unique_ptr<StateProbe> probe = std::move(probe_);
   if (probe->asks_settings) is_state_known_ = true;  // As far as it can be.
-  if (!probe->has_failed() && probe->asks_settings)
+  if (!probe->has_failed() && probe->asks_settings) {
     parameters_ =
         pools_.parameters().with_settings(parameters_, probe->settings(parameters_->list()));
+    set_names_ = probe->set_names();
+  }
   if (lessee_ != nullptr) lessee_->on_state(*probe);
 }
 

@@ -133,6 +133,11 @@ void append_set_config(std::string& out, std::string_view name, std::string_view
   out += ",false)";
 }
 
+void append_reported(std::string& out, std::string_view name, std::string_view value) {
+  if (equal_names(name, "search_path")) return append_set_config(out, name, value);
+  append_set(out, name, value);
+}
+
 // In quotes a name may have any letters; these names are compared without case.
 void append_reset(std::string& out, std::string_view name) {
   append_separator(out);
@@ -171,6 +176,13 @@ bool is_followed_parameter(std::string_view name) noexcept {
   return contains(followed, name);
 }
 
+ReportedNames reported_bit(std::string_view name) noexcept {
+  static_assert(std::size(followed) <= 16);
+  for (size_t i = 0; i < std::size(followed); ++i)
+    if (equal_names(followed[i], name)) return static_cast<ReportedNames>(1u << i);
+  return 0;
+}
+
 bool decides_literals(std::string_view name) noexcept {
   return contains(literal_parameters, name);
 }
@@ -195,6 +207,15 @@ bool is_settable_later(std::string_view name) noexcept {
   ASSERT(set_->references_ > 0);
   if (--set_->references_ == 0) set_->store_->on_unused(*set_);
   set_ = nullptr;
+}
+
+ReportedNames changed_names(const ParameterSet& from, const ParameterSet& to) noexcept {
+  ReportedNames names = 0;
+  for (const auto& [name, value] : to.list()) {
+    const std::string* old = find_parameter(from.list(), name);
+    if (old != nullptr && *old != value && !is_identity(name)) names |= reported_bit(name);
+  }
+  return names;
 }
 
 ParameterStore::~ParameterStore() {
@@ -326,11 +347,7 @@ void ParameterStore::add_reported(const ParameterSet& from, const ParameterSet& 
       if (is_identity(name) || equal_names(name, "client_encoding") != is_encoding) continue;
       const std::string* current = find_value(from, name);
       if (current == nullptr || *current == value) continue;
-      if (equal_names(name, "search_path")) {
-        append_set_config(statement_, name, value);
-      } else {
-        append_set(statement_, name, value);
-      }
+      append_reported(statement_, name, value);
     }
   }
 }
@@ -372,6 +389,13 @@ std::string_view ParameterStore::set_statement(const ParameterSet& from, const P
     append_set_config(statement_, "session_authorization", *user);
   if (role != nullptr && (steps_back || is_other_role))
     append_set_config(statement_, "role", *role);
+  return statement_;
+}
+
+std::string_view ParameterStore::set_again_statement(const ParameterSet& to, ReportedNames names) {
+  statement_.clear();
+  for (const auto& [name, value] : to.list())
+    if ((reported_bit(name) & names) != 0) append_reported(statement_, name, value);
   return statement_;
 }
 

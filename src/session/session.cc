@@ -184,6 +184,9 @@ bool Session::acquire() noexcept {
   // Leaves together with the client's own first message; its replies are swallowed.
   parameters_ = sessions_.pools().parameters().in_own_context(parameters_);
   backend_->apply_parameters(parameters_);
+  // Behind a RESET only what is not set has its first value (restore_first).
+  if (first_parameters_ != parameters_ && first_parameters_ != pool_->welcome_set) [[unlikely]]
+    backend_->set_surely(*parameters_, changed_names(*first_parameters_, *parameters_));
   if (session_state_.asks_sequences()) backend_->start_statement("DISCARD SEQUENCES");
   close_strays();
   if (mode() == LeaseMode::statement) backend_->hold_ready();

@@ -351,6 +351,25 @@ def test_reset_leads_to_the_startup_values(mode):
             assert found == [["Asia/Tokyo"]] * 2, found
 
 
+def test_reset_of_one_parameter_leaves_the_others():
+    """A client that has set what its backend begins with keeps that, whatever else is reset, or rolled back."""
+    with runner.fresh_proxy(max_connections=1) as proxy, clients(proxy, 2, TimeZone="Asia/Tokyo") as (one, two):
+        one.query("set timezone = 'UTC'")
+        for texts in (
+            ["reset datestyle"],
+            ["reset application_name", "reset work_mem"],
+            ["begin", "reset all", "rollback"],
+            ["begin", "savepoint here", "reset timezone", "rollback to here", "commit"],
+        ):
+            two.query("set timezone = 'Asia/Tokyo'; reset all")
+            one.send(*map(query, texts))
+            told = [m.pair for _ in texts for m in one.recv_until("Z") if m.kind == "S"]
+            assert one.value("show timezone") == "UTC", texts
+            assert [pair for pair in told if pair[0] == "TimeZone"][-1:] in ([], [["TimeZone", "UTC"]]), told
+        one.query("reset all")
+        assert one.value("show timezone") == "Asia/Tokyo"
+
+
 def test_startup_parameters():
     """Every parameter of the start-up packet or of `options` holds, custom ones too; RESET leads back to it."""
     proxy = runner.proxy(max_connections=1)

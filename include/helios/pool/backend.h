@@ -132,6 +132,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   // Makes the session's parameters, and what PREPARE has made in it, those of `wanted`, with
   // statements whose replies are swallowed. Returns false when they are already.
   bool apply_parameters(const ParameterSetRef& wanted) noexcept;
+  // Sets these to what they are in `values`, as above, unless the session has surely set them: a
+  // value that it merely began with cannot be told from one that RESET has led to.
+  void set_surely(const ParameterSet& values, ReportedNames names) noexcept;
   // What PREPARE has made here, as the server told (StateProbe::asks_statements).
   void set_sql_statements(const SqlStatements& statements) noexcept;
   // Asks the server about the state of its session; Lessee::on_state tells when the answer is here.
@@ -399,6 +402,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   Nanoseconds recovery_ends_at_ = 0;
   std::vector<uint8_t> collected_;  // Of a body that came in pieces. Keeps its capacity.
   ParameterSetRef parameters_;
+  // Of the reported ones those that the session has surely set: they are not what RESET leads to.
+  ReportedNames set_names_ = 0;
   std::unique_ptr<StateProbe> probe_;  // While its answer is due.
   SocketAddress address_;
   uint32_t process_id_ = 0;

@@ -38,6 +38,10 @@ using ParameterList = std::vector<std::pair<std::string, std::string>>;
 // A parameter on which the meaning of a literal may depend: the server reads it when it parses the
 // text of a statement, and never again.
 [[nodiscard]] bool decides_literals(std::string_view name) noexcept;
+// Some of the reported parameters that are followed: bits, by their places in the list of these.
+using ReportedNames = uint16_t;
+// The bit of this one; 0 when it is not followed.
+[[nodiscard]] ReportedNames reported_bit(std::string_view name) noexcept;
 // The value of a parameter in a list; nullptr when it is not there.
 [[nodiscard]] const std::string* find_parameter(const ParameterList& list,
                                                 std::string_view name) noexcept;
@@ -111,6 +115,11 @@ class ParameterSetRef {
   ParameterSet* set_ = nullptr;
 };
 
+// Reported parameters that both have, with other values. session_authorization is never among them:
+// it is set, and reset, in a way of its own.
+[[nodiscard]] ReportedNames changed_names(const ParameterSet& from,
+                                          const ParameterSet& to) noexcept;
+
 // The sets of one core.
 class ParameterStore {
  public:
@@ -145,6 +154,10 @@ class ParameterStore {
   // begins. Valid until the next call.
   [[nodiscard]] std::string_view set_statement(const ParameterSet& from, const ParameterSet& to,
                                                std::string_view login_user);
+
+  // The statement that sets these of `to`, whatever their values are now; empty when there is
+  // nothing to do. Valid until the next call.
+  [[nodiscard]] std::string_view set_again_statement(const ParameterSet& to, ReportedNames names);
 
   // Sets, used or not.
   [[nodiscard]] size_t size() const noexcept { return sets_.size(); }

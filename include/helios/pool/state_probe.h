@@ -49,6 +49,12 @@ class StateProbe {
   [[nodiscard]] bool is_set(std::string_view name) const noexcept {
     return find_parameter(found_, name) != nullptr;
   }
+  // Of those that servers report and that are followed.
+  [[nodiscard]] ReportedNames set_names() const noexcept {
+    ReportedNames names = 0;
+    for (const auto& [name, value] : found_) names |= reported_bit(name);
+    return names;
+  }
   [[nodiscard]] PinReasons holdings() const noexcept { return holdings_; }
   // Sorted by name; the contexts are not known here.
   [[nodiscard]] const SqlStatements& statements() const noexcept { return statements_; }

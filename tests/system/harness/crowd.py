@@ -102,6 +102,7 @@ class Life:
         self.statements = {}  # Name -> its own text.
         self.channel, self.heard, self.heard_of_others = None, [], 0
         self.sent = {}  # What others notify it of -> a future: the server has said that it is done.
+        self.history = collections.deque(maxlen=12)  # What was sent and heard last, for who has to find out.
         self._rest = b""
         self._found = collections.deque()
 
@@ -156,8 +157,10 @@ class Life:
         """Sends, and returns the answers; None if the work was cancelled or lost. No row may be another's."""
         self.turn += 1
         data = b"".join(m(self) if callable(m) else m for m in messages)
+        self.history.append(f"{self.turn} {self.doing} sends {data[:300]!r}")
         self.writer.write(data)
         found = await self.receive(count)
+        self.history.append(f"{self.turn} hears {str(found)[:600]}")
         for got in found:
             if got.kind == "D":
                 self.expect(got.row[0].startswith((self.word(), self.held)), got.row[0])
@@ -198,7 +201,8 @@ class Life:
             await self.check_settings()
 
     def expect(self, is_so, what):
-        assert is_so, f"{self.tag}, turn {self.turn}, {self.doing}: {what}"
+        past = "".join(f"\n    {line}" for line in self.history)
+        assert is_so, f"{self.tag}, turn {self.turn}, {self.doing}: {what}; before that:{past}"
 
     def expect_rows(self, found, wanted):
         got = [m.row for m in found if m.kind == "D"]
