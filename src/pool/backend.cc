@@ -143,19 +143,14 @@ std::atomic<uint32_t>& Backend::alive_count() noexcept {
 void Backend::on_connected(Stream&) noexcept {
   ASSERT(state_ == State::connecting);
   set_state(State::login);
-  schedule_login_timeout();
-  if (!is_quick_trial()) return on_login_step(login_->dialogue.start());
-  MessageWriter& writer = pools_.writer();
-  write_ssl_request(writer);
-  stream_.send(writer.bytes());
+  if (!is_doubted_) schedule_login_timeout();
+  on_login_step(login_->dialogue.start());
 }
 
-// While a trial waits for a dead machine, or a quick one for a server that hangs, nobody would see
-// that the node is back.
+// While a trial waits for a dead machine nobody would see that the node is back.
 void Backend::schedule_login_timeout() noexcept {
   const PoolSpec& spec = slice_->spec();
-  const bool is_short = is_quick_trial() ||
-                        (attempt_kind_ == NodeAttempt::Kind::trial && state_ == State::connecting);
+  const bool is_short = attempt_kind_ == NodeAttempt::Kind::trial && state_ == State::connecting;
   const Nanoseconds timeout = spec.limits.connect_timeout;
   const Nanoseconds patience =
       is_short ? std::min(timeout, spec.node->health.trial_time()) : timeout;
@@ -164,7 +159,10 @@ void Backend::schedule_login_timeout() noexcept {
 
 void Backend::on_login_bytes(ByteSpan input) noexcept {
   is_answered_ = true;
-  if (is_quick_trial() && !take_trial_answer(input)) return;
+  if (is_doubted_) [[unlikely]] {
+    trust();
+    schedule_login_timeout();
+  }
   while (state_ == State::login && !input.empty()) {
     if (login_->waits_for_key) {
       // A well-behaved server is silent now; what comes is bounded by its own timeout and ours.
@@ -295,28 +293,24 @@ void Backend::fail_login(PoolError error) noexcept {
   }
 }
 
-// The answer to the question of a quick trial: the node works. False: the server goes on with TLS,
-// or not at all, and the login begins on another connection (on_closed).
-bool Backend::take_trial_answer(ByteSpan& input) noexcept {
-  ASSERT(!input.empty());
-  constexpr uint8_t without_tls = 'N';
-  const bool goes_on = input.front() == without_tls;
-  input = input.subspan(1);
-  pools_.on_trial_answered(*this);
-  attempt_kind_ = NodeAttempt::Kind::plain;
-  schedule_login_timeout();
-  if (goes_on) {
-    on_login_step(login_->dialogue.start());
-  } else {
-    set_state(State::connecting);
-    stream_.terminate();
-  }
-  return goes_on && state_ == State::login;
+// Where the server has only been asleep it finds this one first, and answers. Where it was started
+// anew, or what stood before it forgot the connection, nobody ever will.
+void Backend::doubt(Nanoseconds until) noexcept {
+  if (!is_being_made() || is_answered_ || is_doubted_ || address_.family() == AF_UNSPEC) return;
+  is_doubted_ = true;
+  slice_->on_connect_doubted();
+  if (until < timer_.deadline()) pools_.context().timers.schedule(timer_, until);
 }
 
-// A quick trial has had its time. It has made no session: nobody waits for the server's end of it.
-void Backend::give_up_trial() noexcept {
-  pools_.on_trial_given_up(*this);
+void Backend::trust() noexcept {
+  if (std::exchange(is_doubted_, false)) slice_->on_connect_trusted();
+}
+
+// At once, without the server's end of file: it would not come either.
+void Backend::give_up() noexcept {
+  LOG(debug, "a connect to %s that was not answered is given up", address_.text().c_str());
+  pools_.context().timers.cancel(timer_);
+  pools_.on_connect_given_up(*this);
   count_end(CloseReason::failed);
   set_state(State::closing);
   stream_.terminate();
@@ -749,7 +743,7 @@ void Backend::cut() noexcept {
 
 void Backend::on_timeout(void* self) noexcept {
   Backend& backend = *static_cast<Backend*>(self);
-  if (backend.is_quick_trial() && backend.resolve_error_.empty()) return backend.give_up_trial();
+  if (backend.is_doubted_ && backend.is_being_made()) return backend.give_up();
   switch (backend.state_) {
     case State::connecting:
       return backend.fail_login(
@@ -788,6 +782,7 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   const char* text =
       end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
   if (is_being_made()) {
+    if (is_doubted_) return give_up();
     is_answered_ = state_ != State::connecting;
     fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();
@@ -812,7 +807,6 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
 }
 
 void Backend::on_closed(Stream&) noexcept {
-  if (state_ == State::connecting) return stream_.start_connect(address_.get(), address_.size());
   ASSERT(state_ == State::closing);
   end();
 }
@@ -820,6 +814,7 @@ void Backend::on_closed(Stream&) noexcept {
 void Backend::end() noexcept {
   pools_.context().timers.cancel(timer_);
   pools_.context().keys.cancel(*this);
+  trust();
   set_state(State::ended);
   if (cancels_in_flight_ > 0) pools_.cancels().withdraw(*this);
   pools_.on_backend_gone(*this);

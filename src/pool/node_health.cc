@@ -11,12 +11,29 @@ std::optional<NodeAttempt> NodeHealth::begin_attempt(const std::vector<SocketAdd
                                                      Nanoseconds now) {
   std::lock_guard lock(mutex_);
   adopt(addresses);
-  auto kind = NodeAttempt::Kind::plain;
-  const Known* chosen = choose(now, kind);
-  if (chosen == nullptr) return std::nullopt;
-  if (kind == NodeAttempt::Kind::trial) trial_began_at_ = now;
-  if (kind == NodeAttempt::Kind::quick_trial) is_quick_under_way_ = true;
-  return NodeAttempt{chosen->address, kind, now};
+  const Known* good = first_good();
+  if (const Known* bad = due_soonest(); bad != good && trial_began_at_ == never) {
+    const Nanoseconds due_at =
+        good == nullptr ? bad->retry_at : bad->failed_at + options_.passed_over_for;
+    if (now >= due_at) {
+      trial_began_at_ = now;
+      return NodeAttempt{bad->address, NodeAttempt::Kind::trial, now};
+    }
+  }
+  if (good == nullptr) return std::nullopt;
+  return NodeAttempt{good->address, NodeAttempt::Kind::plain, now};
+}
+
+std::optional<NodeAttempt> NodeHealth::begin_probe(const std::vector<SocketAddress>& addresses,
+                                                   Nanoseconds now) {
+  std::lock_guard lock(mutex_);
+  adopt(addresses);
+  const bool is_possible = is_down() && trial_began_at_ != never && !is_probed_;
+  if (!is_possible || now - trial_began_at_ < options_.probe_after) return std::nullopt;
+  const Known* bad = due_soonest();
+  if (bad == nullptr || now < bad->retry_at) return std::nullopt;
+  is_probed_ = true;
+  return NodeAttempt{bad->address, NodeAttempt::Kind::probe, now};
 }
 
 std::optional<Nanoseconds> NodeHealth::on_answer(const NodeAttempt& attempt, Nanoseconds now) {
@@ -53,10 +70,9 @@ bool NodeHealth::on_failure(const NodeAttempt& attempt, const PoolError& error, 
 
 void NodeHealth::on_given_up(const NodeAttempt& attempt, Nanoseconds now, uint64_t random) {
   std::lock_guard lock(mutex_);
-  ASSERT(attempt.kind == NodeAttempt::Kind::quick_trial);
+  ASSERT(attempt.kind == NodeAttempt::Kind::probe);
   end_trial(attempt);
-  Known* known = find(attempt.address);
-  if (known != nullptr && known->failures > 0)
+  if (Known* known = find(attempt.address))
     known->retry_at = retry_after(attempt, *known, now, random);
 }
 
@@ -67,7 +83,7 @@ void NodeHealth::on_abandoned(const NodeAttempt& attempt) {
 
 void NodeHealth::end_trial(const NodeAttempt& attempt) noexcept {
   if (attempt.kind == NodeAttempt::Kind::trial) trial_began_at_ = never;
-  if (attempt.kind == NodeAttempt::Kind::quick_trial) is_quick_under_way_ = false;
+  if (attempt.kind == NodeAttempt::Kind::probe) is_probed_ = false;
 }
 
 void NodeHealth::set_retry_max(Nanoseconds retry_max) {
@@ -77,16 +93,16 @@ void NodeHealth::set_retry_max(Nanoseconds retry_max) {
 
 Nanoseconds NodeHealth::retry_at() const {
   std::lock_guard lock(mutex_);
-  if (!is_down() || is_quick_under_way_) return never;
+  if (!is_down() || is_probed_) return never;
   Nanoseconds soonest = never;
   for (const Known& known : known_) soonest = std::min(soonest, known.retry_at);
   if (trial_began_at_ == never) return soonest;
-  return std::max(soonest, trial_began_at_ + options_.trial_time);
+  return std::max(soonest, trial_began_at_ + options_.probe_after);
 }
 
 bool NodeHealth::is_tried() const {
   std::lock_guard lock(mutex_);
-  return trial_began_at_ != never || is_quick_under_way_;
+  return trial_began_at_ != never || is_probed_;
 }
 
 PoolError NodeHealth::last_error() const {
@@ -95,13 +111,14 @@ PoolError NodeHealth::last_error() const {
 }
 
 // Counted from the beginning of the attempt: how long it took to fail says nothing about when the
-// node is back. What it held has to be given back all the same before the next one begins.
+// node is back. What it held has to be given back all the same before the next one begins. (An
+// address that is new while the node is down may have failed to answer a probe only.)
 Nanoseconds NodeHealth::retry_after(const NodeAttempt& attempt, const Known& known, Nanoseconds now,
                                     uint64_t random) const noexcept {
   const auto pause = [&](uint32_t doublings) {
     return backoff(options_.retry_first, options_.retry_max, doublings, random);
   };
-  return std::max(attempt.began_at + pause(known.failures - 1), now + pause(0));
+  return std::max(attempt.began_at + pause(std::max(known.failures, 1U) - 1), now + pause(0));
 }
 
 // What the name stands for now. What is known of an address stays with it.
@@ -124,33 +141,24 @@ NodeHealth::Known* NodeHealth::find(const SocketAddress& address) {
   return nullptr;
 }
 
-// The first good address, or the bad one whose trial is due: before the first good one, or while
-// the node is down of all of them. (An address that is new while the node is down is due at once.)
-const NodeHealth::Known* NodeHealth::choose(Nanoseconds now, NodeAttempt::Kind& kind) const {
-  const Known* good = nullptr;
-  const Known* bad = nullptr;
-  for (const Known& known : known_) {
-    if (known.failures == 0 && !is_down()) {
-      good = &known;
-      break;
-    }
-    if (bad == nullptr || known.retry_at < bad->retry_at) bad = &known;
-  }
-  if (bad == nullptr) return good;
-  const Nanoseconds due_at =
-      good == nullptr ? bad->retry_at : bad->failed_at + options_.passed_over_for;
-  const auto trial = next_trial(now);
-  if (now < due_at || !trial) return good;
-  kind = *trial;
-  return bad;
+// While the node is down there is none: an address that is new then has not answered yet.
+const NodeHealth::Known* NodeHealth::first_good() const noexcept {
+  if (is_down()) return nullptr;
+  const auto good = std::find_if(known_.begin(), known_.end(),
+                                 [](const Known& known) { return known.failures == 0; });
+  return good == known_.end() ? nullptr : &*good;
 }
 
-// Which kind of trial may begin beside what is under way.
-std::optional<NodeAttempt::Kind> NodeHealth::next_trial(Nanoseconds now) const noexcept {
-  if (trial_began_at_ == never) return NodeAttempt::Kind::trial;
-  const bool is_overdue = now - trial_began_at_ >= options_.trial_time;
-  if (!is_down() || !is_overdue || is_quick_under_way_) return std::nullopt;
-  return NodeAttempt::Kind::quick_trial;
+// Of the bad addresses before the first good one; that one where there is none. (One that is new
+// while the node is down is due at once.)
+const NodeHealth::Known* NodeHealth::due_soonest() const noexcept {
+  const Known* good = first_good();
+  const Known* soonest = good;
+  for (const Known& known : known_) {
+    if (&known == good) break;
+    if (soonest == good || known.retry_at < soonest->retry_at) soonest = &known;
+  }
+  return soonest;
 }
 
 }  // namespace helios

@@ -91,6 +91,8 @@ bool Pools::connect(Slice& slice) noexcept {
   ++slice.counters.connects;
   if (attempt->kind != NodeAttempt::Kind::plain) ++slice.counters.trials;
   backends_.make(*this, slice)->start(*attempt, resolution.error);
+  // Whoever has a trial sees to it that the node is asked beside it.
+  if (node.health.is_down()) watch(node);
   return true;
 }
 
@@ -146,7 +148,7 @@ Nanoseconds Pools::expiry(const PoolSpec& spec) noexcept {
 void Pools::on_backend_ready(Backend& backend, const Welcome& welcome) noexcept {
   PoolEntry& entry = entry_of(backend.slice());
   entry.failures_count = 0;
-  on_node_answered(backend);
+  on_node_answered(*entry.slice.spec().node, backend.attempt(), true);
   if (entry.welcome != welcome) {
     set_welcome(entry, welcome);
     // Each client of a single-use pool gets the words of its own backend.
@@ -192,8 +194,12 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   if (draining_ || entry.slice.is_superseded())
     return spec.node->health.on_abandoned(backend.attempt());
   LOG_LIMITED(warning, "%s", connect_error_text(spec, error).c_str());
-  if (is_nodes_fault(error, backend.is_answered())) return on_attempt_failed(backend, error);
-  on_node_answered(backend);
+  if (is_nodes_fault(error, backend.is_answered())) {
+    backend.retry_at = 0;  // The node's health decides.
+    return on_attempt_failed(*spec.node, backend.attempt(), error);
+  }
+  const bool by_words = error.sqlstate != sqlstate::connection_failure;
+  on_node_answered(*spec.node, backend.attempt(), by_words);
   ++entry.failures_count;
   entry.last_error = connect_error(spec, error);
   backend.retry_at = now() + backoff(retry_first, retry_max, entry.failures_count, random_number());
@@ -201,6 +207,11 @@ void Pools::on_login_failed(Backend& backend, const PoolError& error) noexcept {
   const bool is_in_vain = error.is_of_parameters && spec.limits.is_single_use;
   if (is_in_vain || !has_connection(spec))
     fail_waiters(entry, entry.last_error, WaitFailure::node_error);
+}
+
+void Pools::on_connect_given_up(Backend& backend) noexcept {
+  backend.retry_at = 0;
+  backend.slice().spec().node->health.on_abandoned(backend.attempt());
 }
 
 std::optional<PoolError> Pools::failure_of(const PoolEntry& entry) const {
@@ -322,7 +333,8 @@ bool Pools::on_message(const Message& message) noexcept {
       on_node_failed(*reinterpret_cast<Node*>(message.words[0]));
       return true;
     case MessageKind::node_returned:
-      on_node_returned(*reinterpret_cast<Node*>(message.words[0]));
+      on_node_returned(*reinterpret_cast<Node*>(message.words[0]),
+                       static_cast<Nanoseconds>(message.words[1]));
       return true;
     case MessageKind::make_room:
       (void)make_room(*reinterpret_cast<SharedLimit*>(message.words[0]), message.words[1],
@@ -407,6 +419,7 @@ Nanoseconds Pools::open_spares(Slice& slice, Nanoseconds time) noexcept {
     if (backend != nullptr && backend->is_destroyable()) backends_.free(backend);
   }
   finished_.clear();
+  closed_probes_.clear();
   if (was_full && !backends_.full()) on_limit_freed();
   cancels_.on_turn_end();
 }
@@ -512,11 +525,13 @@ void Pools::start_drain() noexcept {
   const PoolError error{std::string(sqlstate::admin_shutdown), "the pooler is shutting down"};
   for (auto& [key, entry] : entries_) fail_waiters(*entry, error, WaitFailure::shutting_down);
   while (PoolEntry* entry = at_gates_.front()) leave_gate(*entry);
+  stop_probes();
 }
 
 void Pools::stop() noexcept {
   draining_ = true;
   stopped_ = true;
+  stop_probes();
   backends_.for_each([](Backend& backend) { backend.cut(); });
   cancels_.stop();
 }

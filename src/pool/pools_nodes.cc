@@ -3,9 +3,11 @@
 // While a node is down, NodeHealth allows one attempt at a time. Where a connect fails or is not
 // allowed, the core watches the node: at the time of the next attempt it connects for those who
 // wait, and where nobody waits, for one of its pools all the same, so that the node's return is
-// seen without traffic. All cores are told how an attempt ended.
+// seen without traffic. Beside an attempt that is accepted and not answered it sends probes. All
+// cores are told how an attempt ended.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <utility>
 
 #include "helios/base/assert.h"
@@ -19,6 +21,9 @@ namespace {
 // Where this core has no permit to try a node with, or another trial is under way, it looks again
 // after this: longer than trial_time and, with it, less than a second.
 constexpr Nanoseconds watch_interval = milliseconds(950);
+// What was sent to a node that hung is answered so soon after it is seen to be back, or never. Much
+// longer than a server takes for its first word, and short for those who wait.
+constexpr Nanoseconds answer_grace = milliseconds(200);
 // Connections to addresses that a name has left are replaced within this time, not all at once.
 constexpr Nanoseconds move_time = seconds(10);
 
@@ -29,40 +34,29 @@ bool contains(const Resolution& resolution, const SocketAddress& address) {
 
 }  // namespace
 
-void Pools::on_node_answered(const Backend& backend) noexcept {
-  Node& node = *backend.slice().spec().node;
-  const auto down_for = node.health.on_answer(backend.attempt(), now());
+// `by_words`: it has not only ended a connection, as a node that hangs may do to one of several.
+void Pools::on_node_answered(Node& node, const NodeAttempt& attempt, bool by_words) noexcept {
+  const auto down_for = node.health.on_answer(attempt, now());
   if (!down_for.has_value()) return;
+  const double down_seconds = static_cast<double>(*down_for) / 1e9;
   LOG(info, "node \"%s\" (%s) answers again, after %.1f s", node.name.c_str(), node.label.c_str(),
-      static_cast<double>(*down_for) / 1e9);
-  tell_of_node(MessageKind::node_returned, node);
-  on_node_returned(node);
+      down_seconds);
+  const Nanoseconds answered_from = by_words ? attempt.began_at : 0;
+  tell_of_node(MessageKind::node_returned, node, answered_from);
+  on_node_returned(node, answered_from);
 }
 
 // The next good address is tried at once; where there is none, those who wait hear of it.
-void Pools::on_attempt_failed(Backend& backend, const PoolError& error) noexcept {
-  Node& node = *backend.slice().spec().node;
-  backend.retry_at = 0;  // The node's health decides.
+void Pools::on_attempt_failed(Node& node, const NodeAttempt& attempt,
+                              const PoolError& error) noexcept {
   node.refresh_soon();
-  if (node.health.on_failure(backend.attempt(), error, now(), random_number()))
+  if (node.health.on_failure(attempt, error, now(), random_number()))
     LOG(warning, "node \"%s\" (%s) is down: %s", node.name.c_str(), node.label.c_str(),
         error.message.c_str());
   if (!node.health.is_down()) return;
   watch(node);
   tell_of_node(MessageKind::node_failed, node);
   on_node_failed(node);
-}
-
-void Pools::on_trial_answered(Backend& backend) noexcept {
-  backend.retry_at = 0;
-  on_node_answered(backend);
-}
-
-void Pools::on_trial_given_up(Backend& backend) noexcept {
-  Node& node = *backend.slice().spec().node;
-  backend.retry_at = 0;  // The node's health decides.
-  node.health.on_given_up(backend.attempt(), now(), random_number());
-  if (node.health.is_down()) watch(node);
 }
 
 void Pools::on_node_failed(Node& node) noexcept {
@@ -82,12 +76,22 @@ bool Pools::has_connection(const PoolSpec& spec) noexcept {
   return spec.shared->connections->alive_count.load(std::memory_order_relaxed) > 0;
 }
 
-void Pools::on_node_returned(const Node& node) noexcept {
+void Pools::on_node_returned(const Node& node, Nanoseconds answered_from) noexcept {
   // While the news was under way the node may have gone again, and this core have seen it: then it
   // may be the only one that watches.
   if (!node.health.is_down()) std::erase(watched_, &node);
   for (auto& [key, entry] : entries_)
     if (entry->slice.spec().node == &node) entry->slice.on_limit_freed();
+  doubt_older(node, answered_from);
+}
+
+// What was begun before the node came back may hang for the rest of its time: others begin for
+// those who counted on it, and its permit is not held for long.
+void Pools::doubt_older(const Node& node, Nanoseconds answered_from) noexcept {
+  backends_.for_each([&](Backend& backend) {
+    if (backend.slice().spec().node == &node && backend.created_at < answered_from)
+      backend.doubt(now() + answer_grace);
+  });
 }
 
 // With fail_fast: a wait that ends before the node is tried again is in vain, unless the pool has a
@@ -107,9 +111,10 @@ void Pools::fail_who_is_late(Slice& slice) noexcept {
   }
 }
 
-void Pools::tell_of_node(MessageKind kind, Node& node) noexcept {
+void Pools::tell_of_node(MessageKind kind, Node& node, Nanoseconds answered_from) noexcept {
   Message message = make_message(kind);
   message.words[0] = reinterpret_cast<uint64_t>(&node);
+  message.words[1] = static_cast<uint64_t>(answered_from);
   context_.postbox.send_to_others(message);
 }
 
@@ -124,19 +129,21 @@ void Pools::abandon(Node& node, const NodeAttempt& attempt) noexcept {
 
 void Pools::watch(Node& node) noexcept {
   if (!is_watched(node)) watched_.push_back(&node);
-  schedule_watch();
+  schedule_watch(now());
 }
 
 bool Pools::is_watched(const Node& node) const noexcept {
   return std::find(watched_.begin(), watched_.end(), &node) != watched_.end();
 }
 
-void Pools::schedule_watch() noexcept {
+// At `due_at` for what is due already.
+void Pools::schedule_watch(Nanoseconds due_at) noexcept {
   Nanoseconds next = never;
   for (const Node* node : watched_) {
-    const Nanoseconds retry_at = node->health.retry_at();
+    Nanoseconds at = node->health.retry_at();
     // An attempt is under way: its end is told, but who makes it may have no use for the next.
-    next = std::min(next, retry_at != never ? std::max(retry_at, now()) : now() + watch_interval);
+    if (at == never) at = now() + watch_interval;
+    next = std::min(next, at > now() ? at : due_at);
   }
   if (next != never && !draining_) context_.timers.schedule(watch_timer_, next);
 }
@@ -146,18 +153,24 @@ void Pools::on_watch(void* self) noexcept {
   if (pools.draining_) return;
   for (Node* node : std::exchange(pools.watched_, {})) {
     if (!node->health.is_down()) continue;
-    // One that this core has no permit for is another's to watch.
-    const bool is_tried = node->health.retry_at() > pools.now() || pools.try_node(*node);
-    if (is_tried && !pools.is_watched(*node)) pools.watched_.push_back(node);
+    if (pools.look_after(*node) && !pools.is_watched(*node)) pools.watched_.push_back(node);
   }
-  if (pools.watched_.empty()) return;
-  // Until then the attempt has begun, here or elsewhere, or there was nothing to begin it with.
-  pools.context_.timers.schedule(pools.watch_timer_, pools.now() + watch_interval);
+  // Until then what was due has begun, here or elsewhere, or there was nothing to begin it with.
+  pools.schedule_watch(pools.now() + watch_interval);
+}
+
+// True: it stays watched. One that this core has no permit for is another's to watch, unless it is
+// tried: a probe needs none.
+bool Pools::look_after(Node& node) noexcept {
+  if (node.health.retry_at() > now()) return true;
+  if (!node.health.is_tried()) return try_node(node);
+  if (!has_pool_at(node)) return false;
+  start_probe(node);
+  return true;
 }
 
 // Lets one of the pools of this core connect: one with waiters, by its next pump, else the one that
-// was in use last. Beside a trial that is under way its waiters ask for no other: then the latter,
-// in any case. False: there is none.
+// was in use last. False: there is none.
 bool Pools::try_node(const Node& node) noexcept {
   Slice* latest = nullptr;
   bool is_wanted = false;
@@ -170,9 +183,70 @@ bool Pools::try_node(const Node& node) noexcept {
         (latest == nullptr || slice.unused_since > latest->unused_since))
       latest = &slice;
   }
-  if ((!is_wanted || node.health.is_tried()) && latest != nullptr) (void)latest->warm_up(now());
+  if (!is_wanted && latest != nullptr) (void)latest->warm_up(now());
   return is_wanted || latest != nullptr;
 }
+
+// One that sessions use.
+bool Pools::has_pool_at(const Node& node) const noexcept {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const auto& one) {
+    const Slice& slice = one.second->slice;
+    return slice.spec().node == &node && !slice.is_superseded() && !slice.spec().is_of_hub;
+  });
+}
+
+// --- Probes ---
+
+void Pools::start_probe(Node& node) noexcept {
+  const Resolution resolution = node.addresses();
+  const auto attempt = node.health.begin_probe(resolution.addresses, now());
+  if (!attempt.has_value()) return;  // Another core was first.
+  if (attempt->address.family() == AF_UNSPEC)
+    return on_attempt_failed(node, *attempt,
+                             {std::string(sqlstate::connection_failure), resolution.error});
+  probes_.push_back(std::make_unique<NodeProbe>(*this, node, *attempt));
+}
+
+void Pools::on_probe_over(NodeProbe& probe, NodeProbe::Outcome outcome, int error) noexcept {
+  Node& node = probe.node();
+  const NodeAttempt& attempt = probe.attempt();
+  // What answers at an address that the name has left says nothing of the node.
+  if (outcome == NodeProbe::Outcome::answered && !contains(node.addresses(), attempt.address))
+    outcome = NodeProbe::Outcome::no_answer;
+  switch (outcome) {
+    case NodeProbe::Outcome::answered:
+      return on_node_answered(node, attempt, true);
+    case NodeProbe::Outcome::no_answer:
+      node.health.on_given_up(attempt, now(), random_number());
+      if (node.health.is_down()) watch(node);
+      return;
+    case NodeProbe::Outcome::refused:
+      return on_attempt_failed(node, attempt,
+                               {std::string(sqlstate::connection_failure), strerror(error)});
+    case NodeProbe::Outcome::stopped:
+      return node.health.on_abandoned(attempt);
+  }
+}
+
+void Pools::on_probe_closed(NodeProbe& probe) noexcept {
+  const auto found = std::find_if(probes_.begin(), probes_.end(),
+                                  [&](const auto& one) { return one.get() == &probe; });
+  ASSERT(found != probes_.end());
+  closed_probes_.push_back(std::move(*found));
+  probes_.erase(found);
+}
+
+void Pools::stop_probes() noexcept {
+  for (const auto& probe : probes_) probe->stop();
+}
+
+// At nodes that this core has no pool of any more.
+void Pools::stop_needless_probes() noexcept {
+  for (const auto& probe : probes_)
+    if (!has_pool_at(probe->node())) probe->stop();
+}
+
+// --- Addresses ---
 
 // Of each node that has pools here, from the first on: the sweep then makes nothing new.
 void Pools::know_addresses(const Node& node) noexcept {

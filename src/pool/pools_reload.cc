@@ -167,6 +167,7 @@ void Pools::finish_reload() noexcept {
     }
   });
   close_hubs_in_the_way();
+  stop_needless_probes();
   // Gates and limits may have become wider, for waiters of any pool.
   std::vector<Node*> nodes;
   for (PoolEntry* entry = at_gates_.front(); entry != nullptr; entry = at_gates_.next(*entry))

@@ -105,6 +105,17 @@ void Slice::on_connect_failed(Nanoseconds retry_at) noexcept {
   port_.activate(*this);
 }
 
+void Slice::on_connect_doubted() noexcept {
+  ASSERT(doubted_count_ < connecting_count_);
+  ++doubted_count_;
+  port_.activate(*this);
+}
+
+void Slice::on_connect_trusted() noexcept {
+  ASSERT(doubted_count_ > 0);
+  --doubted_count_;
+}
+
 void Slice::release(PooledBackend& backend, Nanoseconds now) noexcept {
   place(backend, now);
 }
@@ -339,13 +350,13 @@ bool Slice::is_before_local(const Peer& peer) noexcept {
 uint32_t Slice::spare_permits(const Peer& peer) noexcept {
   if (is_limit_full_ || !peer.wish_takes_permits) return 0;
   const uint32_t waiting = static_cast<uint32_t>(waiters_.size());
-  if (waiting <= connecting_count_ || is_before_local(peer)) return permits_free_;
-  return permits_free_ - std::min(permits_free_, waiting - connecting_count_);
+  if (waiting <= coming_count() || is_before_local(peer)) return permits_free_;
+  return permits_free_ - std::min(permits_free_, waiting - coming_count());
 }
 
 // Backends that waiters here need and that are not on their way.
 uint32_t Slice::needed_count() const noexcept {
-  uint32_t coming = connecting_count_;
+  uint32_t coming = coming_count();
   for (const Peer& peer : peers_) coming += peer.promised_count;
   const uint32_t waiting = static_cast<uint32_t>(waiters_.size());
   return waiting > coming ? waiting - coming : 0;
@@ -479,7 +490,7 @@ void Slice::connect_for_waiters(Nanoseconds now) noexcept {
   if (now < retry_at_ || is_limit_full_) return;
   // After a failure one attempt at a time shows whether the node is back.
   const uint32_t connects_max = retry_at_ != 0 ? 1 : UINT32_MAX;
-  while (needed_count() > 0 && connecting_count_ < connects_max &&
+  while (needed_count() > 0 && coming_count() < connects_max &&
          (permits_free_ > 0 || take_from_reserve(now)))
     if (!try_connect()) return;
 }

@@ -18,6 +18,7 @@ SocketAddress address(const char* host) {
 struct Bench {
   explicit Bench(std::vector<SocketAddress> all) : addresses(std::move(all)) {}
   std::optional<NodeAttempt> begin() { return health.begin_attempt(addresses, now); }
+  std::optional<NodeAttempt> probe() { return health.begin_probe(addresses, now); }
   // Where the next connection goes; empty when none is allowed.
   std::string next() {
     const auto attempt = begin();
@@ -64,7 +65,7 @@ TEST_CASE(
     REQUIRE(trial.has_value());
     CHECK(trial->kind == NodeAttempt::Kind::trial);
     CHECK(!bench.begin().has_value());
-    CHECK(bench.health.retry_at() == bench.now + milliseconds(900));         // A quick one.
+    CHECK(bench.health.retry_at() == bench.now + milliseconds(950));         // A probe.
     CHECK(!bench.health.on_failure(*trial, refused, bench.now, no_jitter));  // No news.
   }
   bench.now += seconds(1);
@@ -177,25 +178,29 @@ TEST_CASE("a trial that is given up leaves the place to another") {
   CHECK(bench.health.is_down());
 }
 
-TEST_CASE("beside a trial that is not answered quick trials begin, one at a time") {
+TEST_CASE("beside a trial that is not answered probes begin, one at a time") {
   Bench bench({address("10.0.0.1")});
+  CHECK(!bench.probe().has_value());
   CHECK(bench.fail());
   bench.now = bench.health.retry_at();
+  CHECK(!bench.probe().has_value());
   const auto trial = bench.begin();
   REQUIRE(trial.has_value());
   CHECK(bench.health.is_tried());
-  CHECK(bench.health.retry_at() == bench.now + milliseconds(900));
-  bench.now += milliseconds(900) - 1;
-  CHECK(!bench.begin().has_value());
+  CHECK(bench.health.retry_at() == bench.now + milliseconds(950));
+  bench.now += milliseconds(950) - 1;
+  CHECK(!bench.probe().has_value());
   for (int i = 0; i < 3; ++i) {
     bench.now = bench.health.retry_at();
-    const auto quick = bench.begin();
-    REQUIRE(quick.has_value());
-    CHECK(quick->kind == NodeAttempt::Kind::quick_trial);
     CHECK(!bench.begin().has_value());
+    const auto probe = bench.probe();
+    REQUIRE(probe.has_value());
+    CHECK(probe->kind == NodeAttempt::Kind::probe);
+    CHECK(!bench.probe().has_value());
+    CHECK(bench.health.is_tried());
     CHECK(bench.health.retry_at() == never);
     bench.now += milliseconds(900);
-    bench.health.on_given_up(*quick, bench.now, no_jitter);
+    bench.health.on_given_up(*probe, bench.now, no_jitter);
     CHECK(bench.health.retry_at() == bench.now + milliseconds(50));
   }
   // It failed once and has not answered: its next pause is the second.
@@ -215,13 +220,54 @@ TEST_CASE("the address that hangs keeps none of the others from their turn") {
   std::vector<std::string> tried;
   for (int i = 0; i < 4; ++i) {
     bench.now = bench.health.retry_at();
-    const NodeAttempt quick = bench.begin().value();
-    tried.push_back(quick.address.text());
+    const NodeAttempt probe = bench.probe().value();
+    tried.push_back(probe.address.text());
     bench.now += milliseconds(900);
-    bench.health.on_given_up(quick, bench.now, no_jitter);
+    bench.health.on_given_up(probe, bench.now, no_jitter);
   }
   CHECK(std::count(tried.begin(), tried.end(), "10.0.0.1:5432") == 2);
   CHECK(std::count(tried.begin(), tried.end(), "10.0.0.2:5432") == 2);
+}
+
+TEST_CASE("a probe that is answered ends the node's time, and the trial says nothing any more") {
+  Bench bench({address("10.0.0.1")});
+  CHECK(bench.fail());
+  bench.now = bench.health.retry_at();
+  const NodeAttempt trial = bench.begin().value();
+  bench.now += milliseconds(950);
+  const NodeAttempt probe = bench.probe().value();
+  bench.now += 1;
+  CHECK(bench.health.on_answer(probe, bench.now) == bench.now - seconds(1000));
+  CHECK(bench.health.retry_at() == never);
+  CHECK(bench.begin().value().kind == NodeAttempt::Kind::plain);
+  CHECK(!bench.health.on_failure(trial, refused, bench.now, no_jitter));
+  CHECK(!bench.health.is_down());
+}
+
+TEST_CASE("a probe that is refused has failed as a trial does") {
+  Bench bench({address("10.0.0.1")});
+  CHECK(bench.fail());
+  bench.now = bench.health.retry_at();
+  CHECK(bench.begin().has_value());
+  bench.now += milliseconds(950);
+  const NodeAttempt probe = bench.probe().value();
+  const PoolError other{"08006", "unreachable"};
+  CHECK(!bench.health.on_failure(probe, other, bench.now, no_jitter));  // No news.
+  CHECK(bench.health.last_error().message == "unreachable");
+  CHECK(bench.health.retry_at() == bench.now + milliseconds(100));
+}
+
+TEST_CASE("a new address that does not answer a probe is not asked again at once") {
+  Bench bench({address("10.0.0.1")});
+  CHECK(bench.fail());
+  bench.now = bench.health.retry_at();
+  CHECK(bench.begin().has_value());
+  bench.now += milliseconds(950);
+  bench.addresses = {address("10.0.0.1"), address("10.0.0.9")};
+  const NodeAttempt probe = bench.probe().value();
+  CHECK(probe.address == address("10.0.0.9"));
+  bench.health.on_given_up(probe, bench.now, no_jitter);  // The server has closed it.
+  CHECK(bench.probe().value().address == address("10.0.0.1"));
 }
 
 TEST_CASE("while a later address is good a bad one has one trial at a time") {
@@ -232,6 +278,7 @@ TEST_CASE("while a later address is good a bad one has one trial at a time") {
   CHECK(trial.kind == NodeAttempt::Kind::trial);
   bench.now += seconds(10);
   CHECK(bench.next() == "10.0.0.2:5432");
+  CHECK(!bench.probe().has_value());
 }
 
 TEST_CASE("an attempt that fails behind an answer to a later one says nothing") {

@@ -338,6 +338,29 @@ TEST_CASE(
   core.end({&backend});
 }
 
+TEST_CASE("nobody counts on a connect that is doubted, until it is trusted again") {
+  TestCore core(0, 1, 2);
+  TestWaiter waiters[2];
+  core->enqueue(waiters[0], start);
+  core.pump(start);
+  CHECK(core.connects == 1);
+  core->on_connect_doubted();
+  core.pump(start);
+  CHECK(core.connects == 2);
+  core->enqueue(waiters[1], start);
+  core.pump(start);
+  CHECK(core.connects == 2);  // There is no permit.
+  core->on_connect_trusted();
+  core->on_connect_failed(0);
+  CHECK(core->permits_free() == 1);
+  core.pump(start);
+  CHECK(core.connects == 3);
+  TestBackend backends[2];
+  for (TestBackend& backend : backends) core->on_connected(backend, start);
+  CHECK(core.hand_overs.size() == 2);
+  core.end({&backends[0], &backends[1]});
+}
+
 TEST_CASE("a full shared limit keeps the permit and is tried again when it was freed") {
   TestCore core(0, 1, 3);
   TestWaiter waiter;

@@ -88,6 +88,23 @@ def test_node_that_hangs(cores):
             sock.close()
 
 
+@runner.cases(1, 2)
+def test_node_that_hangs_pool_of_one(cores):
+    """So does a pool that may have one connection only, and has it at the node that hangs."""
+    port = cluster_module.free_port()
+    pool = {"connect_timeout": "600s", "max_connections": 1}
+    with scripted_proxy(port, pool=pool, cores=cores) as proxy:
+        assert first_refusal(proxy)["C"] == "08006"
+        with deaf_port(port) as accepted:
+            runner.eventually(lambda: len(accepted) >= 3, what="the node that hangs is asked again")
+        with Relay(runner.cluster().address, port=port):
+            runner.eventually(lambda: "answers again" in proxy.log(), what="the node is seen to be back")
+            with proxy.client() as conn:
+                assert conn.value("select 1") == "1"
+        for sock in accepted:
+            sock.close()
+
+
 def test_clients_wait_for_a_node():
     """fail_fast = false: what is asked while the node is away is answered when it is back."""
     port = cluster_module.free_port()

@@ -262,6 +262,9 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   [[nodiscard]] NodeAttempt attempt() const noexcept {
     return {address_, attempt_kind_, created_at};
   }
+  // Its node has answered others since it was begun: nobody counts on it any more, and when its
+  // server has said nothing until then it is given up. One that is answered, or ready, goes on.
+  void doubt(Nanoseconds until) noexcept;
   // For a login that failed: when its slice may try again. Kept by Pools.
   Nanoseconds retry_at = 0;
   // Its lifetime ends then at the latest.
@@ -308,11 +311,8 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void become_ready() noexcept;
   void fail_login(PoolError error) noexcept;
   void schedule_login_timeout() noexcept;
-  [[nodiscard]] bool is_quick_trial() const noexcept {
-    return attempt_kind_ == NodeAttempt::Kind::quick_trial;
-  }
-  [[nodiscard]] bool take_trial_answer(ByteSpan& input) noexcept;
-  void give_up_trial() noexcept;
+  void trust() noexcept;
+  void give_up() noexcept;
   static void on_timeout(void* self) noexcept;
 
   // Reading replies (backend_replies.cc).
@@ -389,6 +389,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   bool was_ready_ = false;
   NodeAttempt::Kind attempt_kind_ = NodeAttempt::Kind::plain;
   bool is_answered_ = false;
+  bool is_doubted_ = false;
   bool is_retired_ = false;
   std::string resolve_error_;
   CoreId moving_to_ = 0;

@@ -11,11 +11,10 @@
 // before a good one is tried again after passed_over_for.
 //
 // A trial that is accepted and not answered may be at a node that is slow, or at one that hangs and
-// will never answer this one. It goes on, and once it has lasted for trial_time quick trials begin
-// beside it, one at a time. A quick trial asks for TLS, which a server that works answers at once,
-// whatever the answer, and before it makes a session: so one that is left behind is none when the
-// node wakes up. It is given up after trial_time, from which nothing is learnt: a return of the
-// node in the meantime is seen by the next.
+// will never answer this one. It goes on, and once it has lasted for probe_after the node is asked
+// beside it, one probe at a time, whether it works (node_probe.h). A probe is given up after
+// trial_time, from which nothing is learnt: a return of the node in the meantime is seen by the
+// next.
 //
 // Any thread: a mutex, taken where a server connection begins or fails, never on the path of a
 // query.
@@ -35,20 +34,22 @@ namespace helios {
 struct NodeHealthOptions {
   Nanoseconds retry_first = milliseconds(50);
   Nanoseconds retry_max = seconds(1);
-  // How long a trial may take to be accepted, and a quick one in whole. Less than retry_max's
-  // default: within a second after one trial has begun the next one has.
+  // How long a trial may take to be accepted, and a probe in whole. Less than retry_max's default:
+  // within a second after one of them has begun the next one has.
   Nanoseconds trial_time = milliseconds(900);
+  // How long a trial lasts until probes begin. More than trial_time: then it was accepted.
+  Nanoseconds probe_after = milliseconds(950);
   // How long a bad address is passed over while a later one is good.
   Nanoseconds passed_over_for = seconds(30);
 };
 
-// One attempt to connect. `address` has no family where the node's name has no address: the attempt
-// then fails with the resolver's error.
+// One attempt to reach the node. `address` has no family where the node's name has no address: the
+// attempt then fails with the resolver's error.
 struct NodeAttempt {
   enum class Kind : uint8_t {
-    plain,        // At a good address.
-    trial,        // At a bad one.
-    quick_trial,  // At a bad one, beside a trial that is accepted and not answered.
+    plain,  // At a good address.
+    trial,  // At a bad one.
+    probe,  // At a bad one, beside a trial that is accepted and not answered: no session.
   };
 
   SocketAddress address;
@@ -67,6 +68,9 @@ class NodeHealth {
   // on_answer, on_failure, on_given_up and on_abandoned.
   [[nodiscard]] std::optional<NodeAttempt> begin_attempt(
       const std::vector<SocketAddress>& addresses, Nanoseconds now);
+  // The address for a probe. Nothing while none is due. It ends as an attempt does.
+  [[nodiscard]] std::optional<NodeAttempt> begin_probe(const std::vector<SocketAddress>& addresses,
+                                                       Nanoseconds now);
   // The node answered, if only by refusing the login. Returns for how long it was down; nothing
   // where it was not.
   std::optional<Nanoseconds> on_answer(const NodeAttempt& attempt, Nanoseconds now);
@@ -74,7 +78,7 @@ class NodeHealth {
   // and was not before. Nothing is learnt where the address has answered a later attempt.
   bool on_failure(const NodeAttempt& attempt, const PoolError& error, Nanoseconds now,
                   uint64_t random);
-  // A quick trial has had its time.
+  // A probe has had its time, or its connection has ended without a word.
   void on_given_up(const NodeAttempt& attempt, Nanoseconds now, uint64_t random);
   // The attempt was ended for reasons of our own: nothing is learnt, the next may begin.
   void on_abandoned(const NodeAttempt& attempt);
@@ -82,10 +86,10 @@ class NodeHealth {
   [[nodiscard]] bool is_down() const noexcept { return is_down_.load(std::memory_order_relaxed); }
   // The longest pause between trials, from the next failure on.
   void set_retry_max(Nanoseconds retry_max);
-  // When the next trial may begin, be it a quick one; `never` while that is under way or the node
-  // is up.
+  // When the next trial may begin, or beside one the next probe; `never` while a probe is under way
+  // or the node is up.
   [[nodiscard]] Nanoseconds retry_at() const;
-  // A trial is under way: who waits may be served by it.
+  // A trial or a probe is under way: who waits may be served behind it.
   [[nodiscard]] bool is_tried() const;
   [[nodiscard]] Nanoseconds trial_time() const noexcept { return options_.trial_time; }
   // Of the last failure.
@@ -104,15 +108,15 @@ class NodeHealth {
   [[nodiscard]] Known* find(const SocketAddress& address);
   [[nodiscard]] Nanoseconds retry_after(const NodeAttempt& attempt, const Known& known,
                                         Nanoseconds now, uint64_t random) const noexcept;
-  [[nodiscard]] const Known* choose(Nanoseconds now, NodeAttempt::Kind& kind) const;
-  [[nodiscard]] std::optional<NodeAttempt::Kind> next_trial(Nanoseconds now) const noexcept;
+  [[nodiscard]] const Known* first_good() const noexcept;
+  [[nodiscard]] const Known* due_soonest() const noexcept;
   void end_trial(const NodeAttempt& attempt) noexcept;
 
   mutable std::mutex mutex_;  // Guards everything below; is_down_ may be read without it.
   NodeHealthOptions options_;
   std::vector<Known> known_;            // In the resolver's order.
   Nanoseconds trial_began_at_ = never;  // Never: none is under way.
-  bool is_quick_under_way_ = false;
+  bool is_probed_ = false;
   Nanoseconds down_since_ = 0;
   PoolError last_error_;
   std::atomic<bool> is_down_{false};

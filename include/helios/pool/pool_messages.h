@@ -28,7 +28,8 @@ enum class MessageKind : uint16_t {
   make_room,
   // A shared limit has room again: try to connect. No words.
   limit_freed,
-  // Words[0] = Node*: it does not answer (an attempt has failed), or answers again.
+  // Words[0] = Node*: it does not answer (an attempt has failed), or answers again; then [1] = when
+  // the attempt began that it has answered in words (0: it has not).
   node_failed,
   node_returned,
   // words[0] = Node*: a place at its gate is yours.

@@ -19,6 +19,7 @@
 #include "helios/net/stream.h"
 #include "helios/pool/backend.h"
 #include "helios/pool/cancels.h"
+#include "helios/pool/node_probe.h"
 #include "helios/pool/notification_hub.h"
 #include "helios/pool/parameters.h"
 #include "helios/pool/pool_messages.h"
@@ -109,7 +110,7 @@ class Pools final : public SlicePort {
 
   // Something is left for the next turn, which must come at once.
   [[nodiscard]] bool has_work() const noexcept {
-    return !active_.empty() || !finished_.empty() || cancels_.has_work();
+    return !active_.empty() || !finished_.empty() || cancels_.has_work() || !closed_probes_.empty();
   }
 
   // A new configuration: pools that it changes are superseded and their waiters go to the next
@@ -133,7 +134,8 @@ class Pools final : public SlicePort {
   [[nodiscard]] bool is_draining() const noexcept { return draining_; }
   [[nodiscard]] bool is_stopped() const noexcept { return stopped_; }
   [[nodiscard]] bool is_empty() const noexcept {
-    return backends_.used_count() == 0 && cancels_.is_empty();
+    return backends_.used_count() == 0 && cancels_.is_empty() && probes_.empty() &&
+           closed_probes_.empty();
   }
   [[nodiscard]] uint32_t backends_count() const noexcept { return backends_.used_count(); }
   // A copy of what this core's pools have counted and hold now. Walks all backends: for people, not
@@ -152,7 +154,7 @@ class Pools final : public SlicePort {
     for (auto& [key, entry] : entries_) visit(*entry);
   }
 
-  // --- For Backend, Canceller and Session ---
+  // --- For Backend, Canceller, NodeProbe and Session ---
 
   [[nodiscard]] const PoolsContext& context() noexcept { return context_; }
   [[nodiscard]] Cancels& cancels() noexcept { return cancels_; }
@@ -184,13 +186,16 @@ class Pools final : public SlicePort {
   void on_backend_ready(Backend& backend, const Welcome& welcome) noexcept;
   // The login failed: tells those who wait, sets the time of the next attempt.
   void on_login_failed(Backend& backend, const PoolError& error) noexcept;
-  // Of a quick trial: the server has answered; or it has had its time, and nobody is told.
-  void on_trial_answered(Backend& backend) noexcept;
-  void on_trial_given_up(Backend& backend) noexcept;
+  // It was doubted with reason. Nobody is told: nothing is learnt of the node.
+  void on_connect_given_up(Backend& backend) noexcept;
   // A backend has ended and its server let go.
   void on_backend_gone(Backend& backend) noexcept;
   void on_backend_destroyable(Backend& backend) noexcept;
   void send_backend(Slice& slice, CoreId to, std::unique_ptr<BackendTransfer> transfer) noexcept;
+  // `error`: an errno, of a probe that was refused.
+  void on_probe_over(NodeProbe& probe, NodeProbe::Outcome outcome, int error) noexcept;
+  // Destroyed at the end of the turn: the caller is a handler of its own.
+  void on_probe_closed(NodeProbe& probe) noexcept;
 
   // --- SlicePort ---
 
@@ -205,18 +210,24 @@ class Pools final : public SlicePort {
 
  private:
   // Nodes that are down (pools_nodes.cc).
-  void on_node_answered(const Backend& backend) noexcept;
-  void on_attempt_failed(Backend& backend, const PoolError& error) noexcept;
+  void on_node_answered(Node& node, const NodeAttempt& attempt, bool by_words) noexcept;
+  void on_attempt_failed(Node& node, const NodeAttempt& attempt, const PoolError& error) noexcept;
   void on_node_failed(Node& node) noexcept;
   [[nodiscard]] static bool has_connection(const PoolSpec& spec) noexcept;
-  void on_node_returned(const Node& node) noexcept;
+  void on_node_returned(const Node& node, Nanoseconds answered_from) noexcept;
+  void doubt_older(const Node& node, Nanoseconds answered_from) noexcept;
   void fail_who_is_late(Slice& slice) noexcept;
-  void tell_of_node(MessageKind kind, Node& node) noexcept;
+  void tell_of_node(MessageKind kind, Node& node, Nanoseconds answered_from = 0) noexcept;
   void abandon(Node& node, const NodeAttempt& attempt) noexcept;
   void watch(Node& node) noexcept;
   [[nodiscard]] bool is_watched(const Node& node) const noexcept;
-  void schedule_watch() noexcept;
+  void schedule_watch(Nanoseconds due_at) noexcept;
+  [[nodiscard]] bool look_after(Node& node) noexcept;
   bool try_node(const Node& node) noexcept;
+  [[nodiscard]] bool has_pool_at(const Node& node) const noexcept;
+  void start_probe(Node& node) noexcept;
+  void stop_probes() noexcept;
+  void stop_needless_probes() noexcept;
   void know_addresses(const Node& node) noexcept;
   void follow_addresses(Nanoseconds now) noexcept;
   void expire_outdated(const Node& node, const Resolution& resolution, Nanoseconds now) noexcept;
@@ -287,6 +298,8 @@ class Pools final : public SlicePort {
   std::vector<SlabId> finished_;
   Cancels cancels_;
   std::vector<Node*> watched_;  // Down, as far as this core knows: it tries them again.
+  std::vector<std::unique_ptr<NodeProbe>> probes_;
+  std::vector<std::unique_ptr<NodeProbe>> closed_probes_;  // In this turn.
   // What each node's names stood for at the last sweep.
   struct KnownAddresses {
     uint64_t version = 0;

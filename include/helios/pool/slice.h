@@ -162,6 +162,10 @@ class Slice : public ListNode<ActiveSliceTag> {
   // It is not; its permit is free again. The slice does not connect again before `retry_at` (0: at
   // once, if connect() allows it).
   void on_connect_failed(Nanoseconds retry_at) noexcept;
+  // Of one that is under way: it may never end well, and nobody is to count on it; or it will after
+  // all (or is about to end).
+  void on_connect_doubted() noexcept;
+  void on_connect_trusted() noexcept;
   // A leased backend is clean: to the oldest waiter, else idle.
   void release(PooledBackend& backend, Nanoseconds now) noexcept;
   // The same for a backend of an earlier generation, which takes a free permit of this one.
@@ -221,7 +225,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   [[nodiscard]] bool is_used() const noexcept { return sessions_count > 0 || users_count_ > 0; }
   // Fewer backends than the minimum of a pool that is used.
   [[nodiscard]] bool lacks_backends() const noexcept {
-    const uint32_t count = backends_count_ + connecting_count_;
+    const uint32_t count = backends_count_ + coming_count();
     // Asked in every turn in which somebody waits: most pools have enough on one core alone.
     return count < spec_->limits.min_connections && is_used() && !is_superseded_ &&
            count < minimum();
@@ -296,6 +300,10 @@ class Slice : public ListNode<ActiveSliceTag> {
     return home == reserve_home ? reserve_held_ : peers_[home].held_count;
   }
   [[nodiscard]] bool is_permit_sum_right() const noexcept;
+  // Connects that are counted on.
+  [[nodiscard]] uint32_t coming_count() const noexcept {
+    return connecting_count_ - doubted_count_;
+  }
   [[nodiscard]] uint32_t needed_count() const noexcept;
   void on_queue_left() noexcept;
   void place(PooledBackend& backend, Nanoseconds now) noexcept;
@@ -329,6 +337,7 @@ class Slice : public ListNode<ActiveSliceTag> {
   std::vector<Peer> peers_;
   uint32_t permits_free_;
   uint32_t connecting_count_ = 0;
+  uint32_t doubted_count_ = 0;   // Of these (on_connect_doubted).
   uint32_t backends_count_ = 0;  // Each holds a permit; without those that are connecting.
   uint32_t wishes_count_ = 0;    // Peers with wish_count > 0.
   uint32_t reserve_held_ = 0;    // As Peer::held_count, of the reserve.
