@@ -170,20 +170,24 @@ bool Pools::look_after(Node& node) noexcept {
 }
 
 // Lets one of the pools of this core connect: one with waiters, by its next pump, else the one that
-// was in use last. False: there is none.
+// was in use last. (Waiters that count on connects from before the node was down ask for no other.)
+// False: there is none.
 bool Pools::try_node(const Node& node) noexcept {
   Slice* latest = nullptr;
   bool is_wanted = false;
+  bool is_begun = false;
   for (auto& [key, entry] : entries_) {
     Slice& slice = entry->slice;
     if (slice.spec().node != &node || slice.is_superseded()) continue;
     slice.on_limit_freed();
     is_wanted = is_wanted || slice.waiters_count() > 0;
+    is_begun =
+        is_begun || (slice.waiters_count() > slice.connecting_count() && slice.permits_free() > 0);
     if (slice.permits_free() > 0 && !slice.spec().limits.is_single_use &&
         (latest == nullptr || slice.unused_since > latest->unused_since))
       latest = &slice;
   }
-  if (!is_wanted && latest != nullptr) (void)latest->warm_up(now());
+  if (!is_begun && latest != nullptr) (void)latest->warm_up(now());
   return is_wanted || latest != nullptr;
 }
 

@@ -464,6 +464,49 @@ TEST_CASE("a trial that is answered late goes on, however long its login takes t
   CHECK(bench.pools().statistics().total.counters.connect_failures == 1);  // The first of all.
 }
 
+TEST_CASE("a trial that is cut when its node has come back is no error for who waits") {
+  BenchOptions options = with_backends(1);
+  options.limits.connect_timeout = seconds(15);
+  SessionBench bench(options);
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  hang_node(bench, client);
+  ServerSession& trial = *wait_for_probe(bench)[0];
+  trial.is_deaf = true;
+  bench.server.holds_logins = false;
+  bench.settle();
+  CHECK(!bench.node.health.is_down());
+  other.query("q");
+  CHECK(other.take_tags().empty());
+  trial.reset();  // A machine that was started anew does not know it.
+  bench.settle();
+  CHECK(is_served(other));
+}
+
+TEST_CASE("a node that ends one connection without a word may still hang: others go on") {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  SessionBench bench(options);
+  bench.server.holds_logins = true;
+  TestClient first(bench);
+  first.write(startup_packet("first", "db"));
+  REQUIRE(bench.server.fresh().size() == 1);
+  const int patient = bench.server.fresh()[0]->fd();
+  bench.server.stop_listening();
+  TestClient second(bench);
+  second.write(startup_packet("second", "db"));
+  CHECK(second.take_error() == "08006");
+  CHECK(bench.node.health.is_down());
+  bench.server.start_listening();
+  bench.advance_in_steps(milliseconds(100), milliseconds(10));
+  REQUIRE(bench.server.fresh().size() == 2);
+  bench.server.fresh()[1]->end();
+  bench.settle();
+  CHECK(!bench.node.health.is_down());
+  bench.advance_in_steps(seconds(1), milliseconds(10));
+  CHECK(!bench.network.is_ended(patient));
+}
+
 TEST_CASE("a probe that is refused is an error for who waits in a pool without the trial") {
   BenchOptions options;
   options.limits.connect_timeout = seconds(15);
