@@ -202,6 +202,11 @@ bool Session::begin_message(ByteSpan seen) noexcept {
     held_ = true;
     return false;
   }
+  const bool has_commands = statements_ != nullptr && !statements_->unnamed_commands.empty();
+  if (has_commands && !use_unnamed_commands(tag, seen)) [[unlikely]] {
+    held_ = true;
+    return false;
+  }
   if (may_lack) provide_unnamed();
   announce(tag);
   return true;
@@ -241,7 +246,11 @@ bool Session::begin_message(ByteSpan seen) noexcept {
 // A message begins to go to the server as it is.
 [[gnu::hot]] void Session::announce(uint8_t tag) noexcept {
   const uint8_t status = backend_->transaction_status();
-  backend_->on_request(tag);
+  if (tag == frontend_tag::execute && is_deallocating()) [[unlikely]] {
+    announce_deallocate();
+  } else {
+    backend_->on_request(tag);
+  }
   if (timeouts_ != nullptr) note_request(status);
   forwarding_ = true;
   is_reading_text_ = reads_text(tag);

@@ -9,7 +9,8 @@
 //
 // Statements that are too large to be held pin instead: they exist under the client's name on its
 // backend only (statement_names.h). Those of PREPARE in SQL are no names of this kind: they go with
-// the parameters (session_follow.cc).
+// the parameters (session_follow.cc). What commands in SQL do with names of this kind is in
+// session_sql_statements.cc.
 #include "session/session_statements.h"
 
 #include <algorithm>
@@ -25,16 +26,6 @@
 namespace helios {
 
 using Presence = BackendStatements::State;
-
-namespace {
-
-// Of a Parse of the unnamed statement, with its whole body. Empty where that lacks something.
-std::string_view unnamed_text(ByteSpan body) noexcept {
-  const size_t end = as_text(body).find('\0', 1);
-  return end == std::string_view::npos ? std::string_view() : as_text(body).substr(1, end - 1);
-}
-
-}  // namespace
 
 [[gnu::hot]] SessionStatements& Session::own_statements() noexcept {
   if (statements_ == nullptr) statements_ = std::make_unique<SessionStatements>();
@@ -88,8 +79,9 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   if (has_collected()) collect(rest);
   const ByteSpan seen = seen_body(rest);
   const bool is_whole = seen.size() == header.body_size;
-  if (header.tag == frontend_tag::query) return look_at_query(rest, seen, is_whole);
-  if (may_be_deallocate(header, seen)) return look_at_deallocate(rest, seen, is_whole);
+  if (statements_ != nullptr && header.tag == frontend_tag::parse && !seen.empty() && seen[0] == 0)
+    statements_->unnamed_commands = {};
+  if (may_be_command(header, seen)) return look_at_command(rest, seen, is_whole);
   if (is_plainly_unnamed(header.tag, seen)) {
     // What is kept of it has to be whole.
     const bool may_be_kept =
@@ -111,40 +103,6 @@ Session::Look Session::look(ByteSpan& rest) noexcept {
   if (is_whole) return is_named ? Look::named : Look::plain;
   if (!has_collected()) collect(rest);
   return Look::need_more;
-}
-
-// DEALLOCATE, EXECUTE or PREPARE may be of a name that the server does not know. Of the last two
-// the beginning is enough.
-Session::Look Session::look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept {
-  if (!seen.empty() && !may_be_named_command(seen.front())) return Look::plain;
-  if (is_whole || seen.size() >= query_text_max) {
-    const NamedCommand command = read_named_command(as_text(seen));
-    const bool may_be = is_whole || command.kind != NamedCommand::Kind::deallocate;
-    const bool is_known = statements_->names.find(command.name) != nullptr ||
-                          (backend_ != nullptr && backend_->statements().has_stray(command.name));
-    return may_be && !command.name.empty() && is_known ? Look::named : Look::plain;
-  }
-  if (!has_collected()) collect(rest);
-  return Look::need_more;
-}
-
-// A Parse of the unnamed statement may be a DEALLOCATE of a name that the server does not know,
-// too: psycopg closes so what it has prepared.
-bool Session::may_be_deallocate(FrameHeader header, ByteSpan seen) const noexcept {
-  return header.tag == frontend_tag::parse && header.body_size < query_text_max &&
-         statements_ != nullptr && !statements_->names.empty() && (seen.empty() || seen[0] == 0) &&
-         (seen.size() < 2 || may_be_dropping(seen[1]));
-}
-
-Session::Look Session::look_at_deallocate(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept {
-  if (!is_whole) {
-    if (!has_collected()) collect(rest);
-    return Look::need_more;
-  }
-  const NamedCommand command = read_named_command(unnamed_text(seen));
-  const bool is_known = command.kind == NamedCommand::Kind::deallocate && !command.name.empty() &&
-                        statements_->names.find(command.name) != nullptr;
-  return is_known ? Look::named : Look::plain;
 }
 
 // --- Beginning messages ---
@@ -233,6 +191,7 @@ bool Session::parse_without_backend(const StatementHead& head, ByteSpan body) no
   const std::string_view name = head.name.substr(0, ClientStatements::name_size_max);
   ClientStatements& names = own_statements().names;
   if (names.find(name) != nullptr || is_sql_name(name)) return false;  // The server says so.
+  if (!find_named_commands(as_text(body.subspan(head.size))).empty()) return false;
   const StatementRef statement = hold_statement(name, body.subspan(head.size));
   if (statement.is_null() || !pool_->slice.accepted_statements.contains(statement->key()))
     return false;
@@ -252,18 +211,11 @@ Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body
   // What the server skips changes nothing.
   if (backend_->ledger().is_skipping_to_sync()) return Begun::as_it_is;
   const uint8_t tag = reader_.header().tag;
-  const bool is_query = tag == frontend_tag::query;
-  const bool is_command = is_query || head.kind == StatementHead::Kind::unnamed;
-  const NamedCommand command =
-      is_command ? read_named_command(is_query ? as_text(body) : unnamed_text(body))
-                 : NamedCommand();
-  const std::string_view name =
-      is_command ? command.name : head.name.substr(0, ClientStatements::name_size_max);
-  SessionStatements& own = own_statements();
-  if (own.names.is_unsettled_before(name, backend_->ledger().batch()) || awaits_forgetting())
-    return Begun::held;
+  if (tag == frontend_tag::query || head.kind == StatementHead::Kind::unnamed)
+    return begin_commands(body);
+  const std::string_view name = head.name.substr(0, ClientStatements::name_size_max);
+  if (must_settle(name)) return Begun::held;
   deallocated_name_ = 0;
-  if (is_command) return begin_command(command);
   switch (tag) {
     case frontend_tag::parse:
       return begin_parse(name, body.subspan(head.size), body);
@@ -274,23 +226,32 @@ Session::Begun Session::begin_statement(const StatementHead& head, ByteSpan body
   }
 }
 
+// What the name means is not known before what was sent has been answered.
+bool Session::must_settle(std::string_view name) noexcept {
+  return own_statements().names.is_unsettled_before(name, backend_->ledger().batch()) ||
+         awaits_forgetting();
+}
+
 Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
                                     ByteSpan body) noexcept {
   if (find_statement(name) != nullptr) {
     send_duplicate(name, body);
     return Begun::sent;
   }
-  if (is_own_name(name)) return Begun::as_it_is;
+  if (is_own_name(name)) return begin_pinned(name);
+  if (const NamedCommands commands = find_named_commands(as_text(content)); !commands.empty())
+    return begin_parse_of(name, commands);
   const StatementRef statement = hold_statement(name, content);
-  if (statement.is_null()) return Begun::as_it_is;
+  if (statement.is_null()) return begin_pinned(name);
   Ledger& ledger = backend_->ledger();
   BackendStatements& there = backend_->statements();
   if (there.is_pending_before(statement->key(), ledger.batch())) return Begun::held;
   // The server may forget what this batch has parsed before it comes to this one.
   if (is_forgetting_here() && there.state_of(statement->key()) == Presence::pending)
-    return Begun::as_it_is;
+    return begin_pinned(name);
   if (reads_text(frontend_tag::parse)) note_parsed(name, statement->text());
   if (state_ != State::leased) return Begun::dropped;  // It was refused.
+  if (session_state_.may_have_unknown_names()) make_sure_free(name, *statement);
   PoolCounters& counters = pool_->slice.counters;
   ++counters.client_parses;
   statements_->names.set(name, statement, ledger.batch());
@@ -308,6 +269,12 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
   backend_->on_request({{}, frontend_tag::parse, LedgerAction::fake, ledger_mark::renames});
   backend_->answer_fakes();
   return Begun::sent;
+}
+
+// The server gets it under the client's own name.
+Session::Begun Session::begin_pinned(std::string_view name) noexcept {
+  forget_stray(name);
+  return Begun::as_it_is;
 }
 
 Session::Begun Session::begin_close(std::string_view name) noexcept {
@@ -331,9 +298,10 @@ Session::Begun Session::begin_close(std::string_view name) noexcept {
 
 // Bind or Describe.
 Session::Begun Session::begin_use(const StatementHead& head, std::string_view name) noexcept {
+  if (reader_.header().tag == frontend_tag::bind) statements_->deallocating.clear();
   const Statement* statement = find_statement(name);
   if (statement == nullptr) {
-    if (may_be_own_name(name)) return Begun::as_it_is;
+    if (may_be_own_name(name)) return begin_own(name);
     send_unknown(head);
     return Begun::sent;
   }
@@ -363,32 +331,6 @@ Session::Begun Session::begin_use(const StatementHead& head, std::string_view na
   send_use(head, statement->name(),
            {statement->key(), reader_.header().tag, LedgerAction::forward, ledger_mark::uses});
   return Begun::sent;
-}
-
-// The server gets a statement of this name, so that it can do what it is asked for, or say that the
-// name is taken.
-Session::Begun Session::begin_command(const NamedCommand& command) noexcept {
-  const Statement* statement = find_statement(command.name);
-  if (statement == nullptr) {
-    if (command.kind == NamedCommand::Kind::prepare) forget_stray(command.name);
-    return Begun::as_it_is;
-  }
-  switch (command.kind) {
-    case NamedCommand::Kind::deallocate:
-      // So that the next DEALLOCATE that succeeds before a ReadyForQuery is this one.
-      if (backend_->ledger().ready_due_count() > 0) return Begun::held;
-      send_empty(command.name);
-      statements_->deallocated = command.name;
-      break;
-    case NamedCommand::Kind::execute:
-      // An error in what was sent before would make the server skip it.
-      if (backend_->is_between_batches()) send_copy(command.name, *statement);
-      break;
-    case NamedCommand::Kind::prepare:
-      send_empty(command.name);
-      break;
-  }
-  return Begun::as_it_is;
 }
 
 // --- What there is ---
@@ -457,14 +399,6 @@ void Session::send_close(std::string_view name) noexcept {
   backend_->send(writer.bytes());
 }
 
-// Names of no use must be free for what the client prepares in SQL.
-[[gnu::hot]] void Session::close_strays() noexcept {
-  std::vector<std::string>& strays = backend_->statements().strays();
-  if (strays.empty()) [[likely]]
-    return;
-  for (const std::string& stray : std::exchange(strays, {})) send_close(stray);
-}
-
 // Closes what is left on the backend and what was not used for longest, until `wanted` more are
 // within the limit. When none is wanted the one that was used last stays: it is about to be used,
 // and those that are not answered yet cannot go instead of it. Only between two batches: a Close
@@ -523,102 +457,11 @@ void Session::send_unknown(const StatementHead& head) noexcept {
   send_use(head, name, {{}, reader_.header().tag, LedgerAction::forward, 0});
 }
 
-// What comes next finds the client's own name free, for a statement that is closed before the next
-// batch.
-void Session::start_stray(std::string_view name) noexcept {
-  make_room(0);
-  // Something may have prepared it unseen.
-  send_close(name);
-  BackendStatements& there = backend_->statements();
-  if (!there.has_stray(name)) there.strays().emplace_back(name);
-}
-
-// The client prepares a statement of its own under this name.
-void Session::forget_stray(std::string_view name) noexcept {
-  std::vector<std::string>& strays = backend_->statements().strays();
-  if (std::erase(strays, name) > 0) send_close(name);
-}
-
-// The client's statement under its own name. When the server does not take it any more, what comes
-// next finds none.
-void Session::send_copy(std::string_view name, const Statement& statement) noexcept {
-  start_stray(name);
-  MessageWriter& writer = sessions_.pools().writer();
-  write_parse_head(writer, name, statement.content().size());
-  backend_->on_request({{}, frontend_tag::parse, LedgerAction::skip, ledger_mark::prepares});
-  backend_->send(writer.bytes());
-  backend_->send(statement.content());
-  backend_->start_sync();
-}
-
-// An empty statement under the client's own name.
-void Session::send_empty(std::string_view name) noexcept {
-  // If it fails, what comes next must not be skipped.
-  const bool is_alone = backend_->is_between_batches();
-  start_stray(name);
-  MessageWriter& writer = sessions_.pools().writer();
-  static constexpr uint8_t nothing[3] = {};  // Of text, and of types.
-  write_parse_head(writer, name, sizeof(nothing));
-  if (is_alone) {
-    backend_->on_request({{}, frontend_tag::parse, LedgerAction::skip, ledger_mark::prepares});
-  } else {
-    backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, 0});
-  }
-  backend_->send(writer.bytes());
-  backend_->send(nothing);
-  if (is_alone) backend_->start_sync();
-}
-
-// The server is to say that the name is taken, or what else is wrong with this Parse.
-void Session::send_duplicate(std::string_view name, ByteSpan body) noexcept {
-  send_empty(name);
-  backend_->on_request({{}, frontend_tag::parse, LedgerAction::forward, ledger_mark::taken});
-  backend_->send(reader_.raw_header());
-  backend_->send(body);
-}
-
-// --- What the server forgets ---
-
-// `text`: of a query that is being sent, or its beginning.
-[[gnu::hot]] void Session::foresee(std::string_view text) noexcept {
-  if (!follows_statements_ || text.empty() || !may_be_dropping(static_cast<uint8_t>(text.front())))
-    return;
-  const bool is_query = reader_.header().tag == frontend_tag::query;
-  const Dropping dropping = read_dropping(text);
-  if (dropping == Dropping::none || (dropping == Dropping::one && !is_query)) return;
-  SessionStatements& own = own_statements();
-  own.forgetting = is_query ? Forgetting::by_query : Forgetting::in_batch;
-  own.forgetting_batch = backend_->ledger().batch();
-}
-
-// The command stands before the message that is being begun, in the same batch: the server will
-// have forgotten everything by then.
-bool Session::is_forgetting_here() const noexcept {
-  return statements_->forgetting == Forgetting::in_batch &&
-         statements_->forgetting_batch == backend_->ledger().batch();
-}
-
-// It stands in a batch before, and its end is not known.
-bool Session::awaits_forgetting() noexcept {
-  if (statements_->forgetting == Forgetting::no || is_forgetting_here()) return false;
-  if (backend_->ledger().ready_due_count() > 0) return true;
-  statements_->forgetting = Forgetting::no;
-  return false;
-}
-
-// --- What the server says ---
-
-void Session::on_deallocated() noexcept {
-  if (statements_->deallocated.empty()) return;
-  const std::string name = std::exchange(statements_->deallocated, {});
-  statements_->names.forget_settled(name);
-  std::erase(backend_->statements().strays(), name);
-}
-
 // Everything is settled when a lease ends, and another backend counts other batches.
 void Session::start_statements_lease() noexcept {
   ASSERT(!statements_->names.has_unsettled());
   statements_->forgetting = Forgetting::no;
+  statements_->deallocating_batch = statements_->commands_batch = SessionStatements::no_batch;
   statements_->unnamed.start_lease(*backend_);
 }
 

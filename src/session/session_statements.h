@@ -3,11 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "helios/pool/backend.h"
 #include "helios/session/client_statements.h"
+#include "helios/session/statement_names.h"
 
 namespace helios {
 
@@ -23,13 +28,16 @@ enum class Forgetting : uint8_t {
 struct UnnamedStatement {
   // As in Parse, behind the name. Empty: there is none, or it is not kept.
   std::vector<uint8_t> content;
-  // Of the newest Parse, whose outcome is not known yet. Empty: nothing of it is kept.
-  std::vector<uint8_t> next;
-  uint32_t next_change = 0;    // Its number among Ledger::unnamed_changes_sent.
+  // Of each Parse whose outcome is not known yet, if it is kept: its number among
+  // Ledger::unnamed_changes_sent, and the same. The oldest first.
+  std::deque<std::pair<uint32_t, std::vector<uint8_t>>> next;
   uint32_t settled_count = 0;  // So many of these changes count.
   uint64_t lease = 0;          // The last one of this client (Backend::lease).
 
   [[nodiscard]] bool may_be_kept() const noexcept { return !content.empty() || !next.empty(); }
+  // A Parse with this content was sent. Of several that are not answered the oldest are given up
+  // beyond `size_max` bytes in all.
+  void keep(ByteSpan content, const Ledger& ledger, size_t size_max);
   // The client has this backend from now on. Requires: no statement was sent yet.
   void start_lease(Backend& backend) noexcept;
   // What has become of the changes that were sent. Requires: all are answered, or skipped.
@@ -39,14 +47,25 @@ struct UnnamedStatement {
 };
 
 struct SessionStatements {
+  static constexpr uint64_t no_batch = UINT64_MAX;
+
   ClientStatements names;
   UnnamedStatement unnamed;
   // Body of the message whose header is pending, as far as it came in pieces.
   std::vector<uint8_t> collected;
   Forgetting forgetting = Forgetting::no;
   uint64_t forgetting_batch = 0;
-  // What the DEALLOCATE names that is being executed; empty: there is none.
-  std::string deallocated;
+  // What the query that is being executed deallocates, in its order, as far as it has not yet.
+  std::deque<std::string> deallocated;
+  // The same for extended messages: the portal of the batch `deallocating_batch` that was bound
+  // last does it. Empty: none does.
+  std::string deallocating;
+  uint64_t deallocating_batch = no_batch;
+  // Of the unnamed statement, and the batch for which the server has what they name.
+  NamedCommands unnamed_commands;
+  uint64_t commands_batch = no_batch;
+  // Of statements that pin for that, by their names (or of a Parse that has failed).
+  std::map<std::string, NamedCommands, std::less<>> named_commands;
   // A Parse of a statement that pins was passed on: the names in Session::names_ are not all that
   // the server may have.
   bool has_pinned = false;

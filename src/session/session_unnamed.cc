@@ -16,6 +16,16 @@
 
 namespace helios {
 
+void UnnamedStatement::keep(ByteSpan text, const Ledger& ledger, size_t size_max) {
+  // Those before the last one that the server has come to are replaced.
+  const uint32_t done = ledger.unnamed_change_done();
+  while (!next.empty() && next.front().first < done) next.pop_front();
+  size_t size = text.size();
+  for (const auto& [change, kept] : next) size += kept.size();
+  for (; !next.empty() && size > size_max; next.pop_front()) size -= next.front().second.size();
+  next.emplace_back(ledger.unnamed_changes_sent(), std::vector<uint8_t>(text.begin(), text.end()));
+}
+
 void UnnamedStatement::start_lease(Backend& backend) noexcept {
   if (lease != 0 && lease == backend.last_lease()) backend.ledger().reclaim_unnamed();
   lease = backend.lease();
@@ -29,7 +39,8 @@ void UnnamedStatement::settle(const Ledger& ledger) noexcept {
   const uint32_t done = ledger.unnamed_change_done();
   // What the server has skipped behind an error changes nothing.
   if (done > settled_count) content = {};
-  if (done == next_change && ledger.has_made_unnamed()) content = std::move(next);
+  for (auto& [change, text] : next)
+    if (change == done && ledger.has_made_unnamed()) content = std::move(text);
   next = {};
   settled_count = sent;
 }
@@ -46,9 +57,7 @@ void Session::keep_unnamed(ByteSpan body, ByteSpan rest) noexcept {
   if (!rest.empty() && rest.front() == frontend_tag::bind) return;
   if (body.size() > unnamed_size_max() || backend_->ledger().is_skipping_to_sync()) return;
   UnnamedStatement& unnamed = own_statements().unnamed;
-  const ByteSpan content = body.subspan(1);
-  unnamed.next.assign(content.begin(), content.end());
-  unnamed.next_change = backend_->ledger().unnamed_changes_sent();
+  unnamed.keep(body.subspan(1), backend_->ledger(), unnamed_size_max());
   unnamed.lease = backend_->lease();
 }
 

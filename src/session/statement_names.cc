@@ -103,16 +103,57 @@ std::string read_deallocated_name(std::string_view text) {
   return name.size() > name_size_known ? std::string() : name;
 }
 
-NamedCommand read_named_command(std::string_view text) {
+NamedCommands read_named_commands(std::string_view text) {
+  NamedCommands commands;
   SqlScanner scanner(text);
-  const SqlToken command = scanner.next();
-  const bool is_execute = command.is_word("execute");
-  if (!is_execute && !command.is_word("prepare"))
-    return {NamedCommand::Kind::deallocate, read_deallocated_name(text)};
-  const SqlToken token = scanner.next();
-  std::string name = token.is_any_name() ? name_of(token) : std::string();
-  if (name.size() > name_size_known) name.clear();
-  return {is_execute ? NamedCommand::Kind::execute : NamedCommand::Kind::prepare, std::move(name)};
+  const auto add = [&](NamedCommand::Kind kind, const SqlToken& token) {
+    std::string name = token.is_any_name() ? name_of(token) : std::string();
+    if (name.size() > name_size_known) name.clear();
+    commands.push_back({kind, std::move(name)});
+  };
+  bool is_first = true;  // Of a statement.
+  for (SqlToken token = scanner.next();
+       token.kind != SqlTokenKind::end && token.kind != SqlTokenKind::unsure;) {
+    if (token.is_word("execute")) {
+      token = scanner.next();
+      add(NamedCommand::Kind::execute, token);
+    } else if (is_first && token.is_word("prepare")) {
+      token = scanner.next();
+      add(NamedCommand::Kind::prepare, token);
+    } else if (is_first && token.is_word("deallocate")) {
+      token = scanner.next();
+      if (token.is_word("prepare")) {
+        // A word of the command, or the name.
+        SqlScanner behind = scanner;
+        if (behind.next().is_any_name()) token = scanner.next();
+      }
+      if (!token.is_word("all")) add(NamedCommand::Kind::deallocate, token);
+    }
+    is_first = token.is_symbol(';');
+    token = scanner.next();
+  }
+  return commands;
+}
+
+bool may_have_commands(std::string_view text) noexcept {
+  text = text.substr(0, text.find('\0'));
+  const SqlToken first = SqlScanner(text).next();
+  if (first.is_word("deallocate") || first.is_word("prepare")) return true;
+  for (const char letter : {'x', 'X'}) {
+    for (size_t at = text.find(letter); at != std::string_view::npos;
+         at = text.find(letter, at + 1))
+      if (at > 0 && equals_word(text.substr(at - 1, 7), "execute")) return true;
+  }
+  // Behind another statement.
+  const size_t end = text.find(';');
+  const size_t last = text.find_last_not_of(" \t\r\n;");
+  return end != std::string_view::npos && last != std::string_view::npos && last > end;
+}
+
+NamedCommands find_named_commands(std::string_view text) {
+  text = text.substr(0, text.find('\0'));
+  if (text.size() > command_text_max || !may_have_commands(text)) return {};
+  return read_named_commands(text);
 }
 
 bool is_single_prepare(std::string_view text, bool standard_strings) noexcept {

@@ -169,6 +169,162 @@ TEST_CASE("commands in SQL find what Parse has made") {
   CHECK(is_idle(scene.bench));
 }
 
+// A statement in one batch, without Sync.
+std::string run_unnamed(std::string_view text) {
+  return parse_message("", text) + bind_message("", "") + execute_message();
+}
+
+TEST_CASE("EXECUTE by messages, and not in the first place, finds what Parse has made") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(scene.one.take_tags() == "1Z");
+  scene.one.write(run_unnamed("EXECUTE s") + sync_message());
+  CHECK(scene.one.take_tags() == "12DCZ");
+  // In the middle of a batch.
+  scene.one.write(run_unnamed("select 1") + run_unnamed("EXECUTE s") + sync_message());
+  CHECK(scene.one.take_tags() == "12DC12DCZ");
+  // Parsed in one batch, bound in others.
+  scene.one.write(parse_message("", "EXECUTE s") + sync_message());
+  for (int i = 0; i < 2; ++i) {
+    CHECK(ask(scene.two, "select 3") == "select 3");
+    scene.one.write(bind_message("", "") + execute_message() + sync_message());
+  }
+  CHECK(scene.one.take_tags() == "1Z2DCZ2DCZ");
+  CHECK(is_idle(scene.bench));
+  CHECK(ask(scene.two, "EXECUTE s") == "26000");
+}
+
+TEST_CASE("a statement with a name that executes others keeps its backend until it is closed") {
+  Scene scene(following(2));
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  scene.one.write(parse_message("e", "EXECUTE s") + sync_message());
+  CHECK(scene.one.take_tags() == "1Z1Z");
+  CHECK(scene.bench.slice().idle_count() == 0);
+  for (int i = 0; i < 2; ++i) {
+    scene.one.write(bind_message("", "e") + execute_message() + sync_message());
+    CHECK(scene.one.take_tags() == "2DCZ");
+  }
+  // Another client's are its own.
+  scene.two.write(parse_message("e", "EXECUTE s") + bind_message("", "e") + execute_message() +
+                  sync_message());
+  CHECK(scene.two.take_tags() == "12EZ");
+  for (TestClient* client : {&scene.one, &scene.two}) {
+    client->write(close_message("e") + sync_message());
+    CHECK(client->take_tags() == "3Z");
+  }
+  CHECK(scene.bench.slice().idle_count() == 2);
+}
+
+TEST_CASE("a text names statements wherever EXECUTE stands, others where a statement begins") {
+  using Kind = NamedCommand::Kind;
+  const auto read = [](std::string_view text) {
+    std::string found;
+    for (const NamedCommand& command : read_named_commands(text)) {
+      const char* const kinds = "dep";
+      found += kinds[static_cast<int>(command.kind)];
+      found += ':' + command.name + ' ';
+    }
+    CHECK(may_have_commands(text) >= !found.empty());
+    return found;
+  };
+  static_assert(static_cast<int>(Kind::prepare) == 2);
+  CHECK(read("EXECUTE a") == "e:a ");
+  CHECK(read("explain (costs off) eXecute \"A b\" (1)") == "e:A b ");
+  CHECK(read("create table t as execute b; /* x */ Deallocate prepare C;deallocate prepare") ==
+        "e:b d:c d:prepare ");
+  CHECK(read("begin; prepare p as select 1; execute p; deallocate all") == "p:p e:p ");
+  for (const char* const text : {"", ";", "select 1;", "select 'EXECUTE a'", "-- execute a",
+                                 "select deallocate, prepare", "select $$; deallocate a $$ ; "})
+    CHECK(read(text).empty());
+  for (const char* const text : {"", "select 1; \n", "select x, xxx from executors", ";"})
+    CHECK_FALSE(may_have_commands(text));
+}
+
+TEST_CASE("several commands in one text, each with its own statement") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + parse_message("t", "select y") + sync_message());
+  CHECK(scene.one.take_tags() == "11Z");
+  CHECK(ask(scene.one, "DEALLOCATE s;DEALLOCATE t") == "CCZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "26000");
+  CHECK(ask(scene.one, "EXECUTE t") == "26000");
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(scene.one.take_tags().ends_with("1Z"));
+}
+
+TEST_CASE("DEALLOCATE by messages counts for what comes behind it") {
+  const auto run_named = [] { return bind_message("", "s") + execute_message(); };
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  (void)scene.one.take();
+  SUBCASE("in the same batch") {
+    scene.one.write(run_unnamed("DEALLOCATE s") + parse_message("s", "select y") + run_named() +
+                    sync_message());
+    CHECK(scene.one.take_tags() == "12C12DCZ");
+  }
+  SUBCASE("in the same batch, where nothing follows it") {
+    scene.one.write(run_unnamed("DEALLOCATE s") + run_named() + sync_message());
+    CHECK(scene.one.take_tags() == "12CEZ");
+    scene.one.write(parse_message("s", "select y") + sync_message());
+    CHECK(scene.one.take_tags() == "1Z");
+  }
+  SUBCASE("in batches that are sent at once") {
+    scene.one.write(query_message("select 2") + run_unnamed("DEALLOCATE s") + sync_message() +
+                    parse_message("s", "select y") + run_named() + sync_message());
+    CHECK(scene.one.take_tags() == "TDCZ12CZ12DCZ");
+  }
+  SUBCASE("from a statement with a name") {
+    scene.one.write(parse_message("d", "DEALLOCATE s") + sync_message());
+    scene.one.write(bind_message("", "d") + execute_message() + parse_message("s", "select y") +
+                    sync_message());
+    scene.one.write(close_message("d") + sync_message());
+    CHECK(scene.one.take_tags() == "1Z2C1Z3Z");
+  }
+  SUBCASE("bound while it is open what the name means") {
+    scene.one.write(parse_message("", "DEALLOCATE s") + sync_message() + close_message("s") +
+                    sync_message() + parse_message("s", "select y") + sync_message() +
+                    bind_message("", "") + execute_message() + sync_message() + run_named() +
+                    sync_message());
+    CHECK(scene.one.take_tags() == "1Z3Z1Z2CZEZ");
+  }
+  SUBCASE("from a statement with a name, twice") {
+    scene.one.write(parse_message("d", "DEALLOCATE s") + bind_message("", "d") + execute_message() +
+                    parse_message("s", "select y") + sync_message() + bind_message("", "d") +
+                    execute_message() + run_named() + sync_message());
+    CHECK(scene.one.take_tags() == "12C1Z2CEZ");
+    // In a batch with a statement that pins whatever is parsed does so.
+    scene.one.write(close_message("d") + close_message("s") + sync_message());
+    CHECK(scene.one.take_tags() == "33Z");
+  }
+  SUBCASE("not where it is only bound") {
+    scene.one.write(parse_message("", "DEALLOCATE s") + bind_message("", "") + run_named() +
+                    sync_message());
+    CHECK(scene.one.take_tags() == "122DCZ");
+  }
+  SUBCASE("not where it is skipped") {
+    scene.one.write(parse_message("", "DEALLOCATE s") + bind_message("", "nothing") +
+                    execute_message() + sync_message());
+    CHECK(scene.one.take_tags() == "1EZ");
+    scene.one.write(run_named() + sync_message());
+    CHECK(scene.one.take_tags() == "2DCZ");
+  }
+  CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("a Parse in the transaction of a PREPARE finds the name taken") {
+  Scene scene;
+  CHECK(ask(scene.one, "BEGIN") == "CZ");
+  CHECK(ask(scene.one, "PREPARE s AS select x") == "CZ");
+  scene.one.write(parse_message("t", "select y") + sync_message());
+  CHECK(scene.one.take_tags().ends_with("1Z"));
+  scene.one.write(parse_message("s", "select y") + sync_message());
+  CHECK(scene.one.take_error() == "42P05");
+  CHECK(ask(scene.one, "ROLLBACK") == "CZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  scene.one.write(bind_message("", "t") + execute_message() + sync_message());
+  CHECK(scene.one.take_tags().ends_with("2DCZ"));
+  CHECK(is_idle(scene.bench));
+}
+
 TEST_CASE("copies of what Parse has made are not taken for what PREPARE makes") {
   const auto check_own = [](Scene& scene) {
     for (int i = 0; i < 2; ++i) {
@@ -218,9 +374,11 @@ TEST_CASE("a statement that is there unseen keeps no command from its end") {
   scene.two.query("PREPARE s AS select y");
   scene.two.query("BEGIN");
   CHECK(ask(scene.two, "PREPARE t AS select y") == "CZ");
+  (void)scene.two.take();
   scene.two.write(parse_message("t", "select z") + sync_message());
-  CHECK(ask(scene.two, "DEALLOCATE t") == "CZ");
+  CHECK(scene.two.take_error() == "42P05");
   scene.two.query("ROLLBACK");
+  CHECK(ask(scene.two, "DEALLOCATE t") == "CZ");
   CHECK(ask(scene.one, "EXECUTE s") == "select x");
   CHECK(ask(scene.one, "DEALLOCATE s") == "CZ");
   CHECK(ask(scene.one, "EXECUTE s") == "26000");

@@ -59,6 +59,22 @@ TEST_CASE("an unnamed statement is bound by later batches, on whatever backend")
   CHECK(other.take_tags() == "EZ");
 }
 
+TEST_CASE("of several that are parsed at once the one is kept that the server has come to") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  const std::string skipped =
+      bind_message("", "nothing") + parse_message("", "skipped") + sync_message();
+  client.write(parse_message("", "x") + sync_message() + parse_message("", "y") + sync_message() +
+               skipped + skipped);
+  CHECK(client.take_tags() == "1Z1ZEZEZ");
+  other.query("in between");
+  client.write(use + sync_message());
+  const auto got = client.take();
+  CHECK(tags_of(got) == "2DCZ");
+  CHECK(got[1].body.ends_with("y"));
+}
+
 TEST_CASE("while nobody else has the backend an unnamed statement is parsed once") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");

@@ -53,7 +53,8 @@ std::vector<std::string> statements_of(std::string_view text) {
   bool is_own = false;
   for (const std::string_view begin :
        {std::string_view("SET "), std::string_view("RESET "), set_config_begin,
-        std::string_view("LISTEN \""), std::string_view("UNLISTEN \"")})
+        std::string_view("LISTEN \""), std::string_view("UNLISTEN \""),
+        std::string_view("DEALLOCATE ")})
     is_own = is_own || text.starts_with(begin);
   std::vector<std::string> statements(1);
   bool is_quoted = false;

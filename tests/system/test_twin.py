@@ -196,6 +196,8 @@ def play(connect, script, chance=None):
 def check(script, proxy):
     """Plays a script on both sides; what differs, in words."""
     direct = play(lambda **p: wire.Conn(runner.cluster().address).login("bench", DATABASE, **p), script)
+    if direct.end and any(f.kind == "E" and f.fields["C"] == "XX000" for f in direct.frames):
+        return ""  # PostgreSQL gives up for a mistake of its own (RELEASE in an implicit block): nothing to compare.
     assert not direct.end or script.exchanges[-1].until == ("end",), (
         f"seed {script.seed}: PostgreSQL itself: {direct.end}\n{script}\n{runner.cluster().log_tail(60)}"
     )

@@ -203,18 +203,17 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void drop_collected() noexcept;
   [[nodiscard]] bool must_look(uint8_t tag) const noexcept;
   [[nodiscard]] Look look(ByteSpan& rest) noexcept;
-  [[nodiscard]] Look look_at_query(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
-  [[nodiscard]] bool may_be_deallocate(FrameHeader header, ByteSpan seen) const noexcept;
-  [[nodiscard]] Look look_at_deallocate(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
   [[nodiscard]] bool begin_named(ByteSpan& rest) noexcept;
   void pass_on_collected(size_t from) noexcept;
   void note_pinned() noexcept;
   void close_without_backend(std::string_view name) noexcept;
   [[nodiscard]] bool parse_without_backend(const StatementHead& head, ByteSpan body) noexcept;
   [[nodiscard]] Begun begin_statement(const StatementHead& head, ByteSpan body) noexcept;
+  [[nodiscard]] bool must_settle(std::string_view name) noexcept;
+  [[nodiscard]] bool must_settle(const NamedCommands& commands) noexcept;
   [[nodiscard]] Begun begin_parse(std::string_view name, ByteSpan content, ByteSpan body) noexcept;
+  [[nodiscard]] Begun begin_pinned(std::string_view name) noexcept;
   [[nodiscard]] Begun begin_close(std::string_view name) noexcept;
-  [[nodiscard]] Begun begin_command(const NamedCommand& command) noexcept;
   [[nodiscard]] Begun begin_use(const StatementHead& head, std::string_view name) noexcept;
   [[nodiscard]] const Statement* find_statement(std::string_view name) const noexcept;
   [[nodiscard]] const ParseContext& parse_context() const noexcept;
@@ -224,22 +223,35 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool may_be_own_name(std::string_view name) const noexcept;
   [[nodiscard]] StatementRef hold_statement(std::string_view name, ByteSpan content) noexcept;
   void send_close(std::string_view name) noexcept;
-  void close_strays() noexcept;
   void make_room(size_t wanted) noexcept;
   void send_parse(const Statement& statement, LedgerAction action, uint8_t marks) noexcept;
   void send_use(const StatementHead& head, std::string_view name,
                 const LedgerEntry& entry) noexcept;
   void send_unknown(const StatementHead& head) noexcept;
+  void start_statements_lease() noexcept;
+
+  // What commands in SQL do with them (session_sql_statements.cc).
+  [[nodiscard]] bool may_be_command(FrameHeader header, ByteSpan seen) const noexcept;
+  [[nodiscard]] Look look_at_command(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
+  [[nodiscard]] Begun begin_commands(ByteSpan body) noexcept;
+  [[nodiscard]] Begun begin_parse_of(std::string_view name, const NamedCommands& commands) noexcept;
+  [[nodiscard]] Begun begin_own(std::string_view name) noexcept;
+  void use_commands(const NamedCommands& commands) noexcept;
+  [[nodiscard]] bool use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept;
+  void expect_deallocate(const NamedCommands& commands) noexcept;
+  [[nodiscard]] bool is_deallocating() const noexcept;
+  void announce_deallocate() noexcept;
+  void on_deallocated() noexcept;
+  void stand_in(const NamedCommands& commands) noexcept;
+  void send_stand_in(std::string_view name, ByteSpan content) noexcept;
+  void send_duplicate(std::string_view name, ByteSpan body) noexcept;
+  void make_sure_free(std::string_view name, const Statement& statement) noexcept;
+  void close_strays() noexcept;
   void start_stray(std::string_view name) noexcept;
   void forget_stray(std::string_view name) noexcept;
-  void send_copy(std::string_view name, const Statement& statement) noexcept;
-  void send_empty(std::string_view name) noexcept;
-  void send_duplicate(std::string_view name, ByteSpan body) noexcept;
   void foresee(std::string_view text) noexcept;
   [[nodiscard]] bool is_forgetting_here() const noexcept;
   [[nodiscard]] bool awaits_forgetting() noexcept;
-  void start_statements_lease() noexcept;
-  void on_deallocated() noexcept;
 
   // The unnamed statement (session_unnamed.cc).
   void keep_unnamed(ByteSpan body, ByteSpan rest) noexcept;

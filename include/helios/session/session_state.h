@@ -84,6 +84,11 @@ class SessionState {
   }
   // PREPARE may have left something that the server was not asked about, or that cannot follow.
   [[nodiscard]] bool may_have_prepared() const noexcept;
+  // The same, of a PREPARE that was read in a text, or that pins.
+  [[nodiscard]] bool may_have_unknown_names() const noexcept {
+    return has_pin(PinReason::statement) ||
+           (details_ && (details_->open_effects() & sql_effect::prepares) != 0);
+  }
   // Parameters that decides_literals may be other ones than those that are known: the context in
   // which texts are parsed then, which is like no other. Null: they are as known.
   [[nodiscard]] const ParseContext* own_parse_context() const noexcept {

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <vector>
 
 #include "helios/base/bytes.h"
 
@@ -67,18 +68,23 @@ enum class Dropping : uint8_t { none, one, all };
 // The name in a text that is one DEALLOCATE of one name; empty when it is something else.
 [[nodiscard]] std::string read_deallocated_name(std::string_view text);
 
-// What a text does with a statement of this name: it is one DEALLOCATE and nothing else, or it
-// begins with EXECUTE or PREPARE. Empty name: none of these.
+// A command of a text that names a prepared statement: EXECUTE wherever it stands (behind EXPLAIN,
+// say), DEALLOCATE and PREPARE where a statement begins. Empty name: one that the server would
+// read in its own encoding, or cut.
 struct NamedCommand {
   enum class Kind : uint8_t { deallocate, execute, prepare };
   Kind kind = Kind::deallocate;
   std::string name;
 };
-[[nodiscard]] NamedCommand read_named_command(std::string_view text);
-// A text that begins with this byte may be such a command.
-[[nodiscard]] constexpr bool may_be_named_command(uint8_t first) noexcept {
-  return may_be_dropping(first) || (first | 0x20) == 'e' || (first | 0x20) == 'p';
-}
+using NamedCommands = std::vector<NamedCommand>;
+// In their order. (DEALLOCATE ALL names none.)
+[[nodiscard]] NamedCommands read_named_commands(std::string_view text);
+// A quick look: false when the text has none.
+[[nodiscard]] bool may_have_commands(std::string_view text) noexcept;
+// Longer texts are not looked into, but for the beginning of a query.
+inline constexpr size_t command_text_max = size_t{16} * 1024;
+// Of a text that has none as a rule; none in one that is too long.
+[[nodiscard]] NamedCommands find_named_commands(std::string_view text);
 
 // The text is one PREPARE and nothing else, so that it can be sent again for the same.
 [[nodiscard]] bool is_single_prepare(std::string_view text, bool standard_strings) noexcept;

@@ -675,10 +675,16 @@ class Script:
             self._sync()
             self._maybe_wait(30)
             return self._query(f"prepare {in_sql}{self._pick('', ' (int)')} as select {i}, 'of PREPARE'")
-        if self._one_in_hundred(15):
-            self._send(wire.parse(f"deallocate {in_sql}"), bind([], []), wire.execute())
-            return self._sync()
+        other = self._pick(*SHARED_NAMES).replace("S1", '"S1"')
+        if self._one_in_hundred(35):
+            return self._shared_batch(name, in_sql)
         text = self._pick(
+            f"explain (costs off) execute {in_sql}",
+            f"select {i}; execute {in_sql}; deallocate {in_sql}",
+            f"begin; deallocate {in_sql}; rollback",
+            f"begin; prepare {in_sql} as select {i}; savepoint s",
+            f"deallocate {in_sql}; deallocate {other}",
+            f"deallocate {in_sql}; prepare {in_sql} as select {i}, 'of PREPARE'; execute {in_sql}",
             f"execute {in_sql}",
             f"execute {in_sql} ({i})",
             f"execute {in_sql} ({i}, 'two')",
@@ -688,6 +694,42 @@ class Script:
             f"deallocate prepare {in_sql}",
         )
         return self._query(text)
+
+    def _shared_batch(self, name, in_sql):
+        """The same by extended messages, with others of that name in the same batch, or in the next."""
+        text = self._pick(
+            f"deallocate {in_sql}",
+            f"deallocate {in_sql}",
+            f"execute {in_sql}",
+            f"explain (costs off) execute {in_sql}",
+            f"prepare {in_sql} as select 'of PREPARE'",
+        )
+        command = self._pick("", "", "command")
+        if self._one_in_hundred(70 if command else 95):
+            self._send(wire.parse(text, command))
+        if self._one_in_hundred(20):
+            self._send(wire.describe("S", command))
+        if self._one_in_hundred(15):
+            self._sync()
+            self._maybe_wait(50)
+        self._send(bind([], [], command))
+        if self._one_in_hundred(30):
+            self._send(wire.describe("P", ""))
+        if self._one_in_hundred(90):
+            self._send(wire.execute())
+        if self._one_in_hundred(50):
+            self._sync()
+            self._maybe_wait(30)
+        follow = self.chance.randrange(5)
+        if follow == 0:
+            self._send(*self._extended(name))
+        elif follow == 1:
+            self._send(bind([], [], name), wire.execute())
+        elif follow == 2:
+            self._send(wire.close("S", name))
+        elif follow == 3:
+            self._send(wire.parse("select 'behind it'", name))
+        self._sync()
 
     def _stale_unit(self):
         """Somebody else adds a column to what a prepared statement selects, and takes it away."""

@@ -1,0 +1,291 @@
+// Commands in SQL that name a prepared statement of the protocol: EXECUTE (in EXPLAIN and CREATE
+// TABLE AS, too), DEALLOCATE and PREPARE, in a simple query or in a statement that is parsed.
+//
+// The server knows these statements by other names (session_statements.cc), so ahead of such a text
+// it gets one under the client's own name, a stand-in: with the statement's own text where that is
+// to be executed, else an empty one, which can be deallocated, or makes a PREPARE fail as it
+// should. Stand-ins are closed before the next batch, or client. What DEALLOCATE has taken the
+// client has not any more: of a query its tags say so, of extended messages the answer to the
+// Execute.
+#include <algorithm>
+#include <utility>
+
+#include "helios/base/assert.h"
+#include "helios/session/session.h"
+#include "helios/session/sessions.h"
+#include "helios/wire/message.h"
+#include "helios/wire/statement_messages.h"
+#include "helios/wire/writer.h"
+#include "session/session_statements.h"
+
+namespace helios {
+namespace {
+
+// An empty statement: its text, and no types.
+constexpr uint8_t empty_content[3] = {};
+
+// Of a simple query, or of a Parse of the unnamed statement, as far as it is here. Empty where a
+// Parse lacks something.
+std::string_view text_of(uint8_t tag, ByteSpan body) noexcept {
+  if (tag == frontend_tag::query) return as_text(body);
+  const size_t end = as_text(body).find('\0', 1);
+  return end == std::string_view::npos ? std::string_view() : as_text(body).substr(1, end - 1);
+}
+
+bool has_kind(const NamedCommands& commands, NamedCommand::Kind kind) noexcept {
+  return std::any_of(commands.begin(), commands.end(),
+                     [&](const NamedCommand& command) { return command.kind == kind; });
+}
+
+}  // namespace
+
+// --- Taking messages in ---
+
+// Only with names of its own, or what is left of them, a client's texts are looked at.
+bool Session::may_be_command(FrameHeader header, ByteSpan seen) const noexcept {
+  if (header.tag == frontend_tag::query) return true;
+  return header.tag == frontend_tag::parse && header.body_size <= command_text_max &&
+         statements_ != nullptr && !statements_->names.empty() && (seen.empty() || seen[0] == 0);
+}
+
+Session::Look Session::look_at_command(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept {
+  const FrameHeader header = reader_.header();
+  const bool is_long = header.body_size > command_text_max;
+  if (!is_whole && !(is_long && seen.size() >= query_text_max)) {
+    if (!has_collected()) collect(rest);
+    return Look::need_more;
+  }
+  const std::string_view text = text_of(header.tag, seen);
+  if (!may_have_commands(text)) return Look::plain;
+  const NamedCommands commands = read_named_commands(text);
+  const auto is_known = [&](const NamedCommand& command) {
+    return statements_->names.find(command.name) != nullptr ||
+           (backend_ != nullptr && backend_->statements().has_stray(command.name));
+  };
+  const bool has_known = std::any_of(commands.begin(), commands.end(), is_known);
+  return has_known ? Look::named : Look::plain;
+}
+
+// --- Beginning messages ---
+
+Session::Begun Session::begin_commands(ByteSpan body) noexcept {
+  const bool is_query = reader_.header().tag == frontend_tag::query;
+  NamedCommands commands = read_named_commands(text_of(reader_.header().tag, body));
+  if (must_settle(commands)) return Begun::held;
+  SessionStatements& own = *statements_;
+  const bool deallocates = has_kind(commands, NamedCommand::Kind::deallocate);
+  // So that the next tags of DEALLOCATE are those of this query.
+  if (is_query && deallocates && backend_->ledger().ready_due_count() > 0) return Begun::held;
+  deallocated_name_ = 0;
+  stand_in(commands);
+  if (!is_query) {
+    own.unnamed_commands = std::move(commands);
+    own.commands_batch = backend_->ledger().batch();
+  } else if (deallocates) {
+    own.deallocated.clear();
+    for (NamedCommand& command : commands)
+      if (command.kind == NamedCommand::Kind::deallocate)
+        own.deallocated.push_back(std::move(command.name));
+    own.forgetting = Forgetting::by_query;
+  }
+  return Begun::as_it_is;
+}
+
+bool Session::must_settle(const NamedCommands& commands) noexcept {
+  return std::any_of(commands.begin(), commands.end(),
+                     [this](const NamedCommand& command) { return must_settle(command.name); });
+}
+
+// A Parse of a statement with a name that does something with others. It pins: what EXECUTE returns
+// is fixed when it is parsed, and depends on what the client's names mean then.
+Session::Begun Session::begin_parse_of(std::string_view name,
+                                       const NamedCommands& commands) noexcept {
+  if (must_settle(commands)) return Begun::held;
+  stand_in(commands);
+  statements_->named_commands.insert_or_assign(std::string(name), commands);
+  return begin_pinned(name);
+}
+
+// Bind or Describe of a statement that pins, or may do so.
+Session::Begun Session::begin_own(std::string_view name) noexcept {
+  const auto found = statements_->named_commands.find(name);
+  if (found == statements_->named_commands.end()) return Begun::as_it_is;
+  if (must_settle(found->second)) return Begun::held;
+  use_commands(found->second);
+  return Begun::as_it_is;
+}
+
+// A Bind or Describe of a statement with these is about to be sent. Requires: must_settle(commands)
+// is false.
+void Session::use_commands(const NamedCommands& commands) noexcept {
+  const bool is_bind = reader_.header().tag == frontend_tag::bind;
+  if (is_bind) statements_->deallocating.clear();
+  if (commands.empty()) return;
+  stand_in(commands);
+  if (is_bind) expect_deallocate(commands);
+}
+
+// A message that may use the unnamed statement is about to be sent. `seen`: what has come of its
+// body. False: it has to wait.
+bool Session::use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept {
+  if (tag != frontend_tag::bind && tag != frontend_tag::describe) return true;
+  SessionStatements& own = *statements_;
+  const Ledger& ledger = backend_->ledger();
+  const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
+  if (is_of_portal || ledger.is_skipping_to_sync()) return true;
+  if (must_settle(own.unnamed_commands)) return false;
+  if (own.commands_batch == ledger.batch()) {
+    own.deallocating.clear();
+    if (tag == frontend_tag::bind) expect_deallocate(own.unnamed_commands);
+  } else {
+    use_commands(own.unnamed_commands);
+    own.commands_batch = ledger.batch();
+  }
+  return true;
+}
+
+// The portal that is being bound executes these.
+void Session::expect_deallocate(const NamedCommands& commands) noexcept {
+  if (!has_kind(commands, NamedCommand::Kind::deallocate)) return;
+  if (find_statement(commands.front().name) == nullptr) return;
+  statements_->deallocating = commands.front().name;
+  statements_->deallocating_batch = backend_->ledger().batch();
+}
+
+// An Execute is about to be sent: does the client lose a statement by it?
+bool Session::is_deallocating() const noexcept {
+  return statements_ != nullptr && !statements_->deallocating.empty() &&
+         statements_->deallocating_batch == backend_->ledger().batch() &&
+         !backend_->ledger().is_skipping_to_sync();
+}
+
+void Session::announce_deallocate() noexcept {
+  SessionStatements& own = *statements_;
+  own.names.remove(std::exchange(own.deallocating, {}), own.deallocating_batch);
+  backend_->on_request({{}, frontend_tag::execute, LedgerAction::forward, ledger_mark::renames});
+}
+
+// A DEALLOCATE has been executed.
+void Session::on_deallocated() noexcept {
+  if (statements_->deallocated.empty()) return;
+  const std::string name = std::move(statements_->deallocated.front());
+  statements_->deallocated.pop_front();
+  statements_->names.forget_settled(name);
+  std::erase(backend_->statements().strays(), name);
+}
+
+// --- Stand-ins ---
+
+void Session::stand_in(const NamedCommands& commands) noexcept {
+  make_room(0);  // Earlier ones go.
+  for (auto command = commands.begin(); command != commands.end(); ++command) {
+    const auto is_same = [&](const NamedCommand& other) { return other.name == command->name; };
+    if (std::any_of(commands.begin(), command, is_same)) continue;
+    const Statement* statement = find_statement(command->name);
+    if (statement == nullptr) {
+      if (command->kind == NamedCommand::Kind::prepare) forget_stray(command->name);
+      continue;
+    }
+    const auto executes = [&](const NamedCommand& other) {
+      return is_same(other) && other.kind == NamedCommand::Kind::execute;
+    };
+    const bool needs_text = std::any_of(command, commands.end(), executes);
+    send_stand_in(command->name, needs_text ? statement->content() : ByteSpan(empty_content));
+  }
+}
+
+// Where the server does not take the text any more, what comes next finds no such statement.
+void Session::send_stand_in(std::string_view name, ByteSpan content) noexcept {
+  // If it fails, what comes next must not be skipped.
+  const bool is_alone = backend_->is_between_batches();
+  // (A query behind a batch without an end would lose its answer.)
+  if (!is_alone && content.size() > sizeof(empty_content) &&
+      reader_.header().tag == frontend_tag::query)
+    return;
+  start_stray(name);
+  MessageWriter& writer = sessions_.pools().writer();
+  write_parse_head(writer, name, content.size());
+  if (is_alone) {
+    backend_->on_request({{}, frontend_tag::parse, LedgerAction::skip, ledger_mark::prepares});
+  } else {
+    backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, 0});
+  }
+  backend_->send(writer.bytes());
+  backend_->send(content);
+  if (is_alone) backend_->start_sync();
+}
+
+// The server is to say that the name is taken, or what else is wrong with this Parse.
+void Session::send_duplicate(std::string_view name, ByteSpan body) noexcept {
+  make_room(0);
+  send_stand_in(name, empty_content);
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::forward, ledger_mark::taken});
+  backend_->send(reader_.raw_header());
+  backend_->send(body);
+}
+
+// There was a PREPARE of which it is not known what it has made: where that has the name of the
+// Parse that is about to be sent, the server says so.
+void Session::make_sure_free(std::string_view name, const Statement& statement) noexcept {
+  if (looks_like_ours(name) || backend_->statements().has_stray(name)) return;
+  MessageWriter& writer = sessions_.pools().writer();
+  write_parse_head(writer, name, statement.content().size());
+  backend_->on_request({{}, frontend_tag::parse, LedgerAction::inject, 0});
+  backend_->send(writer.bytes());
+  backend_->send(statement.content());
+  send_close(name);
+}
+
+// Names of no use must be free for what the client prepares in SQL.
+[[gnu::hot]] void Session::close_strays() noexcept {
+  std::vector<std::string>& strays = backend_->statements().strays();
+  if (strays.empty()) [[likely]]
+    return;
+  for (const std::string& stray : std::exchange(strays, {})) send_close(stray);
+}
+
+// What comes next finds the client's own name free, for a statement that is closed before the next
+// batch.
+void Session::start_stray(std::string_view name) noexcept {
+  // Something may have prepared it unseen.
+  send_close(name);
+  BackendStatements& there = backend_->statements();
+  if (!there.has_stray(name)) there.strays().emplace_back(name);
+}
+
+// The client prepares a statement of its own under this name.
+void Session::forget_stray(std::string_view name) noexcept {
+  std::vector<std::string>& strays = backend_->statements().strays();
+  if (std::erase(strays, name) > 0) send_close(name);
+}
+
+// --- What the server forgets ---
+
+// `text`: of a query that is being sent, or its beginning.
+[[gnu::hot]] void Session::foresee(std::string_view text) noexcept {
+  if (!follows_statements_ || text.empty() || !may_be_dropping(static_cast<uint8_t>(text.front())))
+    return;
+  const bool is_query = reader_.header().tag == frontend_tag::query;
+  const Dropping dropping = read_dropping(text);
+  if (dropping == Dropping::none || (dropping == Dropping::one && !is_query)) return;
+  SessionStatements& own = own_statements();
+  own.forgetting = is_query ? Forgetting::by_query : Forgetting::in_batch;
+  own.forgetting_batch = backend_->ledger().batch();
+}
+
+// The command stands before the message that is being begun, in the same batch: the server will
+// have forgotten everything by then.
+bool Session::is_forgetting_here() const noexcept {
+  return statements_->forgetting == Forgetting::in_batch &&
+         statements_->forgetting_batch == backend_->ledger().batch();
+}
+
+// It stands in a batch before, and its end is not known.
+bool Session::awaits_forgetting() noexcept {
+  if (statements_->forgetting == Forgetting::no || is_forgetting_here()) return false;
+  if (backend_->ledger().ready_due_count() > 0) return true;
+  statements_->forgetting = Forgetting::no;
+  return false;
+}
+
+}  // namespace helios
