@@ -32,9 +32,10 @@ std::string_view text_of(uint8_t tag, ByteSpan body) noexcept {
   return end == std::string_view::npos ? std::string_view() : as_text(body).substr(1, end - 1);
 }
 
-bool has_kind(const NamedCommands& commands, NamedCommand::Kind kind) noexcept {
-  return std::any_of(commands.begin(), commands.end(),
-                     [&](const NamedCommand& command) { return command.kind == kind; });
+bool deallocate(const NamedCommands& commands) noexcept {
+  return std::any_of(commands.begin(), commands.end(), [](const NamedCommand& command) {
+    return command.kind == NamedCommand::Kind::deallocate;
+  });
 }
 
 }  // namespace
@@ -73,7 +74,7 @@ Session::Begun Session::begin_commands(ByteSpan body) noexcept {
   NamedCommands commands = read_named_commands(text_of(reader_.header().tag, body));
   if (must_settle(commands)) return Begun::held;
   SessionStatements& own = *statements_;
-  const bool deallocates = has_kind(commands, NamedCommand::Kind::deallocate);
+  const bool deallocates = deallocate(commands);
   // So that the next tags of DEALLOCATE are those of this query.
   if (is_query && deallocates && backend_->ledger().ready_due_count() > 0) return Begun::held;
   deallocated_name_ = 0;
@@ -96,23 +97,31 @@ bool Session::must_settle(const NamedCommands& commands) noexcept {
                      [this](const NamedCommand& command) { return must_settle(command.name); });
 }
 
-// A Parse of a statement with a name that does something with others. It pins: what EXECUTE returns
-// is fixed when it is parsed, and depends on what the client's names mean then.
-Session::Begun Session::begin_parse_of(std::string_view name,
-                                       const NamedCommands& commands) noexcept {
+// A Parse of a statement with a name that executes others. It pins: what EXECUTE returns is fixed
+// when it is parsed, and depends on what the client's names mean then.
+Session::Begun Session::begin_executing(std::string_view name, NamedCommands commands) noexcept {
   if (must_settle(commands)) return Begun::held;
   stand_in(commands);
-  statements_->named_commands.insert_or_assign(std::string(name), commands);
+  statements_->named_commands.insert_or_assign(std::string(name), std::move(commands));
   return begin_pinned(name);
 }
 
 // Bind or Describe of a statement that pins, or may do so.
 Session::Begun Session::begin_own(std::string_view name) noexcept {
   const auto found = statements_->named_commands.find(name);
-  if (found == statements_->named_commands.end()) return Begun::as_it_is;
-  if (must_settle(found->second)) return Begun::held;
-  use_commands(found->second);
+  const NamedCommands commands =
+      found == statements_->named_commands.end() ? NamedCommands() : found->second;
+  if (must_settle(commands)) return Begun::held;
+  use_commands(commands);
   return Begun::as_it_is;
+}
+
+// Of the client's statement with this name.
+[[gnu::hot]] NamedCommands Session::commands_of(std::string_view name,
+                                                const Statement& statement) noexcept {
+  if (!statements_->named_commands.contains(name)) [[likely]]
+    return {};
+  return find_named_commands(statement.text());
 }
 
 // A Bind or Describe of a statement with these is about to be sent. Requires: must_settle(commands)
@@ -146,7 +155,7 @@ bool Session::use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept {
 
 // The portal that is being bound executes these.
 void Session::expect_deallocate(const NamedCommands& commands) noexcept {
-  if (!has_kind(commands, NamedCommand::Kind::deallocate)) return;
+  if (!deallocate(commands)) return;
   if (find_statement(commands.front().name) == nullptr) return;
   statements_->deallocating = commands.front().name;
   statements_->deallocating_batch = backend_->ledger().batch();
@@ -186,10 +195,10 @@ void Session::stand_in(const NamedCommands& commands) noexcept {
       if (command->kind == NamedCommand::Kind::prepare) forget_stray(command->name);
       continue;
     }
-    const auto executes = [&](const NamedCommand& other) {
+    const auto needs = [&](const NamedCommand& other) {
       return is_same(other) && other.kind == NamedCommand::Kind::execute;
     };
-    const bool needs_text = std::any_of(command, commands.end(), executes);
+    const bool needs_text = std::any_of(command, commands.end(), needs);
     send_stand_in(command->name, needs_text ? statement->content() : ByteSpan(empty_content));
   }
 }

@@ -239,8 +239,8 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
     return Begun::sent;
   }
   if (is_own_name(name)) return begin_pinned(name);
-  if (const NamedCommands commands = find_named_commands(as_text(content)); !commands.empty())
-    return begin_parse_of(name, commands);
+  NamedCommands commands = find_named_commands(as_text(content));
+  if (executes(commands)) return begin_executing(name, std::move(commands));
   const StatementRef statement = hold_statement(name, content);
   if (statement.is_null()) return begin_pinned(name);
   Ledger& ledger = backend_->ledger();
@@ -251,6 +251,7 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
     return begin_pinned(name);
   if (reads_text(frontend_tag::parse)) note_parsed(name, statement->text());
   if (state_ != State::leased) return Begun::dropped;  // It was refused.
+  if (!commands.empty()) statements_->named_commands.insert_or_assign(std::string(name), commands);
   if (session_state_.may_have_unknown_names()) make_sure_free(name, *statement);
   PoolCounters& counters = pool_->slice.counters;
   ++counters.client_parses;
@@ -298,13 +299,14 @@ Session::Begun Session::begin_close(std::string_view name) noexcept {
 
 // Bind or Describe.
 Session::Begun Session::begin_use(const StatementHead& head, std::string_view name) noexcept {
-  if (reader_.header().tag == frontend_tag::bind) statements_->deallocating.clear();
   const Statement* statement = find_statement(name);
   if (statement == nullptr) {
     if (may_be_own_name(name)) return begin_own(name);
     send_unknown(head);
     return Begun::sent;
   }
+  const NamedCommands commands = commands_of(name, *statement);
+  if (must_settle(commands)) return Begun::held;
   // Whoever has changed a parameter meanwhile has it parsed anew with that: what others use under
   // its name must not be. (In a failed transaction nothing is parsed.)
   StatementRef in_context;
@@ -325,6 +327,7 @@ Session::Begun Session::begin_use(const StatementHead& head, std::string_view na
   } else {
     send_parse(*statement, LedgerAction::inject, 0);
   }
+  use_commands(commands);
   foresee(statement->text());
   if (reader_.header().tag == frontend_tag::bind && reads_text(frontend_tag::bind))
     note_bound(name);

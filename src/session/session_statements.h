@@ -64,7 +64,8 @@ struct SessionStatements {
   // Of the unnamed statement, and the batch for which the server has what they name.
   NamedCommands unnamed_commands;
   uint64_t commands_batch = no_batch;
-  // Of statements that pin for that, by their names (or of a Parse that has failed).
+  // Of statements of the protocol, by their names; also of some that are not there any more, or
+  // were not taken.
   std::map<std::string, NamedCommands, std::less<>> named_commands;
   // A Parse of a statement that pins was passed on: the names in Session::names_ are not all that
   // the server may have.

@@ -1,5 +1,7 @@
 #include "helios/session/statement_names.h"
 
+#include <algorithm>
+
 #include "helios/session/sql_scanner.h"
 
 namespace helios {
@@ -101,6 +103,12 @@ std::string read_deallocated_name(std::string_view text) {
   if (reader.read() != Dropping::one) return {};
   std::string name = reader.read_name();
   return name.size() > name_size_known ? std::string() : name;
+}
+
+bool executes(const NamedCommands& commands) noexcept {
+  return std::any_of(commands.begin(), commands.end(), [](const NamedCommand& command) {
+    return command.kind == NamedCommand::Kind::execute;
+  });
 }
 
 NamedCommands read_named_commands(std::string_view text) {

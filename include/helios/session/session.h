@@ -234,7 +234,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool may_be_command(FrameHeader header, ByteSpan seen) const noexcept;
   [[nodiscard]] Look look_at_command(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
   [[nodiscard]] Begun begin_commands(ByteSpan body) noexcept;
-  [[nodiscard]] Begun begin_parse_of(std::string_view name, const NamedCommands& commands) noexcept;
+  [[nodiscard]] Begun begin_executing(std::string_view name, NamedCommands commands) noexcept;
+  [[nodiscard]] NamedCommands commands_of(std::string_view name,
+                                          const Statement& statement) noexcept;
   [[nodiscard]] Begun begin_own(std::string_view name) noexcept;
   void use_commands(const NamedCommands& commands) noexcept;
   [[nodiscard]] bool use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept;

@@ -77,6 +77,8 @@ struct NamedCommand {
   std::string name;
 };
 using NamedCommands = std::vector<NamedCommand>;
+// One of them is EXECUTE.
+[[nodiscard]] bool executes(const NamedCommands& commands) noexcept;
 // In their order. (DEALLOCATE ALL names none.)
 [[nodiscard]] NamedCommands read_named_commands(std::string_view text);
 // A quick look: false when the text has none.
