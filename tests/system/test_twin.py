@@ -163,9 +163,22 @@ def without_stale(direct, proxied):
             del proxied.frames[other_begin:other_end]
 
 
+def without_refused(direct, proxied):
+    """Leaves out where PostgreSQL describes a statement in a failed transaction, and the proxy refuses that: the server
+    would have to be given it first."""
+    for number, (frame, other) in enumerate(zip(direct.frames, proxied.frames)):
+        if frame.kind != "t" or other.kind != "E" or other.fields["C"] != "25P02":
+            continue
+        for frames in (direct.frames, proxied.frames):
+            end = next((i for i in range(number, len(frames)) if frames[i].kind == "Z"), number)
+            if frames[end].body == b"E":
+                del frames[number:end]
+
+
 def difference(direct, proxied):
     """The first frame that differs, in words; empty if none does."""
     without_stale(direct, proxied)
+    without_refused(direct, proxied)
     for number, frame in enumerate(direct.frames):
         if number >= len(proxied.frames):
             return f"frame {number}: PostgreSQL says {frame}; the proxy nothing: {proxied.end}"
