@@ -130,6 +130,8 @@ void Backend::begin_message() noexcept {
     const bool is_own = !ledger_.empty() && ledger_.is_head_skipped();
     forwarding_ = lessee_ != nullptr && !is_own;
     skipping_ = is_own;
+    is_told_ = tag == backend_tag::parameter_status && forwarding_ && lessee_->tells_parameters();
+    if (is_told_) forwarding_ = false;
     return;
   }
   if ((traits_ & trait::part) != 0 && ledger_.is_part_of_answer(tag) && lessee_ != nullptr &&
@@ -347,7 +349,7 @@ void Backend::finish_parameter(ByteSpan body) noexcept {
   if (!parameter) return violate("a malformed ParameterStatus");
   parameters_ = pools_.parameters().with(parameters_, parameter->name, parameter->value);
   if (login_ != nullptr) note_reported(parameter->name, parameter->value);
-  if (forwarding_) lessee_->on_parameter(parameter->name, parameter->value);
+  if (forwarding_ || is_told_) lessee_->on_parameter(parameter->name, parameter->value);
 }
 
 [[gnu::hot]] void Backend::on_end_of_input() noexcept {

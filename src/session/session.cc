@@ -243,7 +243,15 @@ void Session::on_command_complete(std::string_view tag) noexcept {
 }
 
 void Session::on_parameter(std::string_view name, std::string_view value) noexcept {
-  ParameterSetRef changed = sessions_.pools().parameters().with(parameters_, name, value);
+  ParameterStore& store = sessions_.pools().parameters();
+  const bool tells = tells_parameters();
+  const std::string_view own = tells ? value_behind_reset(name, value) : value;
+  ParameterSetRef changed = store.with(parameters_, name, own);
+  if (tells && (changed != parameters_ || !is_followed_parameter(name))) {
+    MessageWriter& writer = sessions_.pools().writer();
+    write_parameter_status(writer, name, own);
+    stream_.send(writer.bytes());
+  }
   if (changed == parameters_) return;
   note_parameters();
   parameters_ = std::move(changed);

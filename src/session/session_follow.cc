@@ -254,11 +254,15 @@ bool Session::ask_state() noexcept {
 
 void Session::on_state(const StateProbe& probe) noexcept {
   const bool is_known = !probe.has_failed();
+  const ParameterSetRef told = parameters_;
   if (is_known) parameters_ = backend_->parameters();
   PinReasons pins = 0;
   if (is_known && probe.asks_statements && !follow_sql_statements(probe))
     pins |= pin_bit(PinReason::statement);
-  if (is_known && probe.has_reset && state_ == State::leased) restore_first(probe);
+  if (is_known && probe.has_reset && state_ == State::leased) {
+    restore_first(probe);
+    tell_changed(*told);
+  }
   if (mode() != LeaseMode::session && policy() == StatePolicy::pin &&
       parameters_->settings() != pool_->welcome.settings)
     pins |= pin_bit(PinReason::setting);
@@ -281,11 +285,33 @@ void Session::restore_first(const StateProbe& probe) noexcept {
     if (current == nullptr || *current == value || probe.is_set(name)) continue;
     if (equal_names(name, "session_authorization")) continue;
     parameters_ = store.with(parameters_, name, value);
-    // It was told of the backend's.
-    MessageWriter& writer = sessions_.pools().writer();
-    write_parameter_status(writer, name, value);
-    stream_.send(writer.bytes());
   }
+}
+
+// While it is not known what a RESET has done: the server tells of what its session began with, and
+// there are drivers that end when they hear of a client_encoding or DateStyle other than their own.
+bool Session::tells_parameters() const noexcept {
+  return session_state_.awaits_reset() && state_ == State::leased &&
+         first_parameters_ != pool_->welcome_set;
+}
+
+// What the client is told of a value that the server reports then: where it looks like that of
+// RESET, what RESET leads to for the client.
+std::string_view Session::value_behind_reset(std::string_view name,
+                                             std::string_view value) const noexcept {
+  const std::string* first = find_parameter(first_parameters_->list(), name);
+  const std::string* initial = find_parameter(pool_->welcome_set->list(), name);
+  return first != nullptr && initial != nullptr && value == *initial ? *first : value;
+}
+
+// It is known now. `told`: what the client has been told.
+void Session::tell_changed(const ParameterSet& told) noexcept {
+  MessageWriter& writer = sessions_.pools().writer();
+  for (const auto& [name, value] : parameters_->list()) {
+    const std::string* old = find_parameter(told.list(), name);
+    if (old != nullptr && *old != value) write_parameter_status(writer, name, value);
+  }
+  stream_.send(writer.bytes());
 }
 
 // What PREPARE has made follows the client by being sent again. False: there is something that

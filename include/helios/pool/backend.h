@@ -376,6 +376,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   uint8_t transaction_status_ = 0;  // 0: not known (a message came since the last ReadyForQuery).
   uint8_t last_status_ = 'I';
   bool forwarding_ = false;  // The current message goes to the lessee.
+  bool is_told_ = false;     // It is a ParameterStatus of which the lessee tells its client.
   bool is_held_ = false;     // It counts when all of it is here (is_held_back).
   bool skipping_ = false;    // The current message answers a statement of the pooler's own.
   uint8_t traits_ = 0;       // Of the current message's kind (backend_replies.cc).

@@ -56,6 +56,9 @@ class Lessee : public Waiter {
   virtual void on_command_complete(std::string_view tag) noexcept = 0;
   // The server has answered the client with an error, which does not end the session.
   virtual void on_error() noexcept {}
+  // The ParameterStatus messages of the client's session are not among the bytes of on_reply: the
+  // lessee tells its client itself what is to be told.
+  [[nodiscard]] virtual bool tells_parameters() const noexcept { return false; }
   // A parameter of the client's session has changed.
   virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
   // A notification, between two messages: it is not among the bytes of on_reply. Must not give the

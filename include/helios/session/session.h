@@ -116,6 +116,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_names_undone(size_t count) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
   void on_error() noexcept override { session_state_.on_error(); }
+  [[nodiscard]] bool tells_parameters() const noexcept override;
   void on_parameter(std::string_view name, std::string_view value) noexcept override;
   void on_notification(const Notification& notification) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
@@ -344,6 +345,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool refuse(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool ask_state() noexcept;
   void restore_first(const StateProbe& probe) noexcept;
+  [[nodiscard]] std::string_view value_behind_reset(std::string_view name,
+                                                    std::string_view value) const noexcept;
+  void tell_changed(const ParameterSet& told) noexcept;
   [[nodiscard]] bool follow_sql_statements(const StateProbe& probe) noexcept;
   void note_pins() noexcept;
   [[nodiscard]] Cleaning cleaning_needed() const noexcept;

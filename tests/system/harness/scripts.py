@@ -6,7 +6,7 @@ own (see TABLE).
 
 Left out, because the pooler differs by decision or does not follow yet; a place to add to as it learns:
 - currval and setseed beyond a transaction; custom parameters that are not set, or empty;
-- RESET of what the start-up packet named: the client is told of the server's value first, then of its own again;
+- RESET of what the start-up packet named: the client may be told of its value behind ReadyForQuery only;
 - the answer of a statement whose plan no longer fits its table (0A000), where the pooler has prepared it anew;
 - the unnamed statement after the batch that binds it, where its Parse is in that batch, too;
 - lengths that are out of range: PostgreSQL closes without a word, the pooler says what is wrong;
