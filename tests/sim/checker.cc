@@ -195,6 +195,7 @@ void Checker::look_at_pool(CoreId id, PoolEntry& entry) {
   part.refused = slice.counters.waits_refused;
   part.cancelled = slice.counters.failures[WaitFailure::cancelled];
   part.connects = slice.counters.connects;
+  part.connect_failures = slice.counters.connect_failures;
   const Part& old = facts.old_parts[generation];
   if (part.idle > 0 && slice.waiters_count() > 0 && !bench_.core(id).pools.is_draining())
     fail_("somebody waits while a backend is idle on the same core");
@@ -328,14 +329,18 @@ void Checker::look_at_mail() {
 
 // --- Fairness ---
 
-// A permit has come that is of no use (a shared limit is full, or the node is down). For who sent
-// it that was what somebody waited for: the others have to be told anew.
+// A permit has come that is of no use (a shared limit is full, or the node is down), or a connect
+// has begun and failed within one turn. That was what somebody waited for, as far as others know:
+// they have to be told anew.
 void Checker::note_let_down(CoreId id) {
   const CoreFacts& facts = cores_[id];
   for (Waiting& one : cores_[id].waiting) {
-    const bool has_useless =
-        facts.parts[one.generation].free > 0 && facts.old_parts[one.generation].free == 0;
-    if (!has_useless || one.uncovered_since == never || one.was_let_down) continue;
+    const Part& part = facts.parts[one.generation];
+    const Part& old = facts.old_parts[one.generation];
+    const bool has_useless = part.free > 0 && old.free == 0;
+    const bool has_tried =
+        part.connects > old.connects && part.connect_failures > old.connect_failures;
+    if (!(has_useless || has_tried) || one.uncovered_since == never || one.was_let_down) continue;
     one.uncovered_since = bench_.clock.now();
     one.was_let_down = true;
   }

@@ -121,7 +121,7 @@ class Checker {
     uint32_t idle = 0;
     std::vector<uint32_t> moving_to;  // By core.
     // As its slice has counted.
-    uint64_t waited = 0, refused = 0, cancelled = 0, connects = 0;
+    uint64_t waited = 0, refused = 0, cancelled = 0, connects = 0, connect_failures = 0;
     bool is_there = false;
     bool is_superseded = false;
     bool has_all = false;     // Every permit of the pool.
