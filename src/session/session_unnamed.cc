@@ -66,7 +66,10 @@ void Session::keep_unnamed(ByteSpan body, ByteSpan rest) noexcept {
 void Session::drop_unnamed(uint8_t tag, ByteSpan seen) noexcept {
   if (statements_ == nullptr) return;
   const bool is_parse = tag == frontend_tag::parse && (seen.empty() || seen.front() == 0);
-  if (is_parse || tag == frontend_tag::query) statements_->unnamed.content = {};
+  if (!is_parse && tag != frontend_tag::query) return;
+  statements_->unnamed.content = {};
+  // Nor is what its last backend has its own any more.
+  statements_->unnamed.lease = 0;
 }
 
 size_t Session::unnamed_size_max() const noexcept {

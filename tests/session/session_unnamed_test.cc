@@ -231,6 +231,31 @@ TEST_CASE("what fails without a server drops the unnamed statement as a server w
   }
 }
 
+TEST_CASE("what fails without a server is not there, on the backend of the one before it either") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0);
+  const std::string cancel = log_in(client);
+  client.write(parse_message("", "first") + sync_message());
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  client.write(use + sync_message());
+  bench.server.holds_cancels = true;
+  TestClient(bench, 0).write(cancel);
+  server.is_silent = false;
+  server.write(frame('2', {}) + complete("SELECT 0") + ready());
+  bench.settle();
+  CHECK(client.take_tags() == "1Z2CZ");
+  // The request may still come: the backend waits for it, idle and in nobody's hands.
+  client.write(parse_message("", "second") + sync_message());
+  CHECK(client.take_tags().empty());
+  TestClient(bench, 0).write(cancel);
+  CHECK(client.take_error() == "57014");
+  for (ServerSession* request : bench.server.cancels()) request->end();
+  bench.settle();
+  client.write(use + sync_message());
+  CHECK(client.take_error() == "26000");
+}
+
 TEST_CASE("an unnamed statement that is too long to be kept keeps its backend until it is bound") {
   BenchOptions options = with_backends(1);
   options.limits.max_client_statements_size = 20;
