@@ -13,21 +13,6 @@ namespace {
 
 using namespace test;
 
-std::string cancel_request(ByteSpan process_and_key) {
-  MessageWriter writer;
-  write_cancel_request(writer, load_be32(process_and_key.data()), process_and_key.subspan(4));
-  return std::string(as_text(writer.bytes()));
-}
-
-// Logs in and returns the cancel request for this client.
-std::string log_in(TestClient& client, std::string startup = startup_packet("me", "db")) {
-  client.write(startup);
-  for (const WireMessage& message : client.take())
-    if (message.tag == 'K') return cancel_request(as_bytes(message.body));
-  FAIL("no key");
-  return {};
-}
-
 // One who asks, and is still there.
 TestClient ask(SessionBench& bench, const std::string& request, CoreId core = 0) {
   TestClient asker(bench, core);
@@ -53,7 +38,7 @@ struct Busy {
   explicit Busy(SessionBench& bench, CoreId core = 0) : Busy(bench, core, bench.server) {}
   // Its connection is to this server.
   Busy(SessionBench& bench, CoreId core, ScriptedServer& at) : client(bench, core), request() {
-    request = log_in(client);
+    request = cancel_request(log_in(client).body);
     client.query("BEGIN");
     CHECK(client.take_tags() == "CZ");
     server = at.open_sessions().back();
@@ -257,7 +242,7 @@ TEST_CASE("a server without a process id, or with one that is the pooler's, is n
     SessionBench bench(in_session_mode(with_backends(1)));
     bench.server.next_process_id = process_id;
     TestClient client(bench);
-    const std::string request = log_in(client);
+    const std::string request = cancel_request(log_in(client).body);
     CHECK(process_id_in(request) == (1U << 22) + 1);
     ServerSession& server = bench.server.only();
     server.is_silent = true;
@@ -306,7 +291,7 @@ TEST_CASE("a query that waits behind a statement of the pooler's own is cancelle
   TestClient other(bench, 0, "me", {{"application_name", "other"}});
   other.query("a");
   TestClient client(bench);
-  const std::string request = log_in(client);
+  const std::string request = cancel_request(log_in(client).body);
   ServerSession& server = bench.server.only();
   server.is_silent = true;
   client.query("long");
@@ -331,13 +316,13 @@ TEST_CASE("a key counts in the length in which it was given, and only until its 
   std::string startup = startup_packet("me", "db");
   startup[7] = 2;  // Protocol 3.2.
   TestClient client(bench);
-  const std::string request = log_in(client, startup);
+  const std::string request = cancel_request(log_in(client, startup).body);
   REQUIRE(request.size() == 12 + 32);
   bench.server.only().is_silent = true;
   client.query("long");
-  const ByteSpan whole = as_bytes(request);
+  const std::string_view whole = request;
   for (const size_t size : {size_t{4}, size_t{31}}) {
-    TestClient asker = ask(bench, cancel_request(whole.subspan(8, 4 + size)));
+    TestClient asker = ask(bench, cancel_request(whole.substr(8, 4 + size)));
     CHECK(asker.is_closed());
   }
   CHECK(bench.server.cancels().empty());
@@ -367,7 +352,7 @@ TEST_CASE("a server is not asked about its state while a cancel request may hit 
   SessionBench bench(options);
   bench.server.holds_cancels = true;
   TestClient client(bench);
-  const std::string request = log_in(client);
+  const std::string request = cancel_request(log_in(client).body);
   ServerSession& server = bench.server.only();
   server.is_silent = true;
   client.query("SET work_mem='64'");

@@ -16,21 +16,6 @@ BenchOptions on_two_cores(uint32_t max_connections) {
   return options;
 }
 
-WireMessage log_in(TestClient& client) {
-  client.write(startup_packet("me", "db"));
-  for (const WireMessage& message : client.take())
-    if (message.tag == 'K') return message;
-  FAIL("no key");
-  return {};
-}
-
-std::string cancel_request(const WireMessage& key_data) {
-  MessageWriter writer;
-  write_cancel_request(writer, load_be32(as_bytes(key_data.body).data()),
-                       as_bytes(key_data.body).subspan(4));
-  return std::string(as_text(writer.bytes()));
-}
-
 TEST_CASE("one connection serves both cores, with its parameters, process and cancel key") {
   SessionBench bench(on_two_cores(1));
   TestClient here(bench, 0, "me", {{"application_name", "here"}});
@@ -50,7 +35,7 @@ TEST_CASE("one connection serves both cores, with its parameters, process and ca
   server.is_silent = true;
   there.query("long");
   TestClient asker(bench, 0);  // On the other core than its session.
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   CHECK(asker.is_closed());
   REQUIRE(bench.server.cancels().size() == 1);
   CHECK(bench.server.cancels()[0]->cancelled_process_id == server.process_id());
@@ -88,7 +73,7 @@ TEST_CASE("a wrong key for another core's session reaches nobody") {
   client.query("long");
   key.body[5] = static_cast<char>(key.body[5] ^ 1);
   TestClient asker(bench, 0);
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   CHECK(asker.is_closed());
   CHECK(bench.server.cancels().empty());
 }

@@ -19,22 +19,6 @@ uint32_t lent_count(SessionBench& bench) {
   return bench.core().io.lent_count(BufferGroup::client);
 }
 
-std::string cancel_request(const WireMessage& key_data) {
-  MessageWriter writer;
-  write_cancel_request(writer, load_be32(as_bytes(key_data.body).data()),
-                       as_bytes(key_data.body).subspan(4));
-  return std::string(as_text(writer.bytes()));
-}
-
-// Logs in and returns the BackendKeyData.
-WireMessage log_in(TestClient& client, std::string_view user = "me") {
-  client.write(startup_packet(user, "db"));
-  for (const WireMessage& message : client.take())
-    if (message.tag == 'K') return message;
-  FAIL("no key");
-  return {};
-}
-
 TEST_CASE("who waits longest is served first") {
   SessionBench bench(with_backends(1));
   TestClient holder(bench, 0, "me");
@@ -576,7 +560,7 @@ TEST_CASE("a cancel request with the right key reaches the client's server proce
   server.is_silent = true;
   client.query("x");
   TestClient asker(bench);
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   CHECK(asker.take_bytes().empty());
   CHECK(asker.is_closed());
   REQUIRE(bench.server.cancels().size() == 1);
@@ -593,7 +577,7 @@ TEST_CASE("a cancel request with a wrong key, or while nothing runs, reaches nob
   const WireMessage key = log_in(client);
   {
     TestClient asker(bench);
-    asker.write(cancel_request(key));  // Nothing runs.
+    asker.write(cancel_request(key.body));  // Nothing runs.
     CHECK(asker.is_closed());
   }
   bench.server.only().is_silent = true;
@@ -605,7 +589,7 @@ TEST_CASE("a cancel request with a wrong key, or while nothing runs, reaches nob
   wrong[3].body += "longer";
   for (const WireMessage& one : wrong) {
     TestClient asker(bench);
-    asker.write(cancel_request(one));
+    asker.write(cancel_request(one.body));
     CHECK(asker.take_bytes().empty());
     CHECK(asker.is_closed());
   }
@@ -624,7 +608,7 @@ TEST_CASE("the key of a client that has gone cancels nobody") {
   bench.server.only().is_silent = true;
   next.query("x");
   TestClient asker(bench);
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   CHECK(asker.is_closed());
   CHECK(bench.server.cancels().empty());
 }
@@ -639,7 +623,7 @@ TEST_CASE("a backend is not handed on while a cancel request for it is under way
   bench.server.holds_cancels = true;
   client.query("x");
   TestClient asker(bench);
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   other.query("mine");
   server.write(echo("x") + ready());
   server.is_silent = false;
@@ -664,7 +648,7 @@ TEST_CASE("a server that dies while a cancel request for it is under way is forg
   bench.server.holds_cancels = true;
   client.query("x");
   TestClient asker(bench);
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   server.reset();
   bench.settle();
   CHECK(client.take_tags() == "EZ");
@@ -728,7 +712,7 @@ TEST_CASE("a drain ends for waiters, for those who leave and for cancel requests
   waiter.query("y");
   bench.server.holds_cancels = true;
   TestClient asker(bench);
-  asker.write(cancel_request(key));
+  asker.write(cancel_request(key.body));
   bench.start_drain();
   CHECK(waiter.take_error() == "57P01");
   client.write(frame('X', {}));

@@ -225,10 +225,8 @@ struct Outcome {
 void ask_to_cancel(SessionBench& bench, SimRandom& random, const std::string& key,
                    std::vector<TestClient>& askers) {
   if (key.empty()) return;
-  MessageWriter writer;
-  write_cancel_request(writer, load_be32(as_bytes(key).data()), as_bytes(key).subspan(4));
   askers.emplace_back(bench, static_cast<CoreId>(random.below(bench.options.cores_count)));
-  askers.back().write_later(as_text(writer.bytes()));
+  askers.back().write_later(cancel_request(key));
 }
 
 BenchOptions options_for(uint64_t seed) {

@@ -104,10 +104,8 @@ TEST_CASE("a cancel request finds a client that has moved, from either core") {
   server.is_silent = true;
   client.query("long");
   for (const CoreId core : {home(), elsewhere()}) {
-    MessageWriter writer;
-    write_cancel_request(writer, load_be32(as_bytes(key).data()), as_bytes(key).subspan(4));
     TestClient asker(bench, core);
-    asker.write(as_text(writer.bytes()));
+    asker.write(cancel_request(key));
     CHECK(asker.is_closed());
   }
   REQUIRE(bench.server.cancels().size() == 2);

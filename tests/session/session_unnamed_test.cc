@@ -19,20 +19,6 @@ std::string describe_statement() {
   return frame('D', std::string("S\0", 2));
 }
 
-// The request that cancels what it does.
-std::string log_in(TestClient& client) {
-  client.write(startup_packet("me", "db"));
-  for (const WireMessage& message : client.take()) {
-    if (message.tag != 'K') continue;
-    const ByteSpan key = as_bytes(message.body);
-    MessageWriter writer;
-    write_cancel_request(writer, load_be32(key.data()), key.subspan(4));
-    return std::string(as_text(writer.bytes()));
-  }
-  FAIL("no key");
-  return {};
-}
-
 TEST_CASE("an unnamed statement is bound by later batches, on whatever backend") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0, "me");
@@ -217,7 +203,7 @@ TEST_CASE("what fails without a server drops the unnamed statement as a server w
     CAPTURE(one.request);
     SessionBench bench(with_backends(1));
     TestClient client(bench, 0);
-    const std::string cancel = log_in(client);
+    const std::string cancel = cancel_request(log_in(client).body);
     TestClient other(bench, 0, "me");
     client.write(parse_message("", "first") + sync_message());
     other.query("BEGIN");
@@ -234,7 +220,7 @@ TEST_CASE("what fails without a server drops the unnamed statement as a server w
 TEST_CASE("what fails without a server is not there, on the backend of the one before it either") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0);
-  const std::string cancel = log_in(client);
+  const std::string cancel = cancel_request(log_in(client).body);
   client.write(parse_message("", "first") + sync_message());
   ServerSession& server = bench.server.only();
   server.is_silent = true;

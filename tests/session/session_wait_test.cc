@@ -9,20 +9,6 @@ namespace {
 
 using namespace test;
 
-// Logs in and returns the cancel request for this client.
-std::string log_in(TestClient& client) {
-  client.write(startup_packet("me", "db"));
-  for (const WireMessage& message : client.take()) {
-    if (message.tag != 'K') continue;
-    MessageWriter writer;
-    const ByteSpan key = as_bytes(message.body);
-    write_cancel_request(writer, load_be32(key.data()), key.subspan(4));
-    return std::string(as_text(writer.bytes()));
-  }
-  FAIL("no key");
-  return {};
-}
-
 void send_cancel(SessionBench& bench, const std::string& request, CoreId core = 0) {
   TestClient asker(bench, core);
   asker.write(request);
@@ -57,7 +43,7 @@ TEST_CASE("a cancel request ends a wait at once, the connection lives on, no ser
     SessionBench bench(options);
     TestClient holder(bench, 0, "me");
     TestClient waiter(bench, core);
-    const std::string request = log_in(waiter);
+    const std::string request = cancel_request(log_in(waiter).body);
     holder.query("BEGIN");
     waiter.query("never");
     CHECK(bench.slice(core).waiters_count() == 1);
@@ -84,7 +70,7 @@ TEST_CASE("of a batch that is cancelled while it waits everything is skipped up 
   SessionBench bench(with_backends(1));
   TestClient holder(bench, 0, "me");
   TestClient waiter(bench);
-  const std::string request = log_in(waiter);
+  const std::string request = cancel_request(log_in(waiter).body);
   holder.query("BEGIN");
   waiter.write(batch_message("a") + flush_message());
   send_cancel(bench, request);
@@ -110,7 +96,7 @@ TEST_CASE("a cancel request ends one wait: what was sent behind it waits on its 
     SessionBench bench(with_backends(1));
     TestClient holder(bench, 0, "me");
     TestClient waiter(bench);
-    const std::string request = log_in(waiter);
+    const std::string request = cancel_request(log_in(waiter).body);
     holder.query("BEGIN");
     waiter.write(first + query_message("b") + query_message("c"));
     send_cancel(bench, request);
@@ -129,7 +115,7 @@ TEST_CASE("a query that is cancelled while it waits is ready when all of it has 
   SessionBench bench(with_backends(1));
   TestClient holder(bench, 0, "me");
   TestClient waiter(bench);
-  const std::string request = log_in(waiter);
+  const std::string request = cancel_request(log_in(waiter).body);
   holder.query("BEGIN");
   // More than is kept: reading was stopped, and goes on.
   const std::string query = query_message(std::string(100'000, 'q'));
@@ -152,7 +138,7 @@ TEST_CASE("a wrong key ends no wait, and neither the time-out nor the notice of 
   SessionBench bench(options);
   TestClient holder(bench, 0, "me");
   TestClient waiter(bench);
-  const std::string request = log_in(waiter);
+  const std::string request = cancel_request(log_in(waiter).body);
   std::string wrong = request;
   wrong.back() = static_cast<char>(wrong.back() ^ 1);
   holder.query("BEGIN");

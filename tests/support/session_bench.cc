@@ -1109,4 +1109,19 @@ void TestClient::reset() {
   close();
 }
 
+WireMessage log_in(TestClient& client, std::string_view startup) {
+  client.write(startup.empty() ? startup_packet("me", "db") : std::string(startup));
+  for (const WireMessage& message : client.take())
+    if (message.tag == 'K') return message;
+  FAIL("no BackendKeyData");
+  return {};
+}
+
+std::string cancel_request(std::string_view key_data) {
+  MessageWriter writer;
+  const ByteSpan bytes = as_bytes(key_data);
+  write_cancel_request(writer, load_be32(bytes.data()), bytes.subspan(4));
+  return std::string(as_text(writer.bytes()));
+}
+
 }  // namespace helios::test

@@ -497,4 +497,9 @@ class TestClient {
   std::string inbox_;
 };
 
+// Logs in, and returns the BackendKeyData.
+WireMessage log_in(TestClient& client, std::string_view startup = {});
+// The packet that cancels what the client of this BackendKeyData does. `key_data`: its body.
+[[nodiscard]] std::string cancel_request(std::string_view key_data);
+
 }  // namespace helios::test
