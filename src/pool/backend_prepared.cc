@@ -33,6 +33,7 @@ void Backend::note_statements(uint8_t tag, const Reply& reply) noexcept {
       statements_.settle(entry.key);
       slice_->accepted_statements.add(entry.key);
     }
+    if ((reply.marks & ledger_mark::leaves) != 0) statements_.on_left();
     if ((reply.marks & ledger_mark::renames) != 0 && lessee_ != nullptr) lessee_->on_name_settled();
     if ((reply.marks & ledger_mark::pins) != 0 && forwarding_)
       lessee_->on_statement(reply.tag, entry.key.low);
@@ -49,6 +50,7 @@ void Backend::note_statements(uint8_t tag, const Reply& reply) noexcept {
     } else if ((dropped.marks & ledger_mark::parses) != 0) {
       statements_.remove(dropped.key);
     }
+    if ((dropped.marks & ledger_mark::leaves) != 0) statements_.on_stayed();
     if ((dropped.marks & ledger_mark::renames) != 0) ++undone_count;
   }
   if (undone_count > 0 && lessee_ != nullptr) lessee_->on_names_undone(undone_count);

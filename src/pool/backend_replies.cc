@@ -1,6 +1,7 @@
 // Reading what a server sends: which bytes go to the lessee, which are the pooler's own, and when
 // the server is done.
 #include <array>
+#include <utility>
 
 #include "helios/base/assert.h"
 #include "helios/base/log.h"
@@ -349,7 +350,9 @@ void Backend::finish_parameter(ByteSpan body) noexcept {
   if (!parameter) return violate("a malformed ParameterStatus");
   parameters_ = pools_.parameters().with(parameters_, parameter->name, parameter->value);
   if (login_ != nullptr) note_reported(parameter->name, parameter->value);
-  if (forwarding_ || is_told_) lessee_->on_parameter(parameter->name, parameter->value);
+  const bool tells = std::exchange(is_told_, false);
+  if (lessee_ != nullptr && (forwarding_ || tells))
+    lessee_->on_parameter(parameter->name, parameter->value, tells);
 }
 
 [[gnu::hot]] void Backend::on_end_of_input() noexcept {

@@ -78,6 +78,25 @@ void BackendStatements::clear() noexcept {
   while (used_.pop_front() != nullptr) continue;
   entries_.clear();
   strays_.clear();
+  leaving_.clear();
+}
+
+bool BackendStatements::start_leaving(std::string_view name) {
+  const auto found = std::find(strays_.begin(), strays_.end(), name);
+  if (found == strays_.end()) return false;
+  leaving_.push_back(std::move(*found));
+  strays_.erase(found);
+  return true;
+}
+
+void BackendStatements::on_left() noexcept {
+  if (!leaving_.empty()) leaving_.erase(leaving_.begin());
+}
+
+void BackendStatements::on_stayed() {
+  if (leaving_.empty()) return;
+  strays_.push_back(std::move(leaving_.front()));
+  leaving_.erase(leaving_.begin());
 }
 
 bool BackendStatements::has_stray(std::string_view name) const noexcept {

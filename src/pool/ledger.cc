@@ -96,7 +96,7 @@ void Ledger::note_drop() noexcept {
   mark_newest('C', ledger_mark::unnamed, 0);
 }
 
-void Ledger::mark_newest(uint8_t tag, uint8_t mark, uint64_t key_low) noexcept {
+void Ledger::mark_newest(uint8_t tag, uint16_t mark, uint64_t key_low) noexcept {
   if (size_ == 0) return;
   LedgerEntry& newest = at(size_ - 1);
   if (newest.tag != tag || newest.marks != 0) return;
@@ -197,7 +197,7 @@ bool Ledger::has_only_own() const noexcept {
   return true;
 }
 
-bool Ledger::has_marked(uint8_t mark) const noexcept {
+bool Ledger::has_marked(uint16_t mark) const noexcept {
   for (size_t i = 0; i < size_; ++i)
     if ((at(i).marks & mark) != 0) return true;
   return false;

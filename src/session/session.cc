@@ -242,9 +242,14 @@ void Session::on_command_complete(std::string_view tag) noexcept {
   }
 }
 
-void Session::on_parameter(std::string_view name, std::string_view value) noexcept {
+void Session::on_error() noexcept {
+  session_state_.on_error();
+  // The unnamed statement may not be that which was sent last.
+  if (statements_ != nullptr) statements_->unnamed_commands.clear();
+}
+
+void Session::on_parameter(std::string_view name, std::string_view value, bool tells) noexcept {
   ParameterStore& store = sessions_.pools().parameters();
-  const bool tells = tells_parameters();
   const std::string_view own = tells ? value_behind_reset(name, value) : value;
   ParameterSetRef changed = store.with(parameters_, name, own);
   if (tells && (changed != parameters_ || !is_followed_parameter(name))) {

@@ -108,8 +108,8 @@ bool may_end_block(uint8_t first) {
         // What may end the session, or needs a message of ours in front of it, comes after
         // everything before it was sent.
         const uint8_t tag = reader_.header().tag;
-        if (run != nullptr &&
-            (tag == frontend_tag::terminate || !is_client_tag(tag) || may_lack_unnamed(tag)))
+        if (run != nullptr && (tag == frontend_tag::terminate || !is_client_tag(tag) ||
+                               may_lack_unnamed(tag) || has_unnamed_commands()))
           flush(start);
       }
       const Look message = must_look(reader_.header().tag) ? look(rest) : Look::plain;
@@ -202,13 +202,12 @@ bool Session::begin_message(ByteSpan seen) noexcept {
     held_ = true;
     return false;
   }
-  const bool has_commands = statements_ != nullptr && !statements_->unnamed_commands.empty();
-  if (has_commands && !use_unnamed_commands(tag, seen)) [[unlikely]] {
+  if (has_unnamed_commands() && !use_unnamed_commands(tag, seen)) [[unlikely]] {
     held_ = true;
     return false;
   }
   if (may_lack) provide_unnamed();
-  announce(tag);
+  announce(tag, is_deallocating(seen));
   return true;
 }
 
@@ -244,9 +243,9 @@ bool Session::begin_message(ByteSpan seen) noexcept {
 }
 
 // A message begins to go to the server as it is.
-[[gnu::hot]] void Session::announce(uint8_t tag) noexcept {
+[[gnu::hot]] void Session::announce(uint8_t tag, bool deallocates) noexcept {
   const uint8_t status = backend_->transaction_status();
-  if (tag == frontend_tag::execute && is_deallocating()) [[unlikely]] {
+  if (tag == frontend_tag::execute && deallocates) [[unlikely]] {
     announce_deallocate();
   } else {
     backend_->on_request(tag);

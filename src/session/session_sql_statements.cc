@@ -8,6 +8,7 @@
 // client has not any more: of a query its tags say so, of extended messages the answer to the
 // Execute.
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "helios/base/assert.h"
@@ -34,7 +35,8 @@ std::string_view text_of(uint8_t tag, ByteSpan body) noexcept {
 
 bool deallocate(const NamedCommands& commands) noexcept {
   return std::any_of(commands.begin(), commands.end(), [](const NamedCommand& command) {
-    return command.kind == NamedCommand::Kind::deallocate;
+    return command.kind == NamedCommand::Kind::deallocate ||
+           command.kind == NamedCommand::Kind::deallocate_all;
   });
 }
 
@@ -74,6 +76,7 @@ Session::Begun Session::begin_commands(ByteSpan body) noexcept {
   NamedCommands commands = read_named_commands(text_of(reader_.header().tag, body));
   if (must_settle(commands)) return Begun::held;
   SessionStatements& own = *statements_;
+  if (!is_query && commands.size() > 1) commands.clear();  // The server refuses them.
   const bool deallocates = deallocate(commands);
   // So that the next tags of DEALLOCATE are those of this query.
   if (is_query && deallocates && backend_->ledger().ready_due_count() > 0) return Begun::held;
@@ -92,9 +95,28 @@ Session::Begun Session::begin_commands(ByteSpan body) noexcept {
   return Begun::as_it_is;
 }
 
+// A stand-in that is alone has a Sync of its own, so what follows it is of the next batch.
 bool Session::must_settle(const NamedCommands& commands) noexcept {
-  return std::any_of(commands.begin(), commands.end(),
-                     [this](const NamedCommand& command) { return must_settle(command.name); });
+  if (commands.empty()) return false;
+  const uint64_t batch = backend_->ledger().batch() + (backend_->is_between_batches() ? 1 : 0);
+  const ClientStatements& names = own_statements().names;
+  const auto is_unsettled = [&](const NamedCommand& command) {
+    return names.is_unsettled_before(command.name, batch);
+  };
+  return awaits_forgetting() || std::any_of(commands.begin(), commands.end(), is_unsettled);
+}
+
+// The statement of this name does this from now on.
+void Session::note_commands(std::string_view name, NamedCommands commands) noexcept {
+  auto& noted = own_statements().named_commands;
+  const auto found = noted.find(name);
+  if (found != noted.end()) noted.erase(found);
+  if (commands.empty()) return;
+  // As a rule those are meant that have ended otherwise.
+  if (noted.size() == SessionStatements::named_commands_max)
+    std::erase_if(noted, [this](const auto& one) { return !may_be_own_name(one.first); });
+  if (noted.size() == SessionStatements::named_commands_max) noted.clear();
+  noted.emplace(name, std::move(commands));
 }
 
 // A Parse of a statement with a name that executes others. It pins: what EXECUTE returns is fixed
@@ -102,17 +124,17 @@ bool Session::must_settle(const NamedCommands& commands) noexcept {
 Session::Begun Session::begin_executing(std::string_view name, NamedCommands commands) noexcept {
   if (must_settle(commands)) return Begun::held;
   stand_in(commands);
-  statements_->named_commands.insert_or_assign(std::string(name), std::move(commands));
+  note_commands(name, std::move(commands));
   return begin_pinned(name);
 }
 
 // Bind or Describe of a statement that pins, or may do so.
-Session::Begun Session::begin_own(std::string_view name) noexcept {
+Session::Begun Session::begin_own(const StatementHead& head, std::string_view name) noexcept {
   const auto found = statements_->named_commands.find(name);
   const NamedCommands commands =
       found == statements_->named_commands.end() ? NamedCommands() : found->second;
   if (must_settle(commands)) return Begun::held;
-  use_commands(commands);
+  use_commands(commands, head.portal);
   return Begun::as_it_is;
 }
 
@@ -124,14 +146,21 @@ Session::Begun Session::begin_own(std::string_view name) noexcept {
   return find_named_commands(statement.text());
 }
 
-// A Bind or Describe of a statement with these is about to be sent. Requires: must_settle(commands)
-// is false.
-void Session::use_commands(const NamedCommands& commands) noexcept {
+// A Bind (to `portal`) or Describe of a statement with these is about to be sent. Requires:
+// must_settle(commands) is false.
+void Session::use_commands(const NamedCommands& commands, std::string_view portal) noexcept {
+  SessionStatements& own = *statements_;
   const bool is_bind = reader_.header().tag == frontend_tag::bind;
-  if (is_bind) statements_->deallocating.clear();
+  if (is_bind && own.deallocating_portal == portal) own.deallocating.clear();
   if (commands.empty()) return;
   stand_in(commands);
-  if (is_bind) expect_deallocate(commands);
+  if (is_bind) expect_deallocate(commands, portal);
+}
+
+// A Bind or Describe of the unnamed statement, or a Bind to a portal, may mean more than it says.
+bool Session::has_unnamed_commands() const noexcept {
+  return statements_ != nullptr &&
+         (!statements_->unnamed_commands.empty() || !statements_->deallocating.empty());
 }
 
 // A message that may use the unnamed statement is about to be sent. `seen`: what has come of its
@@ -140,31 +169,38 @@ bool Session::use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept {
   if (tag != frontend_tag::bind && tag != frontend_tag::describe) return true;
   SessionStatements& own = *statements_;
   const Ledger& ledger = backend_->ledger();
+  const StatementHead head = read_statement_head(tag, seen);
   const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
   if (is_of_portal || ledger.is_skipping_to_sync()) return true;
   if (must_settle(own.unnamed_commands)) return false;
-  if (own.commands_batch == ledger.batch()) {
-    own.deallocating.clear();
-    if (tag == frontend_tag::bind) expect_deallocate(own.unnamed_commands);
-  } else {
-    use_commands(own.unnamed_commands);
+  if (own.commands_batch != ledger.batch() || tag == frontend_tag::describe) {
+    use_commands(own.unnamed_commands, head.portal);
     own.commands_batch = ledger.batch();
+  } else {
+    if (own.deallocating_portal == head.portal) own.deallocating.clear();
+    expect_deallocate(own.unnamed_commands, head.portal);
   }
   return true;
 }
 
-// The portal that is being bound executes these.
-void Session::expect_deallocate(const NamedCommands& commands) noexcept {
-  if (!deallocate(commands)) return;
-  if (find_statement(commands.front().name) == nullptr) return;
+// This portal, which is being bound, executes these.
+void Session::expect_deallocate(const NamedCommands& commands, std::string_view portal) noexcept {
+  if (!deallocate(commands) || find_statement(commands.front().name) == nullptr) return;
   statements_->deallocating = commands.front().name;
+  statements_->deallocating_portal = portal;
   statements_->deallocating_batch = backend_->ledger().batch();
 }
 
-// An Execute is about to be sent: does the client lose a statement by it?
-bool Session::is_deallocating() const noexcept {
-  return statements_ != nullptr && !statements_->deallocating.empty() &&
-         statements_->deallocating_batch == backend_->ledger().batch() &&
+// An Execute with this body, as far as it is here, is about to be sent: does the client lose a
+// statement by it?
+bool Session::is_deallocating(ByteSpan execute) const noexcept {
+  if (statements_ == nullptr || statements_->deallocating.empty()) [[likely]]
+    return false;
+  const size_t end = as_text(execute).find('\0');
+  // (What is not whole yet is taken for it.)
+  const bool is_it = end == std::string_view::npos ||
+                     as_text(execute).substr(0, end) == statements_->deallocating_portal;
+  return is_it && statements_->deallocating_batch == backend_->ledger().batch() &&
          !backend_->ledger().is_skipping_to_sync();
 }
 
@@ -178,7 +214,7 @@ void Session::announce_deallocate() noexcept {
 void Session::on_deallocated() noexcept {
   if (statements_->deallocated.empty()) return;
   const std::string name = std::move(statements_->deallocated.front());
-  statements_->deallocated.pop_front();
+  statements_->deallocated.erase(statements_->deallocated.begin());
   statements_->names.forget_settled(name);
   std::erase(backend_->statements().strays(), name);
 }
@@ -187,19 +223,21 @@ void Session::on_deallocated() noexcept {
 
 void Session::stand_in(const NamedCommands& commands) noexcept {
   make_room(0);  // Earlier ones go.
-  for (auto command = commands.begin(); command != commands.end(); ++command) {
-    const auto is_same = [&](const NamedCommand& other) { return other.name == command->name; };
-    if (std::any_of(commands.begin(), command, is_same)) continue;
-    const Statement* statement = find_statement(command->name);
-    if (statement == nullptr) {
-      if (command->kind == NamedCommand::Kind::prepare) forget_stray(command->name);
-      continue;
+  std::set<std::string_view> executed;
+  for (const NamedCommand& command : commands)
+    if (command.kind == NamedCommand::Kind::execute) executed.insert(command.name);
+  std::set<std::string_view> done;
+  bool has_dropped_all = false;
+  for (const NamedCommand& command : commands) {
+    has_dropped_all = has_dropped_all || command.kind == NamedCommand::Kind::deallocate_all;
+    if (!done.insert(command.name).second) continue;
+    const Statement* statement = has_dropped_all ? nullptr : find_statement(command.name);
+    if (statement != nullptr) {
+      const bool needs_text = executed.contains(command.name);
+      send_stand_in(command.name, needs_text ? statement->content() : ByteSpan(empty_content));
+    } else if (command.kind == NamedCommand::Kind::prepare) {
+      forget_stray(command.name);
     }
-    const auto needs = [&](const NamedCommand& other) {
-      return is_same(other) && other.kind == NamedCommand::Kind::execute;
-    };
-    const bool needs_text = std::any_of(command, commands.end(), needs);
-    send_stand_in(command->name, needs_text ? statement->content() : ByteSpan(empty_content));
   }
 }
 
@@ -264,8 +302,7 @@ void Session::start_stray(std::string_view name) noexcept {
 
 // The client prepares a statement of its own under this name.
 void Session::forget_stray(std::string_view name) noexcept {
-  std::vector<std::string>& strays = backend_->statements().strays();
-  if (std::erase(strays, name) > 0) send_close(name);
+  if (backend_->statements().start_leaving(name)) send_close(name, ledger_mark::leaves);
 }
 
 // --- What the server forgets ---

@@ -69,7 +69,7 @@ void Session::collect(ByteSpan& rest) noexcept {
 
 // Keeps no memory that only a large message needed.
 void Session::drop_collected() noexcept {
-  if (statements_ != nullptr) statements_->collected = {};
+  if (statements_ != nullptr) std::vector<uint8_t>().swap(statements_->collected);
 }
 
 // A header is complete: does the message name a statement, and is enough of it here to begin it? If
@@ -240,6 +240,7 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
   }
   if (is_own_name(name)) return begin_pinned(name);
   NamedCommands commands = find_named_commands(as_text(content));
+  if (commands.size() > 1) commands.clear();  // Several: the server refuses them.
   if (executes(commands)) return begin_executing(name, std::move(commands));
   const StatementRef statement = hold_statement(name, content);
   if (statement.is_null()) return begin_pinned(name);
@@ -251,7 +252,7 @@ Session::Begun Session::begin_parse(std::string_view name, ByteSpan content,
     return begin_pinned(name);
   if (reads_text(frontend_tag::parse)) note_parsed(name, statement->text());
   if (state_ != State::leased) return Begun::dropped;  // It was refused.
-  if (!commands.empty()) statements_->named_commands.insert_or_assign(std::string(name), commands);
+  note_commands(name, std::move(commands));
   if (session_state_.may_have_unknown_names()) make_sure_free(name, *statement);
   PoolCounters& counters = pool_->slice.counters;
   ++counters.client_parses;
@@ -279,6 +280,7 @@ Session::Begun Session::begin_pinned(std::string_view name) noexcept {
 }
 
 Session::Begun Session::begin_close(std::string_view name) noexcept {
+  note_commands(name, {});
   const bool is_known = find_statement(name) != nullptr;
   if (!is_known && may_be_own_name(name)) {
     SqlEffects effects;
@@ -286,7 +288,7 @@ Session::Begun Session::begin_close(std::string_view name) noexcept {
     session_state_.add(effects);
     return Begun::as_it_is;
   }
-  uint8_t marks = 0;
+  uint16_t marks = 0;
   if (is_known) {
     if (backend_->statements().has_stray(name)) send_close(name);
     statements_->names.remove(name, backend_->ledger().batch());
@@ -301,7 +303,7 @@ Session::Begun Session::begin_close(std::string_view name) noexcept {
 Session::Begun Session::begin_use(const StatementHead& head, std::string_view name) noexcept {
   const Statement* statement = find_statement(name);
   if (statement == nullptr) {
-    if (may_be_own_name(name)) return begin_own(name);
+    if (may_be_own_name(name)) return begin_own(head, name);
     send_unknown(head);
     return Begun::sent;
   }
@@ -327,7 +329,7 @@ Session::Begun Session::begin_use(const StatementHead& head, std::string_view na
   } else {
     send_parse(*statement, LedgerAction::inject, 0);
   }
-  use_commands(commands);
+  use_commands(commands, head.portal);
   foresee(statement->text());
   if (reader_.header().tag == frontend_tag::bind && reads_text(frontend_tag::bind))
     note_bound(name);
@@ -395,10 +397,10 @@ StatementRef Session::hold_statement(std::string_view name, ByteSpan content) no
 
 // --- What is sent ---
 
-void Session::send_close(std::string_view name) noexcept {
+void Session::send_close(std::string_view name, uint16_t marks) noexcept {
   MessageWriter& writer = sessions_.pools().writer();
   write_close_statement(writer, name);
-  backend_->on_request({{}, frontend_tag::close, LedgerAction::inject, 0});
+  backend_->on_request({{}, frontend_tag::close, LedgerAction::inject, marks});
   backend_->send(writer.bytes());
 }
 
@@ -419,7 +421,7 @@ void Session::send_close(std::string_view name) noexcept {
   }
 }
 
-void Session::send_parse(const Statement& statement, LedgerAction action, uint8_t marks) noexcept {
+void Session::send_parse(const Statement& statement, LedgerAction action, uint16_t marks) noexcept {
   BackendStatements& there = backend_->statements();
   marks |= ledger_mark::parses;
   if (there.state_of(statement.key()) == Presence::absent) {

@@ -19,18 +19,28 @@ namespace helios {
 void UnnamedStatement::keep(ByteSpan text, const Ledger& ledger, size_t size_max) {
   // Those before the last one that the server has come to are replaced.
   const uint32_t done = ledger.unnamed_change_done();
-  while (!next.empty() && next.front().first < done) next.pop_front();
-  size_t size = text.size();
-  for (const auto& [change, kept] : next) size += kept.size();
-  for (; !next.empty() && size > size_max; next.pop_front()) size -= next.front().second.size();
+  size_t gone_count = 0;
+  for (const auto& [change, kept] : next) {
+    if (change >= done && next_size + text.size() <= size_max) break;
+    next_size -= kept.size();
+    ++gone_count;
+  }
+  next.erase(next.begin(), next.begin() + static_cast<ptrdiff_t>(gone_count));
+  if (next.size() == next_max) return forget_next();
   next.emplace_back(ledger.unnamed_changes_sent(), std::vector<uint8_t>(text.begin(), text.end()));
+  next_size += text.size();
+}
+
+void UnnamedStatement::forget_next() noexcept {
+  next.clear();
+  next_size = 0;
 }
 
 void UnnamedStatement::start_lease(Backend& backend) noexcept {
   if (lease != 0 && lease == backend.last_lease()) backend.ledger().reclaim_unnamed();
   lease = backend.lease();
   settled_count = 0;
-  next = {};
+  forget_next();
 }
 
 void UnnamedStatement::settle(const Ledger& ledger) noexcept {
@@ -38,17 +48,18 @@ void UnnamedStatement::settle(const Ledger& ledger) noexcept {
   if (sent == settled_count) return;
   const uint32_t done = ledger.unnamed_change_done();
   // What the server has skipped behind an error changes nothing.
-  if (done > settled_count) content = {};
+  if (done > settled_count) std::vector<uint8_t>().swap(content);
   for (auto& [change, text] : next)
     if (change == done && ledger.has_made_unnamed()) content = std::move(text);
-  next = {};
+  forget_next();
   settled_count = sent;
 }
 
 // What is not answered may have been executed.
 void UnnamedStatement::lose(const Ledger& ledger) noexcept {
   settle(ledger);
-  if (ledger.unnamed_change_done() < ledger.unnamed_changes_sent()) content = {};
+  if (ledger.unnamed_change_done() < ledger.unnamed_changes_sent())
+    std::vector<uint8_t>().swap(content);
 }
 
 // A Parse with this body has been announced, `rest` has come behind it.
@@ -67,7 +78,7 @@ void Session::drop_unnamed(uint8_t tag, ByteSpan seen) noexcept {
   if (statements_ == nullptr) return;
   const bool is_parse = tag == frontend_tag::parse && (seen.empty() || seen.front() == 0);
   if (!is_parse && tag != frontend_tag::query) return;
-  statements_->unnamed.content = {};
+  std::vector<uint8_t>().swap(statements_->unnamed.content);
   // Nor is what its last backend has its own any more.
   statements_->unnamed.lease = 0;
 }

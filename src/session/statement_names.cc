@@ -111,36 +111,68 @@ bool executes(const NamedCommands& commands) noexcept {
   });
 }
 
-NamedCommands read_named_commands(std::string_view text) {
-  NamedCommands commands;
-  SqlScanner scanner(text);
-  const auto add = [&](NamedCommand::Kind kind, const SqlToken& token) {
-    std::string name = token.is_any_name() ? name_of(token) : std::string();
-    if (name.size() > name_size_known) name.clear();
-    commands.push_back({kind, std::move(name)});
-  };
-  bool is_first = true;  // Of a statement.
-  for (SqlToken token = scanner.next();
-       token.kind != SqlTokenKind::end && token.kind != SqlTokenKind::unsure;) {
-    if (token.is_word("execute")) {
-      token = scanner.next();
-      add(NamedCommand::Kind::execute, token);
-    } else if (is_first && token.is_word("prepare")) {
-      token = scanner.next();
-      add(NamedCommand::Kind::prepare, token);
-    } else if (is_first && token.is_word("deallocate")) {
-      token = scanner.next();
-      if (token.is_word("prepare")) {
-        // A word of the command, or the name.
-        SqlScanner behind = scanner;
-        if (behind.next().is_any_name()) token = scanner.next();
-      }
-      if (!token.is_word("all")) add(NamedCommand::Kind::deallocate, token);
+namespace {
+
+// Reads the commands of a text, one statement after the other.
+class CommandReader {
+ public:
+  explicit CommandReader(std::string_view text) : scanner_(text), token_(scanner_.next()) {}
+
+  NamedCommands read() {
+    while (is_inside()) {
+      read_statement();
+      while (is_inside() && !token_.is_symbol(';')) advance();
+      while (token_.is_symbol(';')) advance();
     }
-    is_first = token.is_symbol(';');
-    token = scanner.next();
+    return std::move(commands_);
   }
-  return commands;
+
+ private:
+  using Kind = NamedCommand::Kind;
+
+  [[nodiscard]] bool is_inside() const noexcept {
+    return token_.kind != SqlTokenKind::end && token_.kind != SqlTokenKind::unsure;
+  }
+  void advance() { token_ = scanner_.next(); }
+  void read_statement() {
+    if (token_.is_word("execute")) return read_name(Kind::execute);
+    if (token_.is_word("prepare")) return read_name(Kind::prepare);
+    if (token_.is_word("deallocate")) return read_deallocate();
+    const bool creates = token_.is_word("create");
+    if (!creates && !token_.is_word("explain")) return;
+    // CREATE TABLE x AS EXECUTE; there are triggers that EXECUTE FUNCTION.
+    bool may_execute = !creates;
+    while (is_inside() && !token_.is_symbol(';')) {
+      if (may_execute && token_.is_word("execute")) return read_name(Kind::execute);
+      may_execute = !creates || token_.is_word("as");
+      advance();
+    }
+  }
+  void read_deallocate() {
+    SqlScanner behind = scanner_;
+    // A word of the command, or the name.
+    if (behind.next().is_word("prepare") && behind.next().is_any_name()) advance();
+    SqlScanner name = scanner_;
+    if (!name.next().is_word("all")) return read_name(Kind::deallocate);
+    advance();
+    commands_.push_back({Kind::deallocate_all, {}});
+  }
+  void read_name(Kind kind) {
+    advance();
+    std::string name = token_.is_any_name() ? name_of(token_) : std::string();
+    if (name.size() > name_size_known) name.clear();
+    commands_.push_back({kind, std::move(name)});
+  }
+
+  SqlScanner scanner_;
+  SqlToken token_;
+  NamedCommands commands_;
+};
+
+}  // namespace
+
+NamedCommands read_named_commands(std::string_view text) {
+  return CommandReader(text).read();
 }
 
 bool may_have_commands(std::string_view text) noexcept {

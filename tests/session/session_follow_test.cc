@@ -385,6 +385,44 @@ TEST_CASE("RESET leads to what the client has started with, and it is told so") 
   }
 }
 
+TEST_CASE("a client that goes within the ParameterStatus of its RESET disturbs nobody") {
+  for (const bool by_reset : {false, true}) {
+    SessionBench bench(staying(1, Stay::none));
+    TestClient one(bench, 0, "me", {{"application_name", "mine"}});
+    TestClient other(bench, 0, "me");
+    ServerSession& server = bench.server.only();
+    one.query("SET application_name='x'");
+    server.is_silent = true;
+    one.query("RESET application_name");
+    const std::string status = frame('S', std::string("application_name\0\0", 18));
+    server.write(status.substr(0, 12));
+    bench.settle();
+    by_reset ? one.reset() : one.close();
+    server.is_silent = false;
+    server.write(status.substr(12) + complete("RESET") + ready());
+    bench.settle();
+    other.query("WHO other");
+    CHECK(other.take_tags().ends_with("TDCZ"));
+  }
+}
+
+TEST_CASE("a ParameterStatus that has begun before a RESET is not broken by it") {
+  SessionBench bench(staying(1, Stay::none));
+  TestClient one(bench, 0, "me", {{"application_name", "mine"}});
+  one.query("SELECT 1");
+  (void)one.take();
+  ServerSession& server = bench.server.only();
+  server.is_silent = true;
+  one.query("SET application_name='x'");
+  const std::string status = frame('S', std::string("application_name\0x\0", 19));
+  server.write(status.substr(0, 12));
+  bench.settle();
+  one.query("RESET application_name");
+  server.write(status.substr(12) + complete("SET") + ready());
+  bench.settle();
+  CHECK(one.take_bytes().starts_with(status));
+}
+
 TEST_CASE("what is pipelined behind a RESET finds what the client has started with") {
   for (const std::string reset : {"RESET application_name", "RESET ALL", "DISCARD ALL"}) {
     for (const Stay stay : {Stay::none, Stay::pinned, Stay::session}) {

@@ -220,19 +220,22 @@ TEST_CASE("a text names statements wherever EXECUTE stands, others where a state
   const auto read = [](std::string_view text) {
     std::string found;
     for (const NamedCommand& command : read_named_commands(text)) {
-      const char* const kinds = "dep";
+      const char* const kinds = "depa";
       found += kinds[static_cast<int>(command.kind)];
       found += ':' + command.name + ' ';
     }
     CHECK(may_have_commands(text) >= !found.empty());
     return found;
   };
-  static_assert(static_cast<int>(Kind::prepare) == 2);
+  static_assert(static_cast<int>(Kind::deallocate_all) == 3);
   CHECK(read("EXECUTE a") == "e:a ");
   CHECK(read("explain (costs off) eXecute \"A b\" (1)") == "e:A b ");
   CHECK(read("create table t as execute b; /* x */ Deallocate prepare C;deallocate prepare") ==
         "e:b d:c d:prepare ");
-  CHECK(read("begin; prepare p as select 1; execute p; deallocate all") == "p:p e:p ");
+  CHECK(read("begin; prepare p as select 1; execute p; deallocate all") == "p:p e:p a: ");
+  CHECK(read("Deallocate all; prepare a as select 1") == "a: p:a ");
+  CHECK(read("deallocate prepare all") == "a: ");
+  CHECK(read("deallocate prepare \"all\"") == "d:all ");
   for (const char* const text : {"", ";", "select 1;", "select 'EXECUTE a'", "-- execute a",
                                  "select deallocate, prepare", "select $$; deallocate a $$ ; "})
     CHECK(read(text).empty());
@@ -304,6 +307,83 @@ TEST_CASE("DEALLOCATE by messages counts for what comes behind it") {
     CHECK(scene.one.take_tags() == "2DCZ");
   }
   CHECK(is_idle(scene.bench));
+}
+
+TEST_CASE("an Execute of another portal deallocates nothing") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  (void)scene.one.take();
+  const auto portal = [](std::string_view name) { return bind_message(name, ""); };
+  for (const std::string& batch :
+       {parse_message("", "DEALLOCATE s") + portal("") + parse_message("", "select 1") +
+            portal("") + execute_message(),
+        parse_message("", "select 1") + portal("p") + parse_message("", "DEALLOCATE s") +
+            portal("q") + frame('E', std::string("p\0\0\0\0\0", 6))}) {
+    scene.one.write(batch + sync_message());
+    (void)scene.one.take();
+    scene.one.write(bind_message("", "s") + execute_message() + sync_message());
+    CHECK(scene.one.take_tags() == "2DCZ");
+  }
+}
+
+TEST_CASE("a stand-in comes behind what was sent before it") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message() + parse_message("", "EXECUTE s") +
+                  sync_message());
+  CHECK(scene.one.take_tags() == "1Z1Z");
+  const std::string use = bind_message("", "") + execute_message() + sync_message();
+  scene.one.query("BEGIN");
+  scene.one.write(parse_message("", "EXECUTE s") + sync_message());
+  CHECK(scene.one.take_tags() == "CZ1Z");
+  scene.one.write(use + use + use);
+  CHECK(scene.one.take_tags() == "2DCZ2DCZ2DCZ");
+}
+
+TEST_CASE("what PREPARE makes behind DEALLOCATE ALL in one text is the client's own") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  CHECK(ask(scene.one, "EXECUTE s") == "select x");
+  CHECK(ask(scene.one, "DEALLOCATE ALL;PREPARE s AS select y") == "CCZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "select y");
+  scene.one.write(parse_message("t", "select z") + sync_message());
+  CHECK(ask(scene.one, "EXECUTE s") == "select y");
+}
+
+TEST_CASE("a stand-in that a failed batch leaves is closed all the same") {
+  Scene scene;
+  scene.one.write(parse_message("s", "select x") + sync_message());
+  scene.one.write(parse_message("", "EXECUTE s") + bind_message("", "nothing") +
+                  close_message("s") + parse_message("", "PREPARE s AS select y") + sync_message());
+  (void)scene.one.take();
+  CHECK(ask(scene.two, "PREPARE s AS select z") == "CZ");
+  CHECK(ask(scene.two, "EXECUTE s") == "select z");
+}
+
+TEST_CASE("a name that has just been parsed is deallocated in the same bytes") {
+  // The lease begins with a statement of the pooler's own, and the server has the text already.
+  Scene scene;
+  scene.one.query("SET work_mem='64'");
+  scene.one.write(parse_message("d", "DEALLOCATE s") + parse_message("s", "SET x='1'") +
+                  sync_message() + close_message("s") + sync_message());
+  scene.two.query("SET work_mem='32'");
+  (void)scene.one.take();
+  scene.one.write(parse_message("s", "SET x='1'") + bind_message("", "d") + execute_message() +
+                  sync_message());
+  CHECK(scene.one.take_tags() == "12CZ");
+  CHECK(ask(scene.one, "EXECUTE s") == "26000");
+}
+
+TEST_CASE("names of statements that deallocate take no memory for ever") {
+  Scene scene;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = "d" + std::to_string(i);
+    scene.one.write(parse_message(name, "DEALLOCATE s") + sync_message() + close_message(name) +
+                    sync_message());
+    CHECK(scene.one.take_tags() == "1Z3Z");
+  }
+  for (int i = 0; i < 1000; ++i)
+    scene.one.write(parse_message("e" + std::to_string(i), "DEALLOCATE s") + sync_message());
+  CHECK(scene.one.take_tags().size() == 2000);
 }
 
 TEST_CASE("a Parse in the transaction of a PREPARE finds the name taken") {

@@ -66,6 +66,12 @@ class BackendStatements {
   // Names of no use that are left on the server, to be closed when there is an opportunity.
   [[nodiscard]] std::vector<std::string>& strays() noexcept { return strays_; }
   [[nodiscard]] bool has_stray(std::string_view name) const noexcept;
+  // A Close of this one is sent, with ledger_mark::leaves: it is none any more, unless the server
+  // skips that. False: it is none.
+  bool start_leaving(std::string_view name);
+  // The oldest of these has gone, or has not.
+  void on_left() noexcept;
+  void on_stayed();
 
   // Those that are not pending, the longest unused first; doubtful or not.
   using List = std::vector<std::pair<StatementKey, bool>>;
@@ -88,6 +94,7 @@ class BackendStatements {
   std::unordered_map<StatementKey, Entry, Hash> entries_;
   IntrusiveList<Entry, UsedStatementTag> used_;  // Front: unused for longest.
   std::vector<std::string> strays_;
+  std::vector<std::string> leaving_;  // The oldest first. Few.
 };
 
 }  // namespace helios

@@ -31,17 +31,18 @@ enum class LedgerAction : uint8_t { forward, skip, inject, fake };
 
 // What an entry has to do with prepared statements.
 namespace ledger_mark {
-inline constexpr uint8_t pins = 1;       // Parse or Close of a statement that does not follow its
-                                         // client: key.low is the hash of its name.
-inline constexpr uint8_t parses = 2;     // Parse of the statement `key`.
-inline constexpr uint8_t replaces = 4;   // The same behind a Close of it.
-inline constexpr uint8_t uses = 8;       // Bind or Describe of the statement `key`.
-inline constexpr uint8_t renames = 16;   // The client's names change with it.
-inline constexpr uint8_t taken = 32;     // Parse of a name that is taken: it fails.
-inline constexpr uint8_t prepares = 64;  // Of the pooler's own, and may fail: PREPARE in SQL (the
-                                         // key stands for its name), or Parse in its place.
-inline constexpr uint8_t unnamed = 128;  // Close of the unnamed statement by the client, or Parse
-                                         // of it once more by the pooler.
+inline constexpr uint16_t pins = 1;       // Parse or Close of a statement that does not follow its
+                                          // client: key.low is the hash of its name.
+inline constexpr uint16_t parses = 2;     // Parse of the statement `key`.
+inline constexpr uint16_t replaces = 4;   // The same behind a Close of it.
+inline constexpr uint16_t uses = 8;       // Bind or Describe of the statement `key`.
+inline constexpr uint16_t renames = 16;   // The client's names change with it.
+inline constexpr uint16_t taken = 32;     // Parse of a name that is taken: it fails.
+inline constexpr uint16_t prepares = 64;  // Of the pooler's own, and may fail: PREPARE in SQL (the
+                                          // key stands for its name), or Parse in its place.
+inline constexpr uint16_t unnamed = 128;  // Close of the unnamed statement by the client, or Parse
+                                          // of it once more by the pooler.
+inline constexpr uint16_t leaves = 256;   // Close of the oldest of BackendStatements' leaving ones.
 }  // namespace ledger_mark
 
 struct LedgerEntry {
@@ -49,7 +50,7 @@ struct LedgerEntry {
   uint8_t tag = 0;  // The frontend message: Q F S P B D E C, or c f (the end of a COPY, which has
                     // no reply of its own).
   LedgerAction action = LedgerAction::forward;
-  uint8_t marks = 0;  // ledger_mark.
+  uint16_t marks = 0;  // ledger_mark.
 };
 
 // What a reply means.
@@ -60,8 +61,8 @@ enum class ReplyVerdict : uint8_t {
 };
 
 struct Reply {
-  uint8_t tag = 0;    // Of the entry it belongs to, as are `marks`.
-  uint8_t marks = 0;  // With any, the entry is Ledger::marked().
+  uint8_t tag = 0;     // Of the entry it belongs to, as are `marks`.
+  uint16_t marks = 0;  // With any, the entry is Ledger::marked().
   ReplyVerdict verdict = ReplyVerdict::forward;
   bool completed = false;  // The entry was completed with success by this reply.
 };
@@ -111,7 +112,7 @@ class Ledger {
   // The server owes nothing that a client has asked it for. Walks over what is owed.
   [[nodiscard]] bool has_only_own() const noexcept;
   // An entry with this mark is among those that are owed. Walks over them.
-  [[nodiscard]] bool has_marked(uint8_t mark) const noexcept;
+  [[nodiscard]] bool has_marked(uint16_t mark) const noexcept;
   // Number of the batch that the next message will be in: they end with Sync.
   [[nodiscard]] uint64_t batch() const noexcept { return batch_; }
 
@@ -190,7 +191,7 @@ class Ledger {
 
  private:
   void count(const LedgerEntry& entry, int change) noexcept;
-  void mark_newest(uint8_t tag, uint8_t mark, uint64_t key_low) noexcept;
+  void mark_newest(uint8_t tag, uint16_t mark, uint64_t key_low) noexcept;
   // The unnamed statement that the server has.
   enum class Unnamed : uint8_t {
     foreign,  // May be another client's.

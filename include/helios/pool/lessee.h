@@ -59,8 +59,9 @@ class Lessee : public Waiter {
   // The ParameterStatus messages of the client's session are not among the bytes of on_reply: the
   // lessee tells its client itself what is to be told.
   [[nodiscard]] virtual bool tells_parameters() const noexcept { return false; }
-  // A parameter of the client's session has changed.
-  virtual void on_parameter(std::string_view name, std::string_view value) noexcept = 0;
+  // A parameter of the client's session has changed. `tells`: what tells_parameters() said when the
+  // message began.
+  virtual void on_parameter(std::string_view name, std::string_view value, bool tells) noexcept = 0;
   // A notification, between two messages: it is not among the bytes of on_reply. Must not give the
   // backend back.
   virtual void on_notification(const Notification& notification) noexcept = 0;
@@ -102,7 +103,7 @@ class ClientlessLessee : public Lessee {
   void on_name_settled() noexcept final {}
   void on_names_undone(size_t) noexcept final {}
   void on_command_complete(std::string_view) noexcept final {}
-  void on_parameter(std::string_view, std::string_view) noexcept final {}
+  void on_parameter(std::string_view, std::string_view, bool) noexcept final {}
   void on_state(const StateProbe&) noexcept final {}
   void on_input_end() noexcept final {}
   void on_backend_drained() noexcept final {}

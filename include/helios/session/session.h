@@ -115,9 +115,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void on_name_settled() noexcept override;
   void on_names_undone(size_t count) noexcept override;
   void on_command_complete(std::string_view tag) noexcept override;
-  void on_error() noexcept override { session_state_.on_error(); }
+  void on_error() noexcept override;
   [[nodiscard]] bool tells_parameters() const noexcept override;
-  void on_parameter(std::string_view name, std::string_view value) noexcept override;
+  void on_parameter(std::string_view name, std::string_view value, bool tells) noexcept override;
   void on_notification(const Notification& notification) noexcept override;
   void on_ready(uint8_t status, bool skipped) noexcept override;
   void on_state(const StateProbe& probe) noexcept override;
@@ -172,7 +172,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   enum class Prepared : uint8_t { no, drop, yes };
   [[nodiscard]] Prepared prepare(uint8_t tag, ByteSpan seen) noexcept;
   [[nodiscard]] bool begin_message(ByteSpan seen) noexcept;
-  void announce(uint8_t tag) noexcept;
+  void announce(uint8_t tag, bool deallocates = false) noexcept;
   [[nodiscard]] bool begin_without_backend(uint8_t tag) noexcept;
   void inspect(ByteSpan body) noexcept;
   void finish_message() noexcept;
@@ -223,9 +223,9 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool is_own_name(std::string_view name) const noexcept;
   [[nodiscard]] bool may_be_own_name(std::string_view name) const noexcept;
   [[nodiscard]] StatementRef hold_statement(std::string_view name, ByteSpan content) noexcept;
-  void send_close(std::string_view name) noexcept;
+  void send_close(std::string_view name, uint16_t marks = 0) noexcept;
   void make_room(size_t wanted) noexcept;
-  void send_parse(const Statement& statement, LedgerAction action, uint8_t marks) noexcept;
+  void send_parse(const Statement& statement, LedgerAction action, uint16_t marks) noexcept;
   void send_use(const StatementHead& head, std::string_view name,
                 const LedgerEntry& entry) noexcept;
   void send_unknown(const StatementHead& head) noexcept;
@@ -235,14 +235,16 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   [[nodiscard]] bool may_be_command(FrameHeader header, ByteSpan seen) const noexcept;
   [[nodiscard]] Look look_at_command(ByteSpan& rest, ByteSpan seen, bool is_whole) noexcept;
   [[nodiscard]] Begun begin_commands(ByteSpan body) noexcept;
+  void note_commands(std::string_view name, NamedCommands commands) noexcept;
   [[nodiscard]] Begun begin_executing(std::string_view name, NamedCommands commands) noexcept;
   [[nodiscard]] NamedCommands commands_of(std::string_view name,
                                           const Statement& statement) noexcept;
-  [[nodiscard]] Begun begin_own(std::string_view name) noexcept;
-  void use_commands(const NamedCommands& commands) noexcept;
+  [[nodiscard]] Begun begin_own(const StatementHead& head, std::string_view name) noexcept;
+  void use_commands(const NamedCommands& commands, std::string_view portal) noexcept;
+  [[nodiscard]] bool has_unnamed_commands() const noexcept;
   [[nodiscard]] bool use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept;
-  void expect_deallocate(const NamedCommands& commands) noexcept;
-  [[nodiscard]] bool is_deallocating() const noexcept;
+  void expect_deallocate(const NamedCommands& commands, std::string_view portal) noexcept;
+  [[nodiscard]] bool is_deallocating(ByteSpan execute) const noexcept;
   void announce_deallocate() noexcept;
   void on_deallocated() noexcept;
   void stand_in(const NamedCommands& commands) noexcept;

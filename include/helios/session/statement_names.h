@@ -68,18 +68,18 @@ enum class Dropping : uint8_t { none, one, all };
 // The name in a text that is one DEALLOCATE of one name; empty when it is something else.
 [[nodiscard]] std::string read_deallocated_name(std::string_view text);
 
-// A command of a text that names a prepared statement: EXECUTE wherever it stands (behind EXPLAIN,
-// say), DEALLOCATE and PREPARE where a statement begins. Empty name: one that the server would
-// read in its own encoding, or cut.
+// A command of a text that names a prepared statement: EXECUTE (also within EXPLAIN or CREATE),
+// DEALLOCATE, PREPARE. Empty name: none, or one that the server would read in its own encoding, or
+// cut.
 struct NamedCommand {
-  enum class Kind : uint8_t { deallocate, execute, prepare };
+  enum class Kind : uint8_t { deallocate, execute, prepare, deallocate_all };
   Kind kind = Kind::deallocate;
   std::string name;
 };
 using NamedCommands = std::vector<NamedCommand>;
 // One of them is EXECUTE.
 [[nodiscard]] bool executes(const NamedCommands& commands) noexcept;
-// In their order. (DEALLOCATE ALL names none.)
+// In their order; at most one of a statement.
 [[nodiscard]] NamedCommands read_named_commands(std::string_view text);
 // A quick look: false when the text has none.
 [[nodiscard]] bool may_have_commands(std::string_view text) noexcept;
