@@ -327,7 +327,7 @@ void Backend::give_up() noexcept {
   is_ready_held_ = false;
   ledger_.disown_unnamed();
   // DISCARD ALL has come between two clients.
-  if (slice_->spec().limits.mode == LeaseMode::session) ledger_.own_unnamed();
+  if (slice_->spec().limits.mode == LeaseMode::session) ledger_.lack_unnamed();
   leased_at_ = pools_.now();
   last_lease_ = std::exchange(lease_, pools_.next_lease());
   lessee_ = &lessee;

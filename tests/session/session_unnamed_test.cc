@@ -217,6 +217,19 @@ TEST_CASE("what fails without a server drops the unnamed statement as a server w
   }
 }
 
+TEST_CASE("an unnamed statement follows its client into session mode") {
+  SessionBench bench(with_backends(1));
+  TestClient client(bench, 0, "me");
+  TestClient other(bench, 0, "me");
+  client.write(parse_message("", "x") + sync_message());
+  other.query("in between");
+  bench.reload([](BenchDirectory& directory) { directory.limits.mode = LeaseMode::session; });
+  client.write(use + sync_message() + use + sync_message());
+  CHECK(client.take_tags() == "1Z2DCZ2DCZ");
+  client.write(parse_message("", "y") + sync_message() + use + sync_message());
+  CHECK(client.take_tags() == "1Z2DCZ");
+}
+
 TEST_CASE("what fails without a server is not there, on the backend of the one before it either") {
   SessionBench bench(with_backends(1));
   TestClient client(bench, 0);

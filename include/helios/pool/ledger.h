@@ -148,8 +148,8 @@ class Ledger {
   void disown_unnamed() noexcept;
   // It was not another: what was disowned is its own, if the server still has it.
   void reclaim_unnamed() noexcept { unnamed_ = disowned_; }
-  // Whatever unnamed statement the server has is this client's.
-  void own_unnamed() noexcept { unnamed_ = Unnamed::own; }
+  // The server has no unnamed statement.
+  void lack_unnamed() noexcept { unnamed_ = Unnamed::none; }
   // This message may mean the unnamed statement, and the one that the server will have then may be
   // another client's: nothing has replaced it, nor stands in front in the same batch, so that the
   // server skips this message too if it skips that.
