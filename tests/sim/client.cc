@@ -524,9 +524,9 @@ bool Client::is_removal(const std::string& code, const std::string& message) {
   const bool is_closed = !replies_.empty() && replies_.front().expected.empty() &&
                          replies_.front().effect == Reply::Effect::deallocate;
   const bool is_within = !replies_.empty() && replies_.front().has_begun && !is_closed;
-  // Of a transaction that is lost nothing is left to be done.
+  // Of a transaction, or a batch, that is lost with its server nothing is left to be done.
   const bool is_open = !script_.empty() && script_.front().continues;
-  const bool may_be_lost = !host_.is_calm() && (status_ != 'I' || is_open);
+  const bool may_be_lost = !host_.is_calm() && (status_ != 'I' || is_open || is_within);
   if ((status_ != 'I' || is_within) && !may_be_lost)
     fail("cut off in the middle of its work: " + message);
   ++removals_count_;
