@@ -511,7 +511,8 @@ std::string ScriptedServer::run(ServerSession& session, std::string_view text) {
     return error_reply("ERROR", code, message);
   };
   if (text.empty()) return frame('I', {});
-  if (text == "BEGIN") {
+  if (text == "BEGIN" && session.status_ == 'T') return complete("BEGIN");  // With a warning.
+  if (text == "BEGIN" && session.status_ == 'I') {
     session.status_ = 'T';
     session.state.begin();
     return complete("BEGIN");
