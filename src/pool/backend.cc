@@ -16,6 +16,8 @@ namespace {
 
 // How long a server may take to close after Terminate before we cut the connection and count it.
 constexpr Nanoseconds server_end_timeout = seconds(60);
+// The same where the login had not ended.
+constexpr Nanoseconds login_end_timeout = seconds(5);
 // A successor is made so long before the end of a lifetime, or a tenth of it.
 constexpr Nanoseconds replacement_lead_max = seconds(30);
 // How long a server may take to end what a client has left: the cancel request, the rest of the
@@ -285,7 +287,7 @@ void Backend::fail_login(PoolError error) noexcept {
   pools_.on_login_failed(*this, error);
   if (stream_.is_open()) {
     stream_.finish_sending();
-    pools_.context().timers.schedule(timer_, pools_.now() + seconds(5));
+    pools_.context().timers.schedule(timer_, pools_.now() + login_end_timeout);
   } else if (stream_.state() == Stream::State::closed) {
     end();
   } else {
@@ -306,14 +308,16 @@ void Backend::trust() noexcept {
   if (std::exchange(is_doubted_, false)) slice_->on_connect_trusted();
 }
 
-// At once, without the server's end of file: it would not come either.
+// As with any other, its permit is free when the server has let go of it: at once where it does not
+// know of the connection any more, and says so.
 void Backend::give_up() noexcept {
   LOG(debug, "a connect to %s that was not answered is given up", address_.text().c_str());
-  pools_.context().timers.cancel(timer_);
   pools_.on_connect_given_up(*this);
   count_end(CloseReason::failed);
   set_state(State::closing);
-  stream_.terminate();
+  if (!stream_.is_open()) return stream_.terminate();
+  stream_.finish_sending();
+  pools_.context().timers.schedule(timer_, pools_.now() + login_end_timeout);
 }
 
 // --- Leases ---
@@ -782,7 +786,10 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   const char* text =
       end == StreamEnd::peer_closed ? "the server closed the connection" : strerror(error);
   if (is_being_made()) {
-    if (is_doubted_) return give_up();
+    if (is_doubted_) {
+      give_up();
+      return stream.terminate();
+    }
     is_answered_ = state_ != State::connecting;
     fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();

@@ -399,9 +399,12 @@ TEST_CASE("the return of a node that hangs is seen by a pool whose only permit i
       end_hang(bench);
       bench.advance_in_steps(seconds(1), milliseconds(10));
       CHECK(!bench.node.health.is_down());
-      // What hangs is given up, and serves nobody.
+      // What hangs is given up, and serves nobody. (A server that does not know of it ends it.)
       other.query("q");
       bench.advance_in_steps(milliseconds(300), milliseconds(10));
+      for (const auto& session : bench.server.sessions())
+        if (session->is_deaf && session->is_open()) session->end();
+      bench.settle();
       CHECK(is_served(other));
       CHECK(bench.server.open_sessions().size() == 1);
       bench.finish();
@@ -431,6 +434,7 @@ TEST_CASE("whatever a node answers to a probe, it is back, and nothing of the pr
     CHECK(unanswered_count(bench) == 1);
     CHECK(bench.server.open_sessions().size() == 1);
     bench.advance(milliseconds(200));
+    bench.advance(seconds(5));  // For the server's end of it.
     CHECK(unanswered_count(bench) == 0);
     CHECK(bench.node.gate.taken() == 0);
     const Statistics statistics = bench.pools().statistics();
