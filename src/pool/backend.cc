@@ -285,6 +285,11 @@ void Backend::fail_login(PoolError error) noexcept {
   count_end(CloseReason::failed);
   set_state(State::closing);
   pools_.on_login_failed(*this, error);
+  end_login();
+}
+
+// As with any other, its permit is free when the server has let go of it.
+void Backend::end_login() noexcept {
   if (stream_.is_open()) {
     stream_.finish_sending();
     pools_.context().timers.schedule(timer_, pools_.now() + login_end_timeout);
@@ -308,16 +313,13 @@ void Backend::trust() noexcept {
   if (std::exchange(is_doubted_, false)) slice_->on_connect_trusted();
 }
 
-// As with any other, its permit is free when the server has let go of it: at once where it does not
-// know of the connection any more, and says so.
+// A server that does not know of the connection any more says so at once.
 void Backend::give_up() noexcept {
   LOG(debug, "a connect to %s that was not answered is given up", address_.text().c_str());
   pools_.on_connect_given_up(*this);
   count_end(CloseReason::failed);
   set_state(State::closing);
-  if (!stream_.is_open()) return stream_.terminate();
-  stream_.finish_sending();
-  pools_.context().timers.schedule(timer_, pools_.now() + login_end_timeout);
+  end_login();
 }
 
 // --- Leases ---
@@ -788,10 +790,10 @@ void Backend::on_ended(Stream& stream, StreamEnd end, int error) noexcept {
   if (is_being_made()) {
     if (is_doubted_) {
       give_up();
-      return stream.terminate();
+    } else {
+      is_answered_ = state_ != State::connecting;
+      fail_login({std::string(sqlstate::connection_failure), text});
     }
-    is_answered_ = state_ != State::connecting;
-    fail_login({std::string(sqlstate::connection_failure), text});
     stream.terminate();
     return;
   }

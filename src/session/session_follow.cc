@@ -304,7 +304,7 @@ std::string_view Session::value_behind_reset(std::string_view name,
   return first != nullptr && initial != nullptr && value == *initial ? *first : value;
 }
 
-// It is known now. `told`: what the client has been told.
+// The client is told what its parameters are where that differs from what it has been `told`.
 void Session::tell_changed(const ParameterSet& told) noexcept {
   MessageWriter& writer = sessions_.pools().writer();
   for (const auto& [name, value] : parameters_->list()) {

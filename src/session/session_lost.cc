@@ -152,12 +152,7 @@ void Session::restore_parameters() noexcept {
   if (lost_ == nullptr || lost_->parameters_before.is_null()) return;
   const ParameterSetRef changed = std::exchange(parameters_, std::move(lost_->parameters_before));
   lost_->parameters_before = ParameterSetRef();
-  MessageWriter& writer = sessions_.pools().writer();
-  for (const auto& [name, value] : parameters_->list()) {
-    const std::string* told = find_parameter(changed->list(), name);
-    if (told != nullptr && *told != value) write_parameter_status(writer, name, value);
-  }
-  stream_.send(writer.bytes());
+  tell_changed(*changed);
 }
 
 // The newest request is a query that ends the block, whether it succeeds or not: so does one that

@@ -25,12 +25,13 @@ namespace {
 // An empty statement: its text, and no types.
 constexpr uint8_t empty_content[3] = {};
 
-// Of a simple query, or of a Parse of the unnamed statement, as far as it is here. Empty where a
-// Parse lacks something.
-std::string_view text_of(uint8_t tag, ByteSpan body) noexcept {
-  if (tag == frontend_tag::query) return as_text(body);
-  const size_t end = as_text(body).find('\0', 1);
-  return end == std::string_view::npos ? std::string_view() : as_text(body).substr(1, end - 1);
+// Of a simple query, or its beginning, or of a whole Parse of the unnamed statement. (None where
+// that lacks something.)
+NamedCommands commands_in(uint8_t tag, ByteSpan body) {
+  const std::string_view text = as_text(body).substr(0, command_text_max);
+  if (tag == frontend_tag::query) return find_named_commands(text);
+  return text.find('\0', 1) == std::string_view::npos ? NamedCommands()
+                                                      : find_named_commands(text.substr(1));
 }
 
 bool deallocate(const NamedCommands& commands) noexcept {
@@ -58,9 +59,7 @@ Session::Look Session::look_at_command(ByteSpan& rest, ByteSpan seen, bool is_wh
     if (!has_collected()) collect(rest);
     return Look::need_more;
   }
-  const std::string_view text = text_of(header.tag, seen);
-  if (!may_have_commands(text)) return Look::plain;
-  const NamedCommands commands = read_named_commands(text);
+  const NamedCommands commands = commands_in(header.tag, seen);
   const auto is_known = [&](const NamedCommand& command) {
     return statements_->names.find(command.name) != nullptr ||
            (backend_ != nullptr && backend_->statements().has_stray(command.name));
@@ -73,7 +72,7 @@ Session::Look Session::look_at_command(ByteSpan& rest, ByteSpan seen, bool is_wh
 
 Session::Begun Session::begin_commands(ByteSpan body) noexcept {
   const bool is_query = reader_.header().tag == frontend_tag::query;
-  NamedCommands commands = read_named_commands(text_of(reader_.header().tag, body));
+  NamedCommands commands = commands_in(reader_.header().tag, body);
   if (must_settle(commands)) return Begun::held;
   SessionStatements& own = *statements_;
   if (!is_query && commands.size() > 1) commands.clear();  // The server refuses them.
@@ -130,9 +129,9 @@ Session::Begun Session::begin_executing(std::string_view name, NamedCommands com
 
 // Bind or Describe of a statement that pins, or may do so.
 Session::Begun Session::begin_own(const StatementHead& head, std::string_view name) noexcept {
+  static const NamedCommands none;
   const auto found = statements_->named_commands.find(name);
-  const NamedCommands commands =
-      found == statements_->named_commands.end() ? NamedCommands() : found->second;
+  const NamedCommands& commands = found == statements_->named_commands.end() ? none : found->second;
   if (must_settle(commands)) return Begun::held;
   use_commands(commands, head.portal);
   return Begun::as_it_is;
@@ -149,12 +148,8 @@ Session::Begun Session::begin_own(const StatementHead& head, std::string_view na
 // A Bind (to `portal`) or Describe of a statement with these is about to be sent. Requires:
 // must_settle(commands) is false.
 void Session::use_commands(const NamedCommands& commands, std::string_view portal) noexcept {
-  SessionStatements& own = *statements_;
-  const bool is_bind = reader_.header().tag == frontend_tag::bind;
-  if (is_bind && own.deallocating_portal == portal) own.deallocating.clear();
-  if (commands.empty()) return;
   stand_in(commands);
-  if (is_bind) expect_deallocate(commands, portal);
+  if (reader_.header().tag == frontend_tag::bind) note_portal(commands, portal);
 }
 
 // A Bind or Describe of the unnamed statement, or a Bind to a portal, may mean more than it says.
@@ -173,22 +168,20 @@ bool Session::use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept {
   const bool is_of_portal = tag == frontend_tag::describe && !seen.empty() && seen.front() == 'P';
   if (is_of_portal || ledger.is_skipping_to_sync()) return true;
   if (must_settle(own.unnamed_commands)) return false;
-  if (own.commands_batch != ledger.batch() || tag == frontend_tag::describe) {
-    use_commands(own.unnamed_commands, head.portal);
-    own.commands_batch = ledger.batch();
-  } else {
-    if (own.deallocating_portal == head.portal) own.deallocating.clear();
-    expect_deallocate(own.unnamed_commands, head.portal);
-  }
+  if (own.commands_batch != ledger.batch()) stand_in(own.unnamed_commands);
+  own.commands_batch = ledger.batch();
+  if (tag == frontend_tag::bind) note_portal(own.unnamed_commands, head.portal);
   return true;
 }
 
-// This portal, which is being bound, executes these.
-void Session::expect_deallocate(const NamedCommands& commands, std::string_view portal) noexcept {
+// This portal is bound, and executes these: does the client lose a statement by it?
+void Session::note_portal(const NamedCommands& commands, std::string_view portal) noexcept {
+  SessionStatements& own = *statements_;
+  if (own.deallocating_portal == portal) own.deallocating.clear();
   if (!deallocate(commands) || find_statement(commands.front().name) == nullptr) return;
-  statements_->deallocating = commands.front().name;
-  statements_->deallocating_portal = portal;
-  statements_->deallocating_batch = backend_->ledger().batch();
+  own.deallocating = commands.front().name;
+  own.deallocating_portal = portal;
+  own.deallocating_batch = backend_->ledger().batch();
 }
 
 // An Execute with this body, as far as it is here, is about to be sent: does the client lose a
@@ -222,6 +215,7 @@ void Session::on_deallocated() noexcept {
 // --- Stand-ins ---
 
 void Session::stand_in(const NamedCommands& commands) noexcept {
+  if (commands.empty()) return;
   make_room(0);  // Earlier ones go.
   std::set<std::string_view> executed;
   for (const NamedCommand& command : commands)

@@ -41,6 +41,7 @@ struct UnnamedStatement {
   // A Parse with this content was sent. Of several that are not answered the oldest are given up
   // beyond `size_max` bytes in all.
   void keep(ByteSpan content, const Ledger& ledger, size_t size_max);
+  void forget_content() noexcept;
   void forget_next() noexcept;
   // The client has this backend from now on. Requires: no statement was sent yet.
   void start_lease(Backend& backend) noexcept;

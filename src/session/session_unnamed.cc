@@ -31,6 +31,11 @@ void UnnamedStatement::keep(ByteSpan text, const Ledger& ledger, size_t size_max
   next_size += text.size();
 }
 
+// Its memory, too: it may be large.
+void UnnamedStatement::forget_content() noexcept {
+  std::vector<uint8_t>().swap(content);
+}
+
 void UnnamedStatement::forget_next() noexcept {
   next.clear();
   next_size = 0;
@@ -48,7 +53,7 @@ void UnnamedStatement::settle(const Ledger& ledger) noexcept {
   if (sent == settled_count) return;
   const uint32_t done = ledger.unnamed_change_done();
   // What the server has skipped behind an error changes nothing.
-  if (done > settled_count) std::vector<uint8_t>().swap(content);
+  if (done > settled_count) forget_content();
   for (auto& [change, text] : next)
     if (change == done && ledger.has_made_unnamed()) content = std::move(text);
   forget_next();
@@ -58,8 +63,7 @@ void UnnamedStatement::settle(const Ledger& ledger) noexcept {
 // What is not answered may have been executed.
 void UnnamedStatement::lose(const Ledger& ledger) noexcept {
   settle(ledger);
-  if (ledger.unnamed_change_done() < ledger.unnamed_changes_sent())
-    std::vector<uint8_t>().swap(content);
+  if (ledger.unnamed_change_done() < ledger.unnamed_changes_sent()) forget_content();
 }
 
 // A Parse with this body has been announced, `rest` has come behind it.
@@ -78,7 +82,7 @@ void Session::drop_unnamed(uint8_t tag, ByteSpan seen) noexcept {
   if (statements_ == nullptr) return;
   const bool is_parse = tag == frontend_tag::parse && (seen.empty() || seen.front() == 0);
   if (!is_parse && tag != frontend_tag::query) return;
-  std::vector<uint8_t>().swap(statements_->unnamed.content);
+  statements_->unnamed.forget_content();
   // Nor is what its last backend has its own any more.
   statements_->unnamed.lease = 0;
 }

@@ -62,6 +62,14 @@ void end_hang(SessionBench& bench) {
   bench.server.holds_logins = false;
 }
 
+// A connect, and who waits, may take long.
+BenchOptions patient_options() {
+  BenchOptions options;
+  options.limits.connect_timeout = seconds(15);
+  options.limits.acquire_timeout = seconds(60);
+  return options;
+}
+
 // Connections that the server has accepted and not answered, and that are not over.
 size_t unanswered_count(SessionBench& bench) {
   size_t count = 0;
@@ -415,10 +423,7 @@ TEST_CASE("the return of a node that hangs is seen by a pool whose only permit i
 TEST_CASE("whatever a node answers to a probe, it is back, and nothing of the probe is left") {
   for (const char answer : {'N', 'S', 'E'}) {
     CAPTURE(answer);
-    BenchOptions options;
-    options.limits.connect_timeout = seconds(15);
-    options.limits.acquire_timeout = seconds(60);
-    SessionBench bench(options);
+    SessionBench bench(patient_options());
     bench.server.tls_answer = answer;
     TestClient client(bench, 0, "me");
     TestClient other(bench, 0, "me");
@@ -512,10 +517,7 @@ TEST_CASE("a node that ends one connection without a word may still hang: others
 }
 
 TEST_CASE("a probe that is refused is an error for who waits in a pool without the trial") {
-  BenchOptions options;
-  options.limits.connect_timeout = seconds(15);
-  options.limits.acquire_timeout = seconds(60);
-  SessionBench bench(options);
+  SessionBench bench(patient_options());
   TestClient client(bench, 0, "me");
   TestClient one(bench, 0, "me");
   TestClient other(bench, 0, "you");
@@ -610,10 +612,7 @@ TEST_CASE("a node that hangs has one connect and one probe at most, over all poo
 }
 
 TEST_CASE("probes that are given up are no error for who waits") {
-  BenchOptions options;
-  options.limits.connect_timeout = seconds(15);
-  options.limits.acquire_timeout = seconds(60);
-  SessionBench bench(options);
+  SessionBench bench(patient_options());
   TestClient client(bench, 0, "me");
   TestClient other(bench, 0, "me");
   hang_node(bench, client);

@@ -72,28 +72,9 @@ def test_node_returns_without_traffic(cores):
                 assert conn.value("select 1") == "1"
 
 
-@runner.cases(1, 2)
-def test_node_that_hangs(cores):
-    """Beside a connect that is accepted and never answered another one sees the node's return."""
+def check_return_of_hung_node(cores, **pool):
     port = cluster_module.free_port()
-    with scripted_proxy(port, pool={"connect_timeout": "600s"}, cores=cores) as proxy:
-        assert first_refusal(proxy)["C"] == "08006"
-        with deaf_port(port) as accepted:
-            runner.eventually(lambda: len(accepted) >= 3, what="the node that hangs is tried again")
-        with Relay(runner.cluster().address, port=port):
-            runner.eventually(lambda: "answers again" in proxy.log(), what="the node is seen to be back")
-            with proxy.client() as conn:
-                assert conn.value("select 1") == "1"
-        for sock in accepted:
-            sock.close()
-
-
-@runner.cases(1, 2)
-def test_node_that_hangs_pool_of_one(cores):
-    """So does a pool that may have one connection only, and has it at the node that hangs."""
-    port = cluster_module.free_port()
-    pool = {"connect_timeout": "600s", "max_connections": 1}
-    with scripted_proxy(port, pool=pool, cores=cores) as proxy:
+    with scripted_proxy(port, pool={"connect_timeout": "600s", **pool}, cores=cores) as proxy:
         assert first_refusal(proxy)["C"] == "08006"
         with deaf_port(port) as accepted:
             runner.eventually(lambda: len(accepted) >= 3, what="the node that hangs is asked again")
@@ -103,6 +84,18 @@ def test_node_that_hangs_pool_of_one(cores):
                 assert conn.value("select 1") == "1"
         for sock in accepted:
             sock.close()
+
+
+@runner.cases(1, 2)
+def test_node_that_hangs(cores):
+    """Beside a connect that is accepted and never answered another one sees the node's return."""
+    check_return_of_hung_node(cores)
+
+
+@runner.cases(1, 2)
+def test_node_that_hangs_pool_of_one(cores):
+    """So does a pool that may have one connection only, and has it at the node that hangs."""
+    check_return_of_hung_node(cores, max_connections=1)
 
 
 def test_clients_wait_for_a_node():

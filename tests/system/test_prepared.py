@@ -621,6 +621,55 @@ def test_commands_in_sql_of_statements_of_the_protocol(cores):
         assert two.query("execute s") == [["two"]]
 
 
+def run_unnamed(sql):
+    return parse(sql), bind(), describe(), execute()
+
+
+# Commands in SQL that name statements of the protocol, in this order, each with the answers that it gets.
+COMMANDS_IN_SQL = (
+    (1, [parse("select 1", "s1"), SYNC]),
+    (1, [*run_unnamed("deallocate s1"), parse("select 2", "s1"), bind([], "s1"), execute(), SYNC]),
+    (1, [*run_unnamed("deallocate s1"), bind([], "s1"), execute(), SYNC]),
+    (1, [parse("select 3", "s1"), SYNC]),
+    (1, [parse("deallocate s1"), bind(), parse("select 2", "s1"), SYNC]),
+    (1, [*run_unnamed("deallocate s1"), parse("select no.such"), SYNC]),
+    (1, [parse("select 4", "s1"), SYNC]),
+    (2, [query("deallocate s1"), parse("select 5", "s1"), bind([], "s1"), execute(), SYNC]),
+    (2, [query("deallocate s1; select 1/0"), parse("select 6", "s1"), bind([], "s1"), execute(), SYNC]),
+    (2, [query("select 1"), *run_unnamed("deallocate s1"), SYNC]),
+    (1, [parse("select 7", "s1"), parse("select 8", "s2"), SYNC]),
+    (1, [*run_unnamed("execute s1"), SYNC]),
+    (1, [parse("execute s1", "c"), describe("S", "c"), bind([], "c"), execute(), close("S", "c"), SYNC]),
+    (1, [query("explain (costs off) execute s1")]),
+    (1, [query("create temp table made as execute s1; select count(*) from made; drop table made")]),
+    (1, [query("select 1; execute s1; execute s2")]),
+    (1, [query("deallocate s1; deallocate s2")]),
+    (1, [bind([], "s2"), execute(), SYNC]),
+    (1, [parse("select 9", "s1"), SYNC]),
+    (1, [query("deallocate all; prepare s1 as select 10; execute s1")]),
+    (2, [query("deallocate s1"), query("execute s1")]),
+    (1, [query("begin; prepare s3 as select 11")]),
+    (1, [parse("select 12", "s3"), SYNC]),
+    (2, [query("rollback"), query("execute s3")]),
+)
+
+
+@runner.cases(1, 2)
+def test_commands_in_sql_are_answered_as_by_postgresql(connections):
+    """EXECUTE, DEALLOCATE and PREPARE find the client's statements wherever a text names them, by either protocol."""
+    with runner.fresh_proxy(max_connections=connections) as proxy:
+        with proxy.client() as client, proxy.client() as other, runner.cluster().wire() as direct:
+            for count, messages in COMMANDS_IN_SQL:
+                answers = []
+                for conn in (direct, client):
+                    conn.send(*messages)
+                    found = [message for _ in range(count) for message in conn.recv_until("Z")]
+                    answers.append([(message.kind, message.body) for message in found])
+                assert answers[0] == answers[1], messages
+                if answers[1][-1][1] == b"I":
+                    assert other.error_of("execute s1")["C"] == "26000"
+
+
 def test_execute_of_what_has_become_impossible():
     """The table of a statement is gone: EXECUTE finds none, and the connection lives on."""
     proxy = runner.proxy(max_connections=1)

@@ -310,6 +310,7 @@ class Backend final : public PooledBackend, private StreamOwner, private KeyClie
   void finish_preparing() noexcept;
   void become_ready() noexcept;
   void fail_login(PoolError error) noexcept;
+  void end_login() noexcept;
   void schedule_login_timeout() noexcept;
   void trust() noexcept;
   void give_up() noexcept;

@@ -243,7 +243,7 @@ class Session final : public Lessee, private StreamOwner, private KeyClient {
   void use_commands(const NamedCommands& commands, std::string_view portal) noexcept;
   [[nodiscard]] bool has_unnamed_commands() const noexcept;
   [[nodiscard]] bool use_unnamed_commands(uint8_t tag, ByteSpan seen) noexcept;
-  void expect_deallocate(const NamedCommands& commands, std::string_view portal) noexcept;
+  void note_portal(const NamedCommands& commands, std::string_view portal) noexcept;
   [[nodiscard]] bool is_deallocating(ByteSpan execute) const noexcept;
   void announce_deallocate() noexcept;
   void on_deallocated() noexcept;
